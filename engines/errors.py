@@ -1,0 +1,31 @@
+"""Exceptions of the serving package: every one says what is wrong and what to do about it in one sentence."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of all errors that a user of :mod:`engines` can mend; the command line prints it and exits 1."""
+
+
+class BundleError(EngineError):
+    """The folder is not a usable bundle: a file is missing, edited, truncated, or points outside the folder."""
+
+
+class SchemaVersionError(BundleError):
+    """The manifest was written by a newer release than the one that reads it."""
+
+
+class EngineUnavailableError(EngineError):
+    """The bundle has no engine that can run here (library missing, other GPU, other library version)."""
+
+
+class InputError(EngineError, ValueError):
+    """An argument has the wrong shape, dtype or range (empty batch, token id outside the vocabulary, …)."""
+
+
+class ImageError(InputError):
+    """An image could not be read: not an image, truncated, empty, or larger than the pixel limit."""
+
+
+class ParityError(EngineError):
+    """An engine's embeddings differ from the reference by more than its precision's limits."""

@@ -1,0 +1,1 @@
+"""From the name of an OpenCLIP model to a verified bundle."""

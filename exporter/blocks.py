@@ -1,0 +1,164 @@
+"""Attention that traces clean: one packed projection, one Attention, one output projection.
+
+open_clip attends with ``nn.MultiheadAttention``, Hugging Face and timm with classes of their own. Traced as they are, each
+block drags about twenty shape nodes around its attention, and a causal tower passes a mask tensor that hides from an engine
+that the attention is causal. The modules here hold *the same parameters* and trace to the fewest nodes.
+
+Shapes: N batch, L tokens, C width, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A Linear over these very tensors, (out, in) and (out,), without a copy."""
+    with torch.device("meta"):
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+    linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return linear
+
+
+class DotProduct(nn.Module):
+    """``softmax(q kᵀ / √D) v`` over (N, H, L, D); a module of its own so that a probe can look at q and k."""
+
+    def __init__(self, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attend; `mask` is boolean, broadcastable to (N, H, Lq, Lk), True where a key may be attended to."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=self.causal and mask is None)
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding by halves (RoFormer, arXiv:2104.09864) on (N, H, L, D).
+
+    Checkpoints that rotate interleaved pairs are brought to this form by reordering the rows of their query and key
+    projections (`pairs_to_halves`): the scores are the same, and the rotation costs four nodes instead of nine.
+    """
+
+    def __init__(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
+        """`cos`, `sin`: (L, D), both halves alike; rows of tokens without a position hold 1 and 0."""
+        super().__init__()
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Rotate the tokens of `x`."""
+        first, second = x.chunk(2, dim=-1)
+        return x * self.cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * self.sin.to(x.dtype)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Rotary:
+        # All blocks share the tables, each block may have its own dtype: they stay in float32 and are cast at use.
+        return self
+
+
+def pairs_to_halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
+    """Reorder the rows (H·D, …) of a query or key projection from interleaved pairs to halves, head by head."""
+    by_head = rows.unflatten(0, (heads, -1, 2))
+    return by_head.transpose(1, 2).flatten(0, 2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention from one packed projection: (N, L, C) to (N, L, C)."""
+
+    def __init__(
+        self,
+        qkv: nn.Linear,
+        out: nn.Linear,
+        heads: int,
+        causal: bool = False,
+        rotary: Rotary | None = None,
+        inner_norm: nn.Module | None = None,
+    ) -> None:
+        """Args: `qkv` with rows ordered q, k, v; `inner_norm` stands before `out` (EVA02)."""
+        super().__init__()
+        self.heads = heads
+        self.head_dim = qkv.out_features // (3 * heads)
+        self.qkv, self.out, self.rotary, self.inner_norm = qkv, out, rotary, inner_norm
+        self.dot_product = DotProduct(causal)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend over all tokens."""
+        # Heads of q, k and v side by side in one dimension: one Reshape, one Transpose and one Split serve all three.
+        qkv = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
+        if self.rotary is None:
+            q, k, v = qkv.chunk(3, dim=1)
+        else:
+            qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
+            q, k = self.rotary(qk).chunk(2, dim=1)
+        y = self.dot_product(q, k, v, mask).transpose(1, 2).flatten(2)
+        return self.out(y if self.inner_norm is None else self.inner_norm(y))
+
+
+class FirstTokenAttention(nn.Module):
+    """Attention in which only the first token asks: the last block of a tower that pools its first token.
+
+    Everything that the other tokens would compute there is thrown away by the pooling, so it is not computed. Exact.
+    `forward` takes (N, L, C) and returns (N, 1, C).
+    """
+
+    def __init__(self, full: SelfAttention) -> None:
+        """Args: `full`, unmasked; with a rotary embedding its first token must be one without a position."""
+        super().__init__()
+        inner = full.heads * full.head_dim
+        weight, bias = full.qkv.weight, full.qkv.bias
+        self.heads, self.head_dim = full.heads, full.head_dim
+        self.q = linear_of(weight[:inner], None if bias is None else bias[:inner])
+        self.kv = linear_of(weight[inner:], None if bias is None else bias[inner:])
+        self.out, self.rotary, self.inner_norm = full.out, full.rotary, full.inner_norm
+        self.dot_product = DotProduct()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Attend from the first token to all."""
+        q = self.q(x[:, :1]).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        kv = self.kv(x).unflatten(-1, (2 * self.heads, self.head_dim)).transpose(1, 2)
+        k, v = kv.chunk(2, dim=1)
+        y = self.dot_product(q, k if self.rotary is None else self.rotary(k), v).transpose(1, 2).flatten(2)
+        return self.out(y if self.inner_norm is None else self.inner_norm(y))
+
+
+class QueryPool(nn.Module):
+    """Queries attend to all tokens: CoCa's and ResNet's pooling, reduced to the query whose answer is used.
+
+    `forward` takes queries (N or 1, Q, Cq) and context (N, L, Ck) and returns (N, Q, Co).
+    """
+
+    def __init__(self, q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, heads: int) -> None:
+        super().__init__()
+        self.q, self.out, self.heads = q, out, heads
+        bias = None if k.bias is None or v.bias is None else torch.cat((k.bias, v.bias))
+        self.kv = linear_of(torch.cat((k.weight, v.weight)), bias)
+        self.head_dim = q.out_features // heads
+        self.dot_product = DotProduct()
+
+    def forward(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Attend from the queries to the context."""
+        q = self.q(queries).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        kv = self.kv(context).unflatten(-1, (2 * self.heads, self.head_dim)).transpose(1, 2)
+        k, v = kv.chunk(2, dim=1)
+        if q.shape[0] != k.shape[0]:
+            q = q.expand(k.shape[0], -1, -1, -1)
+        return self.out(self.dot_product(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Scale(nn.Module):
+    """Layer scale: one factor per channel of the last dimension."""
+
+    def __init__(self, gamma: torch.Tensor) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(gamma.detach(), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale the channels."""
+        return x * self.gamma

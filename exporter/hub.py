@@ -1,0 +1,100 @@
+"""Downloads that fail fast: without a network a missing file is one sentence within seconds, not a minute of retries.
+
+The Hugging Face client retries each request for about half a minute when it cannot connect. One short request to the hub
+decides first; if that fails, everything inside the context runs from the local cache only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from typing import Any
+
+from exporter.errors import ExportError
+
+_PROBE_SECONDS = 5.0
+_NETWORK_ERRORS = frozenset(
+    {
+        "ConnectError",
+        "ConnectionError",
+        "ConnectTimeout",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "ReadTimeout",
+        "gaierror",
+        "timeout",
+        "TimeoutError",
+        "URLError",
+    }
+)
+
+
+@contextlib.contextmanager
+def hub_access(what: str, remedy: str) -> Iterator[None]:
+    """Run downloads inside; translate their failures into an ExportError of one sentence.
+
+    Args:
+        what: the thing that is fetched, as the message names it (``the weights of ViT-B-32 openai``).
+        remedy: what the user can pass instead, as the end of a sentence.
+
+    Raises:
+        ExportError: no network and not in the cache; no such repository; a repository that wants a login; no space left.
+    """
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not _hub_answers()
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:  # any client library may sit below; what is not recognised keeps its traceback
+        reason = _reason(error)
+        if reason is None:
+            raise
+        raise ExportError(f"cannot download {what}: {reason}; {remedy}") from error
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _hub_answers() -> bool:
+    """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are honoured."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+    except Exception as error:  # noqa: BLE001 - the client's exception types differ between releases of huggingface_hub
+        return _reason(error) is None
+    return True
+
+
+def _reason(error: BaseException) -> str | None:
+    """What went wrong, for a message; None where it is no failure of a download."""
+    chain = _chain(error)
+    names = {base.__name__ for link in chain for base in type(link).__mro__}
+    if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
+        return "no space left on the device of the cache (HF_HOME moves it)"
+    if "GatedRepoError" in names:
+        return "the repository is gated and wants a login (HF_TOKEN)"
+    if "RepositoryNotFoundError" in names:
+        return "the hub has no such repository, or it is private (HF_TOKEN)"
+    if names & _NETWORK_ERRORS:
+        return "the hub cannot be reached and the local cache does not have it"
+    if "EntryNotFoundError" in names:
+        return "the repository has no such file"
+    if "HfHubHTTPError" in names or "HTTPError" in names:
+        return " ".join(str(error).split())[:200]
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    links: list[BaseException] = []
+    link: Any = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or link.__context__
+    return links

@@ -1,0 +1,171 @@
+"""What can be exported: open_clip's architectures, their tags, and each architecture's default tag with its published figure.
+
+The figures are facts gathered from open_clip's results table and from the authors' own pages; ``default_tags.csv`` names the
+source of each row. A figure belongs to the activation that the tag was trained with: where a table has a tag under a plain
+and a ``-quickgelu`` name, `measured_as` says which of the two was taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from exporter.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published zero-shot ImageNet-1k top-1 accuracy of one tag, in percent."""
+
+    architecture: str
+    tag: str
+    top1: float
+    measured_as: str
+    source: str
+
+
+@dataclass(frozen=True)
+class DefaultTag:
+    """The tag that is exported where the user names none, and the sentence that says why."""
+
+    tag: str
+    top1: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One line of ``python -m exporter --list``."""
+
+    architecture: str
+    tags: tuple[str, ...]
+    default_tag: str | None
+    top1: float | None
+    image_size: tuple[int, int]
+    embed_dim: int
+
+
+@lru_cache(maxsize=1)
+def published_figures() -> dict[tuple[str, str], Figure]:
+    """All figures of the package's table, by (architecture, tag)."""
+    lines = resources.files("exporter").joinpath("default_tags.csv").read_text(encoding="utf-8").splitlines()
+    figures = [
+        Figure(row["architecture"], row["tag"], float(row["imagenet_top1"]), row["measured_as"], row["source"])
+        for row in csv.DictReader(lines)
+    ]
+    return {(figure.architecture, figure.tag): figure for figure in figures}
+
+
+def choose_default_tag(architecture: str, tags: Sequence[str]) -> DefaultTag | None:
+    """The tag with the best published zero-shot ImageNet top-1; without any figure, the last tag of open_clip's list.
+
+    Args:
+        architecture: a name of ``open_clip.list_models()``.
+        tags: its tags in open_clip's order.
+
+    Returns:
+        None where the architecture has no tags. Of equal figures the later tag wins, as later tags are newer.
+    """
+    if not tags:
+        return None
+    figures = published_figures()
+    known = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures]
+    if not known:
+        only = "its only tag" if len(tags) == 1 else f"the last of {len(tags)} tags"
+        return DefaultTag(tags[-1], None, f"{only}; no zero-shot ImageNet figure is published for this architecture")
+    best = max(reversed(known), key=lambda figure: figure.top1)
+    if len(tags) == 1:
+        rank = "its only tag"
+    elif len(known) == len(tags):
+        rank = f"best published of {len(tags)} tags"
+    else:
+        rank = f"best published of {len(tags)} tags, {len(tags) - len(known)} of them without a figure"
+    return DefaultTag(best.tag, best.top1, f"ImageNet zero-shot {best.top1:.1f} %, {rank}")
+
+
+def tags_of(architecture: str) -> tuple[str, ...]:
+    """The pretrained tags of an architecture in open_clip's order; empty where there are none."""
+    import open_clip
+
+    return tuple(open_clip.list_pretrained_tags_by_model(architecture))
+
+
+def list_models(pattern: str | None = None) -> list[ModelRow]:
+    """Rows for ``--list``, in open_clip's order; constructs no model and needs no network.
+
+    Args:
+        pattern: a shell pattern (``ViT-L*``) or a part of a name, upper and lower case alike; None lists all.
+
+    Raises:
+        ExportError: nothing matches; the message names the nearest architectures.
+    """
+    import open_clip
+
+    names: list[str] = open_clip.list_models()
+    chosen = [name for name in names if pattern is None or _matches(name, pattern)]
+    if not chosen:
+        raise ExportError(f"no architecture matches {pattern!r}{suggest(str(pattern), names)}; --list alone names all")
+    rows = []
+    for name in chosen:
+        config = open_clip.get_model_config(name)
+        tags = tags_of(name)
+        default = choose_default_tag(name, tags)
+        size = config["vision_cfg"].get("image_size", 224)
+        rows.append(
+            ModelRow(
+                architecture=name,
+                tags=tags,
+                default_tag=default.tag if default else None,
+                top1=default.top1 if default else None,
+                image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
+                embed_dim=config["embed_dim"],
+            )
+        )
+    return rows
+
+
+def format_models(rows: Sequence[ModelRow]) -> str:
+    """The rows as an aligned table, one architecture a line, ready to print."""
+    header = ("architecture", "image", "embed", "default tag", "top-1 %", "other tags")
+    lines = [header]
+    for row in rows:
+        others = ", ".join(tag for tag in row.tags if tag != row.default_tag)
+        top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
+        height, width = row.image_size
+        size = str(height) if height == width else f"{height}x{width}"
+        lines.append((row.architecture, size, str(row.embed_dim), row.default_tag or "-", top1, others or "-"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
+    )
+
+
+def suggest(name: str, names: Sequence[str], count: int = 3) -> str:
+    """``" (did you mean A, B or C?)"`` for the names nearest to `name`, or an empty string where none is near.
+
+    Case and OpenAI's spelling (``ViT-B/32``, ``ViT-L/14@336px``) do not count as differences.
+    """
+    by_key: dict[str, list[str]] = {}
+    for candidate in names:
+        by_key.setdefault(_spelling(candidate), []).append(candidate)
+    key = _spelling(name)
+    near = [key] if key in by_key else difflib.get_close_matches(key, list(by_key), n=count, cutoff=0.6)
+    found = [candidate for match in near for candidate in by_key[match]][:count]
+    if not found:
+        return ""
+    return f" (did you mean {found[0] if len(found) == 1 else ', '.join(found[:-1]) + ' or ' + found[-1]}?)"
+
+
+def _spelling(name: str) -> str:
+    key = name.strip().lower().replace("/", "-").replace("@", "-").replace("_", "-").replace(" ", "-")
+    return key.removesuffix("px")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    low, wanted = name.lower(), pattern.lower()
+    return fnmatch.fnmatchcase(low, wanted) or wanted in low

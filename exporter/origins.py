@@ -1,0 +1,289 @@
+"""From what the user typed to what will be built: architecture, checkpoint file, activation and preprocessing, as plain data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from exporter.checkpoint_files import SUFFIXES, find_checkpoint
+from exporter.errors import ExportError
+from exporter.hub import hub_access
+from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of
+
+RANDOM = "none"
+DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+CONFIG_NAME = "open_clip_config.json"
+_OFFLINE_REMEDY = (
+    "pass a checkpoint file with --pretrained PATH or a folder as local-dir:PATH, copy the Hugging Face cache of a machine "
+    "that has it (HF_HOME), name a mirror in HF_ENDPOINT, or take random weights with --pretrained none"
+)
+
+Kind = Literal["pretrained", "checkpoint", "hf-hub", "local-dir", "demo", "random"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A resolved MODEL and --pretrained: everything that is needed to build and load, nothing built yet."""
+
+    label: str  # for people and file names
+    build_name: str  # what open_clip's create_model and get_tokenizer take
+    architecture: str
+    kind: Kind
+    tag: str | None
+    config: Mapping[str, Any]  # open_clip's model_cfg
+    preprocess: Mapping[str, Any]  # laid over open_clip's PreprocessCfg defaults
+    quick_gelu: bool  # the activation to build with
+    checkpoint: Path | None  # None: random weights
+    notes: tuple[str, ...]
+
+
+def resolve_origin(
+    name: str,
+    pretrained: str | None = None,
+    keep_activation: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Origin:
+    """Find out what `name` and `pretrained` mean, downloading the checkpoint if they name one on the hub.
+
+    Args:
+        name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
+        pretrained: a tag of the architecture, a checkpoint file, ``none`` for random weights, or None for the default tag.
+        keep_activation: build with the architecture's activation even if the tag was trained with the other one.
+        cache_dir: where downloads go; None is the client libraries' own place.
+
+    Raises:
+        ExportError: unknown name or tag, no such file, no network, a folder that is not in open_clip's format.
+    """
+    if name == "demo" or name.startswith(FOLDER_PREFIX):
+        return _from_folder(name, pretrained)
+    if name.startswith(HUB_PREFIX):
+        return _from_hub(name, pretrained, cache_dir)
+    return _from_architecture(name, pretrained, keep_activation, cache_dir)
+
+
+def _from_folder(name: str, pretrained: str | None) -> Origin:
+    demo = name == "demo"
+    folder = DEMO_FOLDER if demo else Path(name.removeprefix(FOLDER_PREFIX)).expanduser()
+    if demo and not (folder / CONFIG_NAME).is_file():
+        raise ExportError(f"the demo model is not at {folder}; make it with `python -m exporter.demo.train`")
+    if not demo and name == FOLDER_PREFIX:
+        raise ExportError("local-dir: wants a path after the colon: local-dir:/models/my-clip")
+    if not folder.is_dir():
+        raise ExportError(f"no such folder: {folder}")
+    config = _read_config(folder / CONFIG_NAME)
+    is_random = _only_random(name, pretrained)
+    label = "demo" if demo else f"{FOLDER_PREFIX}{folder.resolve().name}"
+    kind: Kind = "random" if is_random else "demo" if demo else "local-dir"
+    checkpoint = None if is_random else find_checkpoint(folder)
+    note = _random_note() if checkpoint is None else f"weights: {checkpoint.name} in {folder}"
+    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, note)
+
+
+def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None) -> Origin:
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    repository = name.removeprefix(HUB_PREFIX)
+    if not repository:
+        raise ExportError("hf-hub: wants a repository after the colon: hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
+    is_random = _only_random(name, pretrained)
+    cache = str(cache_dir) if cache_dir is not None else None
+    checkpoint = None
+    with hub_access(f"{name}", _OFFLINE_REMEDY):
+        config = _read_config(Path(download_pretrained_from_hf(repository, filename=CONFIG_NAME, cache_dir=cache)))
+        if not is_random:
+            checkpoint = Path(download_pretrained_from_hf(repository, cache_dir=cache))
+    note = (
+        _random_note() if checkpoint is None else f"weights: {checkpoint.name} of {repository} on the Hugging Face hub"
+    )
+    return _from_config(name, name, repository, "random" if is_random else "hf-hub", config, checkpoint, note)
+
+
+def _from_config(
+    label: str, build_name: str, own_name: str, kind: Kind, config: dict[str, Any], checkpoint: Path | None, note: str
+) -> Origin:
+    model_config = config["model_cfg"]
+    return Origin(
+        label=label,
+        build_name=build_name,
+        architecture=_known_architecture(model_config) or own_name,
+        kind=kind,
+        tag=None,
+        config=model_config,
+        preprocess=config.get("preprocess_cfg") or {},
+        quick_gelu=bool(model_config.get("quick_gelu", False)),
+        checkpoint=checkpoint,
+        notes=(note,),
+    )
+
+
+def _from_architecture(
+    name: str, pretrained: str | None, keep_activation: bool, cache_dir: str | os.PathLike[str] | None
+) -> Origin:
+    import open_clip
+
+    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
+    if config is None:
+        raise ExportError(_unknown_model(name, open_clip.list_models()))
+    own = bool(config.get("quick_gelu", False))
+    tags = tags_of(name)
+    if pretrained == RANDOM:
+        return Origin(name, name, name, "random", None, config, {}, own, None, (_random_note(),))
+    notes: list[str] = []
+    if pretrained is None:
+        default = choose_default_tag(name, tags)
+        if default is None:
+            raise ExportError(
+                f"open_clip has no pretrained weights for {name}; pass a checkpoint file with --pretrained PATH, "
+                "or take random weights with --pretrained none"
+            )
+        pretrained = default.tag
+        notes.append(f"weights: {default.tag} ({default.reason})")
+    elif pretrained != "":
+        tag_config = open_clip.get_pretrained_cfg(name, pretrained)
+        if not tag_config:
+            path = _checkpoint_path(name, pretrained, tags)
+            notes += [f"weights: {path}", *_ambiguity_notes(name, own, tags)]
+            return Origin(path.name, name, name, "checkpoint", None, config, {}, own, path, tuple(notes))
+        pretrained = next(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag) is tag_config)
+        figure = published_figures().get((name, pretrained))
+        notes.append(f"weights: {pretrained}" + (f" (ImageNet zero-shot {figure.top1:.1f} %)" if figure else ""))
+    else:
+        raise ExportError(
+            f"--pretrained is empty; name a tag of {name} ({', '.join(tags) or 'it has none'}), a file, or none"
+        )
+    tag_config = open_clip.get_pretrained_cfg(name, pretrained)
+    quick_gelu, activation_notes = _guard_activation(name, pretrained, config, tag_config, keep_activation)
+    with hub_access(f"the weights {pretrained} of {name}", _OFFLINE_REMEDY):
+        checkpoint = Path(
+            open_clip.download_pretrained(tag_config, cache_dir=str(cache_dir) if cache_dir is not None else None)
+        )
+    notes += activation_notes
+    return Origin(name, name, name, "pretrained", pretrained, config, tag_config, quick_gelu, checkpoint, tuple(notes))
+
+
+def _guard_activation(
+    name: str, tag: str, config: Mapping[str, Any], tag_config: Mapping[str, Any], keep: bool
+) -> tuple[bool, list[str]]:
+    """The activation to build with, and a note where tag and architecture disagree.
+
+    open_clip's list of tags states QuickGELU where a tag was trained with it; a tag that states nothing is no evidence against
+    an architecture that says QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides.
+    """
+    own = bool(config.get("quick_gelu", False))
+    stated = tag_config.get("quick_gelu")
+    if stated is None or bool(stated) == own:
+        return own, []
+    trained, other = _activation(bool(stated)), _activation(own)
+    if keep:
+        return own, [
+            f"activation: {other}, kept as {name} says; {tag} was trained with {trained}, so its accuracy will be lower"
+        ]
+    where = _towers_with_activation(config)
+    return bool(stated), [f"activation: {trained} in {where}, as {tag} was trained with, in place of {name}'s {other}"]
+
+
+def _activation(quick: bool) -> str:
+    return "QuickGELU" if quick else "GELU"
+
+
+def _towers_with_activation(config: Mapping[str, Any]) -> str:
+    """The towers that the flag reaches: timm's, ResNets and Hugging Face's bring their own activation."""
+    vision = config["vision_cfg"]
+    image = "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple))
+    text = "hf_model_name" not in config["text_cfg"]
+    return "both towers" if image and text else "the image tower" if image else "the text tower"
+
+
+def _ambiguity_notes(name: str, own: bool, tags: tuple[str, ...]) -> list[str]:
+    """A bare checkpoint does not say how it was trained: name what is assumed where the architecture leaves a choice."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    notes = []
+    base = name.removesuffix("-quickgelu")
+    other = base if own else f"{base}-quickgelu"
+    if other in open_clip.list_models():
+        notes.append(
+            f"activation: {_activation(own)}, as {name} says; the file does not state it, and weights trained with "
+            f"{_activation(not own)} want {other} as MODEL"
+        )
+    default = merge_preprocess_dict(PreprocessCfg(), {})
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    used = {
+        tuple(str(merge_preprocess_dict(default, open_clip.get_pretrained_cfg(name, tag))[k]) for k in keys)
+        for tag in tags
+    }
+    if used - {tuple(str(default[k]) for k in keys)}:
+        notes.append(
+            f"preprocessing: open_clip's default (bicubic, shortest side, OpenAI's mean and std), but some tags of {name} were "
+            "trained with another; a local-dir: folder with open_clip_config.json states its own"
+        )
+    return notes
+
+
+def _checkpoint_path(name: str, pretrained: str, tags: tuple[str, ...]) -> Path:
+    path = Path(pretrained).expanduser()
+    looks_like_path = os.sep in pretrained or path.suffix in SUFFIXES
+    if path.exists() or looks_like_path:
+        if path.is_dir():
+            raise ExportError(
+                f"{path} is a folder; for a folder in open_clip's format pass {FOLDER_PREFIX}{path} as MODEL"
+            )
+        if not path.is_file():
+            raise ExportError(f"no such checkpoint: {path}")
+        return path
+    known = (
+        f"its tags: {', '.join(tags)}" if tags else "it has no tags: pass a checkpoint file, or none for random weights"
+    )
+    raise ExportError(f"unknown tag {pretrained!r} of {name}{suggest(pretrained, [*tags, RANDOM])}; {known}")
+
+
+def _only_random(name: str, pretrained: str | None) -> bool:
+    if pretrained not in (None, RANDOM):
+        raise ExportError(
+            f"{name} brings its own weights; drop --pretrained {pretrained}, or pass none for random weights"
+        )
+    return pretrained == RANDOM
+
+
+def _random_note() -> str:
+    return "weights: random (seed 0); the embeddings mean nothing"
+
+
+def _unknown_model(name: str, names: list[str]) -> str:
+    path = Path(name).expanduser()
+    if (path / CONFIG_NAME).is_file():
+        return f"{name} is a folder in open_clip's format: pass {FOLDER_PREFIX}{name}"
+    if path.suffix in SUFFIXES:
+        return f"{name} is a checkpoint, not an architecture: pass the architecture as MODEL and the file as --pretrained {name}"
+    known = suggest(name, [*names, "demo"])
+    if not known and name.count("/") == 1:
+        known = f" (a repository of the Hugging Face hub is named {HUB_PREFIX}{name})"
+    return f"unknown model {name!r}{known}; `python -m exporter --list` names all"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """``open_clip_config.json``, checked to hold what building needs."""
+    if not path.is_file():
+        raise ExportError(f"{path.parent} is not in open_clip's format: it has no {CONFIG_NAME}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ExportError(f"{path} is not readable JSON ({error})") from error
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    wanted = ("embed_dim", "vision_cfg", "text_cfg")
+    if not isinstance(model, dict) or not all(key in model for key in wanted):
+        raise ExportError(f"{path} describes no model: it needs model_cfg with {', '.join(wanted)}")
+    return config
+
+
+def _known_architecture(config: Mapping[str, Any]) -> str | None:
+    """The name of ``open_clip.list_models()`` that has this very configuration."""
+    import open_clip
+
+    return next((name for name in open_clip.list_models() if open_clip.get_model_config(name) == config), None)

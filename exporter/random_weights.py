@@ -1,0 +1,126 @@
+"""Models with random weights: quick to build at any size, and such that every weight matters to the output.
+
+open_clip's own initialisation is made for training: the last batch norm of a residual block starts at zero and layer scales at
+1e-5, so most of a freshly built network does not reach its output, and a parity test on it would not see a wrong graph. It
+also takes minutes for models of billions of parameters. Here construction skips the random fills, and one seeded pass
+gives every parameter values that keep activations near unit size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+# torch's initialisers, and the in-place steps that timm and transformers write their own with. Constant fills (ones, zeros)
+# stay: they are small tensors, and masks are made with them.
+_INITIALIZERS = frozenset(
+    {
+        "normal_",
+        "uniform_",
+        "trunc_normal_",
+        "xavier_normal_",
+        "xavier_uniform_",
+        "kaiming_normal_",
+        "kaiming_uniform_",
+        "orthogonal_",
+    }
+)
+_RANDOM_STEPS = _INITIALIZERS | {"erfinv_", "mul_", "div_", "add_", "sub_", "clamp_"}
+_SKIP_FROM = 65536  # elements; smaller tensors cost nothing, and computed buffers (masks) are smaller
+_CHUNK = 1 << 20  # elements drawn at a time
+
+
+class _SkipRandomSteps(TorchFunctionMode):
+    """Turns in-place random fills of large CPU tensors into no-operations, so that their memory is never touched."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _RANDOM_STEPS:
+            tensor = args[0] if args else (kwargs or {}).get("tensor")
+            if isinstance(tensor, torch.Tensor) and tensor.numel() >= _SKIP_FROM:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def uninitialized_parameters() -> Iterator[None]:
+    """Models built inside hold arbitrary memory in their large parameters: fill or load every one of them afterwards."""
+    with _SkipRandomSteps():
+        yield
+
+
+def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+    """Give every parameter and batch-norm statistic of `model` seeded random values, in place, and hold them as `dtype`.
+
+    Weights get a standard deviation of ``fan_in ** -0.5`` (with the gain of ReLU for convolutions), norms a scale of about 1,
+    norms that end a ModifiedResNet block and layer scales about 0.2, embeddings 0.3, biases 0.02. Scalars (logit scale and
+    bias) keep their values. The values do not depend on `dtype` but for rounding, nor on the number of threads.
+
+    Args:
+        model: any open_clip model; parameters that are shared are filled once.
+        seed: of the generator.
+        dtype: of all floating-point parameters and buffers afterwards. One tensor at a time is converted, so that a model
+            built by `uninitialized_parameters` never takes the memory of its float32 form.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen: set[int] = set()
+    with torch.no_grad():
+        for path, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) in seen:
+                    continue
+                seen.add(id(parameter))
+                if parameter.numel() == 1:
+                    parameter.data = parameter.data.to(dtype)
+                    continue
+                mean, std = _moments(path, module, name, parameter)
+                if parameter.dtype != dtype:
+                    parameter.data = torch.empty(parameter.shape, dtype=dtype)
+                _fill_normal(parameter.data, mean, std, generator)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                _fill_normal(module.running_mean, 0.0, 0.1, generator)
+                if module.running_var is not None:
+                    module.running_var.uniform_(0.5, 1.5, generator=generator)
+            cast_buffers(module, dtype)
+
+
+def cast_buffers(module: nn.Module, dtype: torch.dtype) -> None:
+    """Hold the floating-point buffers of `module` itself (not of its children) as `dtype`."""
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.is_floating_point() and buffer.dtype != dtype:
+            setattr(module, name, buffer.to(dtype))
+
+
+def _moments(path: str, module: nn.Module, name: str, parameter: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of one parameter's values."""
+    kind = type(module).__name__.lower()
+    if "norm" in kind and parameter.ndim == 1:
+        if name != "weight":
+            return 0.0, 0.1
+        return (0.2, 0.05) if path.endswith(".bn3") else (1.0, 0.1)
+    if "gamma" in name or "layerscale" in kind:
+        return 0.2, 0.05
+    if isinstance(module, nn.Embedding):
+        return 0.0, 0.3
+    if name.endswith("bias"):
+        return 0.0, 0.02
+    if parameter.ndim == 1 or any(
+        word in name for word in ("pos", "cls", "token", "query", "latent", "probe", "embedding")
+    ):
+        return 0.0, 0.3
+    fan_in = parameter[0].numel()
+    gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
+    return 0.0, (gain / fan_in) ** 0.5
+
+
+def _fill_normal(tensor: torch.Tensor, mean: float, std: float, generator: torch.Generator) -> None:
+    """Normal values drawn in float32 and in chunks, so that a half-precision tensor holds the same values rounded."""
+    flat = tensor.view(-1)
+    scratch = torch.empty(min(_CHUNK, flat.numel()))  # one for all chunks: short-lived ones would fragment the heap
+    for start in range(0, flat.numel(), _CHUNK):
+        part = flat[start : start + _CHUNK]
+        part.copy_(scratch[: part.numel()].normal_(mean, std, generator=generator))

@@ -1,0 +1,187 @@
+"""A model from its name: weights, the right activation, preprocessing and tokenizer, the last two as plain data.
+
+Random weights (``--pretrained none``) are not open_clip's initialisation but `exporter.random_weights`' seeded one, in which
+no residual branch is dead; see there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engines.manifest import Model, Preprocess
+from exporter.errors import ExportError
+from exporter.model_list import ModelRow, list_models
+from exporter.origins import HUB_PREFIX, Origin, resolve_origin
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ModelRow", "Source", "list_models", "load_source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded model and everything that travels with it into a bundle."""
+
+    model: torch.nn.Module  # open_clip's, in eval mode, without gradients
+    info: Model
+    preprocess: Preprocess
+    tokenizer: Callable[..., torch.Tensor] | None  # open_clip's; None where it was not asked for
+    text_config: dict[str, Any]  # open_clip's text_cfg
+    notes: tuple[str, ...]  # sentences to print: what was chosen and why
+
+
+def load_source(
+    name: str,
+    pretrained: str | os.PathLike[str] | None = None,
+    keep_activation: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype | None = None,
+    with_tokenizer: bool = True,
+) -> Source:
+    """Load a model by name.
+
+    Args:
+        name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
+        pretrained: a tag, a checkpoint file (``.safetensors``, ``.pt``, ``.pth``, ``.bin``), ``none`` for random weights of
+            seed 0, or None: the tag with the best published zero-shot ImageNet top-1.
+        keep_activation: build with the architecture's activation even if the tag was trained with the other one.
+        cache_dir: where downloads go; None is the client libraries' own place.
+        dtype: of the weights in memory; None is ``torch.float32``. Half precision is for models that do not fit otherwise.
+        with_tokenizer: also load the tokenizer, which for Hugging Face text towers may want a download.
+
+    Returns:
+        The model with its data. Its memory is that of the weights once: files are mapped, random weights filled in place.
+
+    Raises:
+        ExportError: unknown name or tag (with near names), no network, a damaged checkpoint or one of another architecture,
+            a checkpoint that would run code.
+    """
+    import torch
+
+    from exporter.checkpoint_files import file_sha256
+    from exporter.checkpoints import load_weights, read_state_dict
+    from exporter.random_weights import fill_random, uninitialized_parameters
+
+    dtype = dtype or torch.float32
+    origin = resolve_origin(name, None if pretrained is None else os.fspath(pretrained), keep_activation, cache_dir)
+    state_dict = read_state_dict(origin.checkpoint) if origin.checkpoint is not None else None
+    with uninitialized_parameters():
+        model = _build(origin, cache_dir)
+    notes = origin.notes
+    if origin.checkpoint is not None and state_dict is not None:
+        notes += load_weights(model, state_dict, origin.checkpoint, origin.architecture, dtype)
+        weights = file_sha256(origin.checkpoint)
+    else:
+        fill_random(model, seed=0, dtype=dtype)
+        weights = "random"
+    model.eval().requires_grad_(False)
+    return Source(
+        model=model,
+        info=_describe(origin, model, weights),
+        preprocess=_preprocess(origin, model),
+        tokenizer=_tokenizer(origin, cache_dir) if with_tokenizer else None,
+        text_config=deepcopy(dict(origin.config["text_cfg"])),
+        notes=notes,
+    )
+
+
+def _build(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> torch.nn.Module:
+    """The model of `origin` with arbitrary weights."""
+    import open_clip
+
+    from exporter.architectures import quiet_open_clip
+    from exporter.hub import hub_access
+
+    def create() -> torch.nn.Module:
+        with quiet_open_clip():
+            return open_clip.create_model(
+                origin.build_name,
+                load_weights=False,
+                pretrained_text=False,
+                quick_gelu=origin.quick_gelu,
+                cache_dir=str(cache_dir) if cache_dir is not None else None,
+            )
+
+    text_name = origin.config["text_cfg"].get("hf_model_name")
+    built_in = origin.kind in ("pretrained", "checkpoint") or origin.build_name == origin.architecture
+    try:
+        if not origin.build_name.startswith(HUB_PREFIX) and (text_name is None or os.path.isdir(text_name)):
+            return create()
+        remedy = f"put {text_name} into the Hugging Face cache (HF_HOME), or name a mirror in HF_ENDPOINT"
+        with hub_access(f"the configuration of the text tower {text_name}", remedy):
+            return create()
+    except (TypeError, KeyError, AttributeError, ValueError, AssertionError, RuntimeError) as error:
+        if built_in:
+            raise
+        detail = " ".join(str(error).split())[:160]
+        raise ExportError(
+            f"open_clip cannot build what the configuration of {origin.label} describes: {detail}"
+        ) from error
+
+
+def _describe(origin: Origin, model: Any, weights: str) -> Model:
+    bias = getattr(model, "logit_bias", None)
+    return Model(
+        name=origin.label,
+        architecture=origin.architecture,
+        tag=origin.tag,
+        source=origin.kind,
+        weights=weights,
+        quick_gelu=origin.quick_gelu,
+        embed_dim=int(origin.config["embed_dim"]),
+        logit_scale=math.exp(float(model.logit_scale)),
+        logit_bias=float(bias) if bias is not None else None,
+    )
+
+
+def _preprocess(origin: Origin, model: Any) -> Preprocess:
+    """open_clip's preprocessing of this checkpoint at the model's own image size, as its inference transform reads it."""
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    config: Mapping[str, Any] = merge_preprocess_dict(PreprocessCfg(), dict(origin.preprocess))
+    size = getattr(model.visual, "image_size", None) or config["size"]
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    mode: Any = config["resize_mode"] or "shortest"
+    if mode not in ("shortest", "longest", "squash"):
+        raise ExportError(f"resize_mode {mode!r} of {origin.label} is none of shortest, longest, squash")
+    return Preprocess(
+        size=(height, width),
+        mean=_triple(config["mean"]),
+        std=_triple(config["std"]),
+        # Everything but bilinear is bicubic at inference, "random" (a training augmentation) included.
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        resize_mode=mode,
+        fill_color=int(config["fill_color"] or 0),
+    )
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    channels = (values,) * 3 if isinstance(values, (int, float)) else tuple(values)
+    return float(channels[0]), float(channels[1]), float(channels[2])
+
+
+def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Callable[..., torch.Tensor]:
+    import open_clip
+
+    from exporter.architectures import quiet_open_clip
+    from exporter.hub import hub_access
+
+    cache = str(cache_dir) if cache_dir is not None else None
+    source = origin.config["text_cfg"].get("hf_tokenizer_name")
+    is_local = os.path.isdir(source) if source else "siglip" not in origin.build_name.lower()
+    if is_local and not origin.build_name.startswith(HUB_PREFIX):
+        with quiet_open_clip():
+            return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
+    remedy = "put it into the Hugging Face cache (HF_HOME), name a mirror in HF_ENDPOINT, or export only --towers image"
+    try:
+        with hub_access(f"the tokenizer {source or 'of ' + origin.label}", remedy), quiet_open_clip():
+            return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
+    except (ImportError, OSError, ValueError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise ExportError(f"cannot load the tokenizer of {origin.label}: {detail}") from error
