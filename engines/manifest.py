@@ -1,0 +1,170 @@
+"""The manifest of a bundle: its typed schema, its version, and the reading and checking of the file.
+
+The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relative to the bundle, with forward slashes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+TowerName = Literal["image", "text"]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the weights came from."""
+
+    name: str  # what the user asked for: "ViT-B-32", "hf-hub:org/repo", "demo", a path's file name
+    architecture: str
+    tag: str | None
+    source: Literal["pretrained", "checkpoint", "hf-hub", "local-dir", "demo", "random"]
+    weights: str  # sha256 (hex) of the checkpoint file, or "random"
+    quick_gelu: bool
+    embed_dim: int
+    logit_scale: float  # the multiplier itself: exp() is already applied
+    logit_bias: float | None = None
+
+
+class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
+    """Plain data of the checkpoint's image transform (open_clip's ``PreprocessCfg``)."""
+
+    size: tuple[int, int]  # (height, width) in pixels
+    mean: tuple[float, float, float]  # of RGB scaled to 0..1
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"]
+    resize_mode: Literal["shortest", "longest", "squash"]
+    fill_color: int = 0
+
+
+class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
+    """How text becomes ids; the vocabulary itself is the Hugging Face ``tokenizers`` file that `file` names."""
+
+    file: str
+    context_length: int
+    vocab_size: int
+    clean: Literal["lower", "whitespace", "canonicalize"]  # applied to the text before `file`'s own normalizer
+    pad_id: int
+    end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
+    strip_sep_token: bool = False  # the end id is replaced by padding (HFTokenizer's option)
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output of a tower; a str in the shape names a dynamic dimension."""
+
+    name: str
+    dtype: str  # numpy's name
+    shape: tuple[int | str, ...]
+
+
+class TextLength(msgspec.Struct, frozen=True, kw_only=True):
+    """How many ids of a row the text tower needs; measured on the tower at export time.
+
+    ``end``: up to and with the highest id (the end-of-text token of a causal tower), plus `extra`.
+    ``padding``: up to and with the last id that is not the pad id, plus `extra`.
+    ``fixed``: always `max`.
+    """
+
+    keep: Literal["end", "padding", "fixed"]
+    extra: int
+    min: int
+    max: int
+
+
+class Tower(msgspec.Struct, frozen=True, kw_only=True):
+    """One tower's graph and signature."""
+
+    graph: str  # the ONNX file
+    input: Tensor
+    output: Tensor
+    length: TextLength | None = None  # text towers only
+    fp32_nodes: dict[str, str] = {}  # node kept in float32 -> why (fp16 and bf16 bundles)
+
+
+class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Batch sizes an engine takes in one run; `max` None means any."""
+
+    min: int = 1
+    opt: int | None = None
+    max: int | None = None
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine was built for."""
+
+    library: str
+    version: str
+    device: str | None = None  # "sm80" …; None: any device of the library
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine of one tower. Several may stand for one tower; `engines.load` chooses."""
+
+    kind: str  # "onnxruntime" | "tensorrt" | …: the name of its `engines/run_<kind>.py`
+    tower: TowerName
+    file: str
+    target: Target
+    batch: BatchProfile = BatchProfile()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parity gate demands of a precision."""
+
+    min_cosine: float
+    mean_cosine: float
+    top1_agreement: float  # share of images whose best caption is eager fp32's best caption
+
+
+class TowerParity(msgspec.Struct, frozen=True, kw_only=True):
+    """One tower's embeddings by an engine against eager float32 PyTorch's."""
+
+    samples: int
+    min_cosine: float
+    mean_cosine: float
+    max_abs_error: float
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate's figures for one engine kind, and what measured them."""
+
+    engine: str
+    verified_with: str  # the library and version that ran, e.g. "onnxruntime 1.32.0 CPUExecutionProvider"
+    towers: dict[str, TowerParity]
+    top1_agreement: float | None  # None where only one tower was exported
+    limits: Limits
+    passed: bool
+    accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
+
+
+class Kernels(msgspec.Struct, frozen=True, kw_only=True):
+    """Fused modules that took a native module's place, and how often."""
+
+    mode: Literal["auto", "triton", "native"] = "native"
+    swapped: dict[str, int] = {}
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """Size and checksum of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of ``manifest.json``."""
+
+    schema_version: int
+    model: Model
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+    preprocess: Preprocess
+    tokenizer: Tokenizer | None
+    towers: dict[TowerName, Tower]
+    engines: tuple[Engine, ...]
+    parity: tuple[Parity, ...]
+    reference: str  # the .npz of inputs and eager embeddings
+    kernels: Kernels = Kernels()
+    created_with: dict[str, str] = {}  # package -> version
+    files: dict[str, File] = {}
