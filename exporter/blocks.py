@@ -121,35 +121,36 @@ class FirstTokenAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend from the first token to all."""
-        q = self.q(x[:, :1]).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        # With one token, (N, 1, H·D) and (N, H, 1, D) are the same memory: no Transpose.
+        q = self.q(x[:, :1]).reshape(-1, self.heads, 1, self.head_dim)
         kv = self.kv(x).unflatten(-1, (2 * self.heads, self.head_dim)).transpose(1, 2)
         k, v = kv.chunk(2, dim=1)
-        y = self.dot_product(q, k if self.rotary is None else self.rotary(k), v).transpose(1, 2).flatten(2)
+        y = self.dot_product(q, k if self.rotary is None else self.rotary(k), v)
+        y = y.reshape(-1, 1, self.heads * self.head_dim)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
 
 class QueryPool(nn.Module):
-    """Queries attend to all tokens: CoCa's and ResNet's pooling, reduced to the query whose answer is used.
+    """One query attends to all tokens: CoCa's and ResNet's pooling, reduced to the query whose answer is used.
 
-    `forward` takes queries (N or 1, Q, Cq) and context (N, L, Ck) and returns (N, Q, Co).
+    `forward` takes the projected query (N or 1, 1, H·D) and the context (N, L, Ck) and returns (N, Co).
     """
 
-    def __init__(self, q: nn.Linear, k: nn.Linear, v: nn.Linear, out: nn.Linear, heads: int) -> None:
+    def __init__(self, k: nn.Linear, v: nn.Linear, out: nn.Linear, heads: int) -> None:
         super().__init__()
-        self.q, self.out, self.heads = q, out, heads
+        self.out, self.heads, self.head_dim = out, heads, k.out_features // heads
         bias = None if k.bias is None or v.bias is None else torch.cat((k.bias, v.bias))
         self.kv = linear_of(torch.cat((k.weight, v.weight)), bias)
-        self.head_dim = q.out_features // heads
         self.dot_product = DotProduct()
 
-    def forward(self, queries: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Attend from the queries to the context."""
-        q = self.q(queries).unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+    def forward(self, query: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Attend from the query to the context."""
+        q = query.reshape(-1, self.heads, 1, self.head_dim)
         kv = self.kv(context).unflatten(-1, (2 * self.heads, self.head_dim)).transpose(1, 2)
         k, v = kv.chunk(2, dim=1)
-        if q.shape[0] != k.shape[0]:
-            q = q.expand(k.shape[0], -1, -1, -1)
-        return self.out(self.dot_product(q, k, v).transpose(1, 2).flatten(2))
+        if query.shape[0] != context.shape[0]:
+            q = q.expand(context.shape[0], -1, -1, -1)
+        return self.out(self.dot_product(q, k, v).reshape(-1, self.heads * self.head_dim))
 
 
 class Scale(nn.Module):

@@ -17,7 +17,7 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
     if not isinstance(visual, VisionTransformer) or visual.pool_type == "none":
         return None
-    if visual.attn_pool is not None and visual.attn_pool_contrastive is not None:
+    if visual.attn_pool is not None and (visual.attn_pool_contrastive is not None or visual.pool_type != "tok"):
         return None
     blocks = blocks_of(visual.transformer, causal=False)
     pools_first = visual.attn_pool is None and visual.pool_type == "tok"
@@ -116,19 +116,18 @@ class TokenHead(Unit):
 
 
 class AttentionHead(Unit):
-    """CoCa's attentional pooling, of whose queries only those that are used are asked."""
+    """CoCa's attentional pooling; of its hundreds of queries only the first one's answer is used, so only that one is asked."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
         pool = visual.attn_pool
         attention = pool.attn
-        width = attention.embed_dim
         q, k, v = _projections(attention)
         self.norm = pool.ln_k
         out = linear_of(attention.out_proj.weight, attention.out_proj.bias)
-        self.pool = QueryPool(q, k, v, out, attention.num_heads)
-        used = slice(0, 1) if visual.pool_type == "tok" else slice(1, None)
-        self.queries = nn.Parameter(pool.ln_q(pool.query)[used].detach().reshape(1, -1, width), requires_grad=False)
+        self.pool = QueryPool(k, v, out, attention.num_heads)
+        query = q(pool.ln_q(pool.query[:1]))  # the same for every image
+        self.query = nn.Parameter(query.detach().reshape(1, 1, -1), requires_grad=False)
         self.final_norm = visual.ln_post
         self.projection = linear_of(visual.proj.T, None) if visual.proj is not None else nn.Identity()
 
@@ -138,7 +137,7 @@ class AttentionHead(Unit):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool and project."""
-        pooled = self.final_norm(self.pool(self.queries, self.enter(x))).mean(dim=1)
+        pooled = self.final_norm(self.pool(self.query, self.enter(x)))
         return self.projection(pooled).to(self.stream_dtype)
 
 
@@ -186,7 +185,9 @@ class TextStem(Unit):
         keys = ids != self.pad_id
         if self.has_class_token:
             keys = torch.cat((torch.ones_like(keys[:, :1]), keys), dim=1)
-        mask = keys[:, None, None, :]
+        mask = keys[:, None, None, :].expand(
+            -1, 1, keys.shape[1], -1
+        )  # ONNX Runtime broadcasts neither of the last two
         if self.causal:
             positions = torch.arange(keys.shape[1], device=ids.device)
             mask = mask & (positions[None, :] <= positions[:, None])

@@ -79,12 +79,13 @@ class AttentionPoolHead(Unit):
 
     def __init__(self, pool: Any) -> None:
         super().__init__()
-        self.pool = QueryPool(pool.q_proj, pool.k_proj, pool.v_proj, pool.c_proj, pool.num_heads)
+        self.query = pool.q_proj
+        self.pool = QueryPool(pool.k_proj, pool.v_proj, pool.c_proj, pool.num_heads)
         self.positions = nn.Parameter(pool.positional_embedding.detach(), requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Pool and project."""
         x = self.enter(x).flatten(2).transpose(1, 2)
         x = torch.cat((x.mean(dim=1, keepdim=True), x), dim=1) + self.positions
-        y: torch.Tensor = self.pool(x[:, :1], x).squeeze(1)
+        y: torch.Tensor = self.pool(self.query(x[:, :1]), x)
         return y.to(self.stream_dtype)

@@ -43,7 +43,7 @@ def _block(layer: Any) -> Block:
 
 
 class BertStem(Unit):
-    """Token, position and type embeddings, normed: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, 1, L).
+    """Token, position and type embeddings, normed: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, L, L).
 
     Positions count the tokens that are not padding, from ``pad_id + 1`` on; padding has position ``pad_id``.
     """
@@ -62,7 +62,8 @@ class BertStem(Unit):
         ones = keys.to(torch.int32)
         positions = ones.cumsum(dim=1, dtype=torch.int32) * ones + self.pad_id
         x = self.tokens(ids) + self.token_type + self.positions(positions)
-        return self.norm(x).to(self.stream_dtype), keys[:, None, None, :]
+        # ONNX Runtime's Attention broadcasts a mask over batch and heads, not over queries.
+        return self.norm(x).to(self.stream_dtype), keys[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
 
 
 class BertHead(Unit):

@@ -1,0 +1,125 @@
+"""A tower as an ONNX file: traced with a dynamic batch and text length, cleaned by passes, weights beside it.
+
+The peak of memory is that of the traced module plus one weight: weights are written from the module's own storage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from engines.manifest import Tensor, TextLength
+from exporter.passes import run_passes
+from exporter.towers import ImageTower, TextTower, TowerModule
+
+OPSET = 23  # the first with Attention as one operator, which also takes is_causal
+# Weights start at page boundaries, so that a runtime can map them without a copy.
+_ALIGNMENT = 4096
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """An exported graph on disk.
+
+    Attributes:
+        path: the ``.onnx`` file; its weights are in ``<path>.data``.
+        input, output: names, dtypes and shapes, as the manifest wants them.
+        operators: how many nodes of each operator.
+        passes: how often each pass of `exporter.passes` matched.
+        bytes: of both files.
+    """
+
+    path: Path
+    input: Tensor
+    output: Tensor
+    operators: dict[str, int]
+    passes: dict[str, int]
+    bytes: int
+
+
+def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None = None) -> OnnxGraph:
+    """Trace `tower` and write it.
+
+    Args:
+        tower: in evaluation mode, its precision already applied.
+        example: an input with a batch of at least two, and for text at least two different tokens long.
+        path: the ``.onnx`` file to write; ``<path>.data`` appears beside it.
+        length: of a text tower; ``fixed`` makes the length static.
+    """
+    dynamic: dict[int, Any] = {0: torch.export.Dim("N", min=1)}
+    if length is not None and length.keep != "fixed":
+        dynamic[1] = torch.export.Dim("L", min=length.min, max=length.max)
+    with torch.inference_mode(), _quiet():
+        program = torch.onnx.export(
+            tower,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            dynamic_shapes=(dynamic,),
+            input_names=[tower.input_name],
+            output_names=[tower.output_name],
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    passes = run_passes(model)
+    model.graph.name = tower.output_name
+    model.producer_name, model.producer_version = "openclip-engines", None
+    with torch.inference_mode():
+        ir.save(model, path, external_data=f"{path.name}.data", alignment=_ALIGNMENT, align_threshold=_ALIGNMENT)
+        output = tower(example[:1])
+    data = path.with_name(f"{path.name}.data")
+    return OnnxGraph(
+        path=path,
+        input=Tensor(
+            name=tower.input_name, dtype=str(_numpy_dtype(example)), shape=_input_shape(tower, example, dynamic)
+        ),
+        output=Tensor(name=tower.output_name, dtype="float32", shape=("N", int(output.shape[1]))),
+        operators=dict(Counter(node.op_type for node in model.graph)),
+        passes=passes,
+        bytes=path.stat().st_size + data.stat().st_size,
+    )
+
+
+def example_input(tower: TowerModule, size: tuple[int, int], length: int) -> torch.Tensor:
+    """A batch of two that the tower can be traced with; the values do not matter, but for ids they must be in range."""
+    if isinstance(tower, ImageTower):
+        if tower.image_input == "uint8":
+            return torch.zeros(2, *size, 3, dtype=torch.uint8)
+        return torch.zeros(2, 3, *size, dtype=torch.float32)
+    assert isinstance(tower, TextTower)
+    return torch.ones(2, length, dtype=torch.int32)
+
+
+def _numpy_dtype(tensor: torch.Tensor) -> np.dtype[Any]:
+    return torch.empty(0, dtype=tensor.dtype).numpy().dtype
+
+
+def _input_shape(tower: TowerModule, example: torch.Tensor, dynamic: dict[int, Any]) -> tuple[int | str, ...]:
+    return tuple("NL"[axis] if axis in dynamic else int(size) for axis, size in enumerate(example.shape))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the exporter's progress lines and its warnings about its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,25 @@
+"""Graph rewrites, in the order in which they run. Each is a file with one function: model in, number of matches out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from exporter.passes.fold_constants import fold_constants
+from exporter.passes.fold_weight_transposes import fold_weight_transposes
+from exporter.passes.share_reshape_targets import share_reshape_targets
+from exporter.passes.strip_metadata import strip_metadata
+
+PASSES: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
+    # Weights first: constant folding would transpose them all in memory at once.
+    ("fold_weight_transposes", fold_weight_transposes),
+    ("fold_constants", fold_constants),
+    ("share_reshape_targets", share_reshape_targets),
+    ("strip_metadata", strip_metadata),
+)
+
+
+def run_passes(model: ir.Model) -> dict[str, int]:
+    """Run all passes on `model` in place; returns how often each one matched."""
+    return {name: run(model) for name, run in PASSES}

@@ -1,0 +1,50 @@
+"""What an export does, step by step: shown on a terminal while it runs, kept as figures for the report."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+
+def peak_memory() -> int:
+    """The process's peak resident memory so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Stages:
+    """Times named stages; on a terminal each one's line appears when it starts and is completed when it ends."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """`stream` gets notes always and progress if it is a terminal; None is silent."""
+        self.stream = stream
+        self.progress = stream is not None and stream.isatty()
+        self.rows: list[dict[str, Any]] = []
+
+    def note(self, text: str) -> None:
+        """A sentence that the user should see, terminal or not."""
+        if self.stream is not None:
+            print(text, file=self.stream, flush=True)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        """Time what happens inside; figures put into the yielded dict go to the report."""
+        figures: dict[str, Any] = {}
+        start = time.perf_counter()
+        if self.progress:
+            print(f"  {name} …", end="", file=self.stream, flush=True)
+        try:
+            yield figures
+        except BaseException:
+            if self.progress:
+                print(file=self.stream)
+            raise
+        seconds = time.perf_counter() - start
+        if self.progress:
+            print(f"\r  {name:<34} {seconds:7.1f} s", file=self.stream, flush=True)
+        row = {"stage": name, "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory()}
+        self.rows.append(row | figures)

@@ -1,0 +1,41 @@
+"""A bfloat16 graph with its types widened to float32, for a machine whose runtime has no bfloat16 kernels.
+
+ONNX Runtime's CPU provider is one. The widened copy has the same nodes and the same (rounded) weights, so running it proves the
+graph itself; what bfloat16 arithmetic costs is measured by the rounding simulation (`exporter.rounding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+
+def widen_graph(path: Path, out: Path) -> int:
+    """Write a copy of the graph `path` to `out` (and its weights to ``<out>.data``); returns how many types changed."""
+    model = ir.load(path)
+    changed = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype == ir.DataType.BFLOAT16:
+            value.const_value = ir.LazyTensor(
+                _widened(tensor), dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape), name=tensor.name
+            )
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            changed += 1
+    for node in model.graph:
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.BFLOAT16:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+            changed += 1
+        for output in node.outputs:
+            if output.dtype == ir.DataType.BFLOAT16:
+                output.type = ir.TensorType(ir.DataType.FLOAT)
+                changed += 1
+    ir.save(model, out, external_data=f"{out.name}.data")
+    return changed
+
+
+def _widened(tensor: ir.TensorProtocol) -> Callable[[], ir.TensorProtocol]:
+    return lambda: ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
