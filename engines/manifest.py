@@ -5,9 +5,15 @@ The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relati
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import msgspec
+
+from engines.errors import BundleError, SchemaVersionError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -49,7 +55,8 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     clean: Literal["lower", "whitespace", "canonicalize"]  # applied to the text before `file`'s own normalizer
     pad_id: int
     end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
-    strip_sep_token: bool = False  # the end id is replaced by padding (HFTokenizer's option)
+    strip_sep_token: bool = False  # wherever the end id stands, 0 takes its place (HFTokenizer's option)
+    last_id: int | None = None  # stands at the last position of every row, after the padding (HFTokenizer's "clips" mode)
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +88,7 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     input: Tensor
     output: Tensor
     length: TextLength | None = None  # text towers only
-    fp32_nodes: dict[str, str] = {}  # node kept in float32 -> why (fp16 and bf16 bundles)
+    fp32_units: dict[str, str] = {}  # unit kept in float32 -> why (fp16 and bf16 bundles), "blocks.11.mlp": "activations reach 8e4"
 
 
 class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +123,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     min_cosine: float
     mean_cosine: float
     top1_agreement: float  # share of images whose best caption is eager fp32's best caption
+    tie_margin: float = 1e-6  # a caption whose eager cosine is this close to the best one's is as good as the best
 
 
 class TowerParity(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,3 +176,113 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     kernels: Kernels = Kernels()
     created_with: dict[str, str] = {}  # package -> version
     files: dict[str, File] = {}
+
+
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
+    """Read and validate a bundle's manifest.
+
+    Raises:
+        BundleError: no such folder, no manifest in it, not JSON, a field is missing or of the wrong type, or a path in it
+            leaves the folder.
+        SchemaVersionError: written by a newer release.
+    """
+    folder = Path(bundle)
+    if not folder.is_dir():
+        what = "a file, not a bundle's folder" if folder.exists() else "not there"
+        raise BundleError(f"bundle {folder} is {what}")
+    try:
+        data = (folder / MANIFEST_NAME).read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {folder / MANIFEST_NAME}: {error.strerror or error}") from error
+    try:
+        version = msgspec.json.decode(data, type=_Version).schema_version
+        if version > SCHEMA_VERSION:
+            raise SchemaVersionError(
+                f"bundle {folder} has schema version {version}, this release reads up to {SCHEMA_VERSION}: "
+                "upgrade openclip-engines, or export the bundle again with this release"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{folder / MANIFEST_NAME} is damaged or was edited: {error}") from error
+    for relative in _paths(manifest):
+        resolve_path(folder, relative)
+    return manifest
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON; the same manifest always gives the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def resolve_path(bundle: str | os.PathLike[str], relative: str) -> Path:
+    """The file that a manifest's path names.
+
+    Raises:
+        BundleError: absolute, with backslashes, a drive or ``..``, or a link that leads out of the bundle.
+    """
+    folder = Path(bundle)
+    parts = PurePosixPath(relative).parts
+    plain = bool(parts) and not relative.startswith("/") and not set(relative) & set("\\:\0") and ".." not in parts
+    if not plain or relative in (".", "./"):
+        raise BundleError(f"path {relative!r} in the manifest of {folder} does not name a file inside the bundle")
+    path = folder.joinpath(*parts)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"path {relative!r} in the manifest of {folder} leads out of the bundle")
+    return path
+
+
+def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool = False) -> None:
+    """Check that every file is there and has its size; with `full`, its checksum too.
+
+    Raises:
+        BundleError: naming the first file that is missing, was cut or was changed, and ONNX weights that lie outside the
+            bundle or past the end of their file.
+    """
+    from engines.onnx_external_data import check_external_data
+
+    folder = Path(bundle)
+    for relative, expected in manifest.files.items():
+        path = resolve_path(folder, relative)
+        if not path.is_file():
+            raise BundleError(f"{relative} is missing in bundle {folder}: copy or export the bundle again")
+        size = path.stat().st_size
+        if size != expected.bytes:
+            raise BundleError(
+                f"{relative} in bundle {folder} has {size} bytes instead of {expected.bytes}: copy or export it again"
+            )
+        if full and file_sha256(path) != expected.sha256:
+            raise BundleError(f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's")
+    for relative in _paths(manifest):
+        path = resolve_path(folder, relative)
+        if not path.is_file():
+            raise BundleError(f"{relative} is missing in bundle {folder}: copy or export the bundle again")
+        if manifest.files and relative not in manifest.files:
+            raise BundleError(f"{relative} is used by the manifest of {folder} but not listed among its files")
+        if path.suffix == ".onnx":
+            check_external_data(path, folder)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 (hex) of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _paths(manifest: Manifest) -> Iterator[str]:
+    """Every path that the manifest uses, but for its list of files."""
+    yield manifest.reference
+    if manifest.tokenizer is not None:
+        yield manifest.tokenizer.file
+    for tower in manifest.towers.values():
+        yield tower.graph
+    for engine in manifest.engines:
+        yield engine.file

@@ -36,19 +36,19 @@ PRECISIONS: dict[str, Precision] = {
         Precision(
             "fp32",
             torch.float32,
-            Limits(min_cosine=0.99999, mean_cosine=0.999995, top1_agreement=0.99),
+            Limits(min_cosine=0.99999, mean_cosine=0.999995, top1_agreement=0.99, tie_margin=1e-5),
             "float32 weights and arithmetic",
         ),
         Precision(
             "fp16",
             torch.float16,
-            Limits(min_cosine=0.999, mean_cosine=0.9995, top1_agreement=0.9),
+            Limits(min_cosine=0.999, mean_cosine=0.9995, top1_agreement=0.95, tie_margin=2e-3),
             "float16, but for the units that overflow or lose accuracy in it",
         ),
         Precision(
             "bf16",
             torch.bfloat16,
-            Limits(min_cosine=0.995, mean_cosine=0.997, top1_agreement=0.8),
+            Limits(min_cosine=0.995, mean_cosine=0.997, top1_agreement=0.9, tie_margin=1e-2),
             "bfloat16, but for the units that lose accuracy in it",
         ),
     )

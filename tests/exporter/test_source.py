@@ -32,7 +32,7 @@ from exporter.random_weights import fill_random, uninitialized_parameters
 from exporter.source import Source, load_source
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from hf_config import offline_architecture
+from benchmarks.offline_text_towers import offline_architecture
 
 TEXT: dict[str, Any] = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TINY: dict[str, Any] = {

@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both create .venv if it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint format zoo figures clean help
+
+help:
+	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
+	@echo "make test      run the tests (test-all: with the slow ones)"
+	@echo "make lint      ruff and mypy"
+	@echo "make zoo       export every architecture with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
+	@echo "make figures   measure start-up, export time, memory and throughput -> benchmarks/results/figures.csv"
+
+demo: $(STAMP)
+	$(BIN)/python -m benchmarks.demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+zoo: $(STAMP)
+	$(BIN)/python -m benchmarks.zoo
+
+figures: $(STAMP)
+	$(BIN)/python -m benchmarks.figures
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,dev]' -c constraints.txt
+	touch $(STAMP)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

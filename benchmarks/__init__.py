@@ -1,0 +1,1 @@
+"""Measurements: the zoo of architectures, the spine's figures, the demo."""

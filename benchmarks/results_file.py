@@ -1,0 +1,37 @@
+"""Rows of measurements in CSV files: read, and replaced by key in one step."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a results file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def upsert(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str]) -> None:
+    """Replace the rows that have the same key, append the others, and write the file in one step.
+
+    Args:
+        path: the CSV file; it is made if it is not there.
+        rows: new rows; columns that a row lacks are empty.
+        columns: of the file, in order.
+        key: columns that name a row.
+    """
+    merged = {tuple(row[name] for name in key): row for row in read_rows(path)}
+    for row in rows:
+        merged[tuple(str(row[name]) for name in key)] = {name: str(row.get(name, "")) for name in columns}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(merged.values())
+    temporary.replace(path)

@@ -1,0 +1,114 @@
+"""What every engine's runtime offers, and the choice among the engines of a bundle.
+
+An engine of kind K is served by ``engines/run_<K>.py``, which is imported only when such an engine is asked about. That module
+has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineUnavailableError
+from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
+
+# Kinds in order of preference, and the modules that run them.
+RUNTIMES = {"onnxruntime": "engines.run_onnxruntime"}
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class TowerRuntime(Protocol):
+    """One tower, loaded. `run` may be called from many threads at once."""
+
+    kind: str
+    description: str  # library, version and what computes: "onnxruntime 1.32.0 CPUExecutionProvider"
+    batch: BatchProfile
+
+    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Embed (N, …) inputs of the tower's dtype and shape, N within `batch`, to (N, D) float32."""
+
+    def close(self) -> None:
+        """Free the engine; `run` fails afterwards."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine of the bundle and whether it can run here."""
+
+    engine: Engine
+    why_not: str | None  # None: it can
+
+
+def candidates(manifest: Manifest, tower: TowerName, device: str = "auto") -> list[Candidate]:
+    """All engines of a tower, best first."""
+    known = list(RUNTIMES)
+    rank = {kind: i for i, kind in enumerate(known)}
+    engines = [engine for engine in manifest.engines if engine.tower == tower]
+    engines.sort(key=lambda engine: rank.get(engine.kind, len(rank)))
+    return [Candidate(engine, _why_not(engine, manifest.precision, device)) for engine in engines]
+
+
+def choose_engine(manifest: Manifest, tower: TowerName, engine: str = "auto", device: str = "auto") -> Engine:
+    """The engine to serve a tower with.
+
+    Args:
+        manifest: of the bundle.
+        tower: which tower.
+        engine: a kind, or ``auto`` for the best that can run here.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        EngineUnavailableError: there is none; the message says why for each.
+    """
+    if device not in DEVICES:
+        raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
+    found = candidates(manifest, tower, device)
+    kinds = list(dict.fromkeys(item.engine.kind for item in found))
+    if engine != "auto":
+        if engine not in kinds:
+            raise EngineUnavailableError(
+                f"the bundle has no engine {engine!r} for its {tower} tower: it has {', '.join(kinds)}"
+            )
+        found = [item for item in found if item.engine.kind == engine]
+    for item in found:
+        if item.why_not is None:
+            return item.engine
+    reasons = "; ".join(f"{item.engine.kind}: {item.why_not}" for item in found)
+    raise EngineUnavailableError(f"no engine of the bundle can run its {tower} tower here ({reasons})")
+
+
+def open_tower(
+    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
+) -> TowerRuntime:
+    """Load one engine.
+
+    Args:
+        bundle: the folder.
+        engine: of `choose_engine`.
+        tower: the tower's signature.
+        precision: of the bundle.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        options: of the engine's runtime; see its ``open_tower``.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    runtime: TowerRuntime = _module(engine.kind).open_tower(bundle, engine, tower, precision, device, **options)
+    return runtime
+
+
+def _why_not(engine: Engine, precision: str, device: str) -> str | None:
+    if engine.kind not in RUNTIMES:
+        return f"this release does not know the engine kind {engine.kind!r}; upgrade openclip-engines"
+    reason: str | None = _module(engine.kind).why_not(engine, precision, device)
+    return reason
+
+
+def _module(kind: str) -> ModuleType:
+    return importlib.import_module(RUNTIMES[kind])

@@ -1,0 +1,169 @@
+"""``python -m exporter MODEL``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exporter.errors import ExportError
+
+_EPILOG = """\
+exit codes: 0 done; 1 something you can mend, said in one line; 3 the parity gate failed and nothing was written.
+
+examples:
+  python -m exporter demo --out demo-bundle
+  python -m exporter ViT-L-14 --fp16
+  python -m exporter ViT-B-32 --pretrained weights.safetensors --parity-data photos/
+  python -m exporter --list 'ViT-*'
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m exporter",
+        description="Export an OpenCLIP model to a verified bundle that serves without PyTorch.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="architecture, hf-hub:org/repo, local-dir:PATH or demo"
+    )
+    parser.add_argument("--list", nargs="?", const="*", metavar="PATTERN", help="list models and their tags, and stop")
+    parser.add_argument(
+        "--pretrained",
+        metavar="TAG|PATH|none",
+        help="tag, checkpoint file, or none for random weights (default: the tag with the best published accuracy)",
+    )
+    precision = parser.add_mutually_exclusive_group()
+    for name, text in (("fp32", "the default"), ("fp16", ""), ("bf16", "")):
+        precision.add_argument(
+            f"--{name}", dest="precision", action="store_const", const=name, help=text or f"{name} graphs"
+        )
+    parser.add_argument(
+        "--engine", action="append", metavar="NAME", dest="engines", help="onnxruntime or auto (default); repeatable"
+    )
+    parser.add_argument("--towers", default="image,text", metavar="NAMES", help="image,text (default), image or text")
+    parser.add_argument(
+        "--image-input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="uint8: NHWC pixels, normalized in the graph (default); float32: normalized NCHW",
+    )
+    parser.add_argument("--parity-data", metavar="DIR", help="images, and optionally captions.txt, for the parity gate")
+    parser.add_argument(
+        "--parity-samples", type=int, metavar="N", help="images for the gate (default: 64, fewer if slow)"
+    )
+    parser.add_argument(
+        "--allow-accuracy-loss", action="store_true", help="write the bundle even if the gate fails, and record it"
+    )
+    parser.add_argument(
+        "--keep-activation",
+        action="store_true",
+        help="keep the architecture's activation where the tag was trained with the other one",
+    )
+    parser.add_argument("--out", metavar="DIR", help="the bundle's folder (default: MODEL--TAG--PRECISION)")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    parser.add_argument("--cache-dir", metavar="DIR", help="where checkpoints are kept")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
+    parser.set_defaults(precision="fp32")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.list is None and args.model is None:
+        parser.error("name a MODEL, or pass --list")
+    try:
+        if args.list is not None:
+            return _list(args.list)
+        return _export(args)
+    except ExportError as error:
+        if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+
+
+def _list(pattern: str) -> int:
+    from exporter.model_list import format_models, list_models
+
+    rows = list_models(pattern)
+    with contextlib.suppress(BrokenPipeError):
+        print(format_models(rows))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    _require_export_extra()
+    from exporter.pipeline import Options, run_export
+    from exporter.stages import Stages
+
+    options = Options(
+        name=args.model,
+        pretrained=args.pretrained,
+        precision=args.precision,
+        engines=tuple(args.engines or ("auto",)),
+        towers=tuple(name.strip() for name in args.towers.split(",") if name.strip()),
+        image_input=args.image_input,
+        parity_data=None if args.parity_data is None else Path(args.parity_data),
+        parity_samples=args.parity_samples,
+        allow_accuracy_loss=args.allow_accuracy_loss,
+        keep_activation=args.keep_activation,
+        out=None if args.out is None else Path(args.out),
+        force=args.force,
+        cache_dir=None if args.cache_dir is None else Path(args.cache_dir),
+    )
+    result = run_export(options, Stages(sys.stderr))
+    if args.json:
+        print(json.dumps({"bundle": str(result.path), **result.report}, indent=2))
+    else:
+        print(_summary(result))
+    return 0
+
+
+def _require_export_extra() -> None:
+    """Say which extra is missing before anything imports torch with a traceback."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "open_clip", "onnx", "onnxscript", "onnx_ir") if find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"exporting needs {', '.join(missing)}, which is not installed: pip install 'openclip-engines[export]'"
+        )
+
+
+def _summary(result: Any) -> str:
+    """What a person wants to know after an export."""
+    manifest = result.manifest
+    size = sum(file.stat().st_size for file in result.path.iterdir() if file.is_file())
+    lines = [f"{result.path}  ({size / 1e6:.0f} MB, {manifest.precision})"]
+    for row in manifest.parity:
+        for tower, parity in row.towers.items():
+            lines.append(
+                f"  {row.engine:<12} {tower:<6} min cosine {parity.min_cosine:.6f}  mean {parity.mean_cosine:.6f}  "
+                f"max abs error {parity.max_abs_error:.1e}  ({parity.samples} samples)"
+            )
+        if row.top1_agreement is not None:
+            lines.append(f"  {row.engine:<12} top-1 agreement with eager {row.top1_agreement:.1%}")
+        if row.accuracy_loss_allowed:
+            lines.append(f"  {row.engine:<12} FAILED the gate; kept because of --allow-accuracy-loss")
+    for name, tower in manifest.towers.items():
+        for unit, why in tower.fp32_units.items():
+            lines.append(f"  {name} {unit} stays in float32: {why}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

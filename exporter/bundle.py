@@ -1,0 +1,179 @@
+"""A bundle's folder, all or nothing: written beside its place under another name, then renamed.
+
+A process that is killed leaves its unfinished folder behind; the next export to the same place removes it. A bundle that is
+replaced is moved aside first and deleted last, and put back if the process died in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from engines.manifest import MANIFEST_NAME, File, Manifest, file_sha256, manifest_bytes
+from exporter.errors import ExportError
+
+REPORT_NAME = "report.json"
+
+
+class BundleWriter:
+    """Context manager: fill `folder`, then `commit`; without a commit nothing is left.
+
+    Args:
+        out: where the bundle shall be.
+        force: whether a bundle that is there may be replaced. Folders that are not bundles are never replaced.
+
+    Raises:
+        ExportError: on entry, if `out` exists or cannot be written; on commit, if the disk is full.
+    """
+
+    folder: Path
+
+    def __init__(self, out: str | os.PathLike[str], force: bool = False) -> None:
+        self.out = Path(os.path.abspath(out))
+        self.force = force
+        self._committed = False
+
+    def __enter__(self) -> BundleWriter:
+        parent = self.out.parent
+        with _sentences(self.out):
+            parent.mkdir(parents=True, exist_ok=True)
+            self._recover()
+            self._check_out()
+            name = f".{self.out.name}.partial-{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
+            self.folder = parent / name
+            self.folder.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise ExportError(_no_space(self.out)) from error
+
+    def commit(self, manifest: Manifest, report: dict[str, Any]) -> Path:
+        """Write report and manifest, make everything durable, and move the folder to its place.
+
+        Args:
+            manifest: without `files`; sizes and checksums are added here.
+            report: JSON-able.
+
+        Returns:
+            The bundle's folder.
+        """
+        with _sentences(self.out):
+            (self.folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            files = {}
+            for path in sorted(self.folder.rglob("*")):
+                if path.is_file():
+                    files[path.relative_to(self.folder).as_posix()] = File(
+                        bytes=path.stat().st_size, sha256=file_sha256(path)
+                    )
+                    _sync(path)
+            whole = msgspec.structs.replace(manifest, files=files)
+            (self.folder / MANIFEST_NAME).write_bytes(manifest_bytes(whole))
+            _sync(self.folder / MANIFEST_NAME)
+            _sync(self.folder)
+            self._check_out()
+            self._swap()
+        return self.out
+
+    def _swap(self) -> None:
+        old: Path | None = None
+        if self.out.exists():
+            old = self.out.with_name(f".{self.out.name}.replaced-{secrets.token_hex(4)}")
+            self.out.rename(old)
+        try:
+            self.folder.rename(self.out)
+        except OSError:
+            if old is not None:
+                old.rename(self.out)
+            raise
+        self._committed = True
+        _sync(self.out.parent)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _check_out(self) -> None:
+        if self.out.is_dir():
+            entries = list(self.out.iterdir())
+            if not entries:
+                self.out.rmdir()
+            elif not (self.out / MANIFEST_NAME).is_file():
+                raise ExportError(f"{self.out} exists and is not a bundle: pass another --out; nothing there was touched")
+            elif not self.force:
+                raise ExportError(f"{self.out} exists: pass --force to replace it, or another --out")
+        elif self.out.exists() or self.out.is_symlink():
+            raise ExportError(f"{self.out} exists and is a file: pass another --out")
+
+    def _recover(self) -> None:
+        """Put back a bundle whose replacement was cut short, and remove what dead exports to this place left."""
+        parent, name = self.out.parent, self.out.name
+        replaced = sorted(parent.glob(f".{_escape(name)}.replaced-*"))
+        for old in replaced:
+            if not self.out.exists() and (old / MANIFEST_NAME).is_file():
+                old.rename(self.out)
+            else:
+                shutil.rmtree(old, ignore_errors=True)
+        for leftover in parent.glob(f".{_escape(name)}.partial-*"):
+            pid, started = leftover.name.removeprefix(f".{name}.partial-").split("-")[:2]
+            if not (pid.isdigit() and _start_time(int(pid)) == started):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _start_time(pid: int) -> str:
+    """When a process started, in the kernel's ticks: with the pid it names a process for good. "" if it does not run."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return ""
+    try:  # no /proc: the pid alone has to do
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        pass
+    return "0"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _sentences(out: Path) -> Any:
+    """Errors of the file system as sentences that name the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise ExportError(_no_space(out)) from error
+        raise ExportError(f"cannot write {out}: {error.strerror or error}; pass an --out that is writable") from error
+
+
+def _no_space(out: Path) -> str:
+    try:
+        free = f" ({shutil.disk_usage(out.parent).free / 1e9:.1f} GB free)"
+    except OSError:
+        free = ""
+    return f"no space left for {out}{free}: free some, or pass an --out on another disk; nothing was left there"

@@ -1,0 +1,241 @@
+"""Natural pictures and captions for the parity gate, calibration and probing; never from the network.
+
+Without a folder the pictures are random crops of the photographs that travel inside the scikit-image and scikit-learn
+wheels, and the captions are open_clip's own prompts. Noise in their place would hide errors: it drives a network into a
+corner where all embeddings look alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import struct
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from exporter.errors import ExportError
+
+CAPTIONS_NAME = "captions.txt"
+IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_SIDE = 1024  # pixels; a folder of camera pictures would otherwise take gigabytes, decoded
+
+_SKIMAGE_PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+_SKLEARN_PHOTOGRAPHS = ("china.jpg", "flower.jpg")
+_MIN_PHOTOGRAPHS = 8
+_MIN_CROP_SIDE = 64
+# One caption in this many is a class name alone, two sentences, or a text far beyond 77 tokens.
+_NAME_EVERY, _PAIR_EVERY, _LONG_EVERY = 16, 12, 64
+_LONG_SENTENCES = 14
+# What Pillow raises on damaged files, by decoder.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    ZeroDivisionError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class ParityData:
+    """Inputs on which an exported engine is compared with eager PyTorch."""
+
+    images: tuple[Image.Image, ...]  # RGB, decoded, of varied sizes
+    captions: tuple[str, ...]
+    source: str  # one line on where they come from, with how many files were skipped
+    skipped: tuple[str, ...] = ()  # files of the folder that could not be read, relative to it
+
+
+def load_parity_data(
+    folder: str | os.PathLike[str] | None = None, images: int = 64, captions: int = 128, seed: int = 0
+) -> ParityData:
+    """Pictures and captions, the same for the same arguments and the same files.
+
+    Args:
+        folder: image files at any depth, and optionally a ``captions.txt`` (UTF-8, one caption a line) at the top; None
+            for crops of photographs that come with scikit-image and scikit-learn.
+        images: how many pictures; a folder with fewer gives what it has, one with more a random choice.
+        captions: how many captions; a ``captions.txt`` with fewer gives what it has, one with more a random choice.
+        seed: of crops and choices.
+
+    Returns:
+        The data. Pictures of a folder are shrunk to 1024 pixels on their longer side.
+
+    Raises:
+        ExportError: a count below 1, no such folder, no readable image in it, an unreadable or empty ``captions.txt``,
+            or, without a folder, the two packages are not installed.
+    """
+    for name, count in (("images", images), ("captions", captions)):
+        if count < 1:
+            raise ExportError(f"{count} parity {name} asked for: at least 1 is needed")
+    if folder is None:
+        pictures, source = _crop_photographs(images, np.random.default_rng([seed, 0]))
+        return ParityData(pictures, prompt_captions(captions, seed), f"{source}; open_clip's prompt templates")
+    root = Path(folder)
+    if not root.is_dir():
+        raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
+    pictures, skipped = _read_folder(root, images, np.random.default_rng([seed, 0]))
+    text, text_source = _read_captions(root, captions, seed)
+    source = f"{len(pictures)} images of {root.resolve().name}"
+    if skipped:
+        source += f" ({len(skipped)} unreadable skipped)"
+    return ParityData(pictures, text, f"{source}; {text_source}", skipped)
+
+
+def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
+    """`count` distinct captions from open_clip's ImageNet class names and prompt templates.
+
+    Most are one prompt of 5 to 20 tokens; some are a bare class name or two sentences, and every 64th is longer than 77
+    tokens, as user text is.
+    """
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+    rng = np.random.default_rng([seed, 1])
+
+    def name() -> str:
+        return str(IMAGENET_CLASSNAMES[int(rng.integers(len(IMAGENET_CLASSNAMES)))])
+
+    def sentence() -> str:
+        return str(OPENAI_IMAGENET_TEMPLATES[int(rng.integers(len(OPENAI_IMAGENET_TEMPLATES)))](name()))
+
+    captions: dict[str, None] = {}
+    while len(captions) < count:
+        index = len(captions) + 1
+        if index % _LONG_EVERY == 0:
+            caption = " ".join(sentence() for _ in range(_LONG_SENTENCES))
+        elif index % _NAME_EVERY == 0:
+            caption = name()
+        elif index % _PAIR_EVERY == 0:
+            caption = f"{sentence()} {sentence()}"
+        else:
+            caption = sentence()
+        if caption in captions:  # names and single prompts run out, texts of more sentences do not
+            caption = f"{caption} {sentence()}"
+        captions[caption] = None
+    return tuple(captions)
+
+
+def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], str]:
+    """`count` random crops, each photograph used as often as the others, and what they are taken from."""
+    files, packages = _find_photographs()
+    if len(files) < _MIN_PHOTOGRAPHS:
+        found = " and ".join(packages) if packages else "neither scikit-image nor scikit-learn"
+        raise ExportError(
+            f"only {len(files)} photographs found ({found} installed), {_MIN_PHOTOGRAPHS} are needed: "
+            "pip install scikit-image scikit-learn, or pass --parity-data DIR"
+        )
+    order = [int(i) for _ in range(-(-count // len(files))) for i in rng.permutation(len(files))][:count]
+    photographs = {index: _read_image(files[index]) for index in set(order)}
+    crops = tuple(_random_crop(photographs[index], rng) for index in order)
+    return crops, f"{count} crops of {len(photographs)} photographs in {' and '.join(packages)}"
+
+
+def _find_photographs() -> tuple[list[Path], list[str]]:
+    """The photographs on disk, and the packages with versions that hold them; importing neither."""
+    files: list[Path] = []
+    packages: list[str] = []
+    for module, distribution, inner, names in (
+        ("skimage", "scikit-image", ("data",), _SKIMAGE_PHOTOGRAPHS),
+        ("sklearn", "scikit-learn", ("datasets", "images"), _SKLEARN_PHOTOGRAPHS),
+    ):
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            continue
+        folder = Path(spec.origin).parent.joinpath(*inner)
+        present = [folder / name for name in names if (folder / name).is_file()]
+        if present:
+            files += present
+            packages.append(f"{distribution} {version(distribution)}")
+    return files, packages
+
+
+def _random_crop(photograph: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A crop of 5 to 100 % of the area, between 1:2.2 and 2.2:1, mirrored half the time."""
+    width, height = photograph.size
+    area = width * height * float(rng.uniform(0.05, 1.0))
+    aspect = math.exp(float(rng.uniform(-math.log(2.2), math.log(2.2))))
+    crop_width = min(width, max(_MIN_CROP_SIDE, round(math.sqrt(area * aspect))))
+    crop_height = min(height, max(_MIN_CROP_SIDE, round(math.sqrt(area / aspect))))
+    left = int(rng.integers(width - crop_width + 1))
+    top = int(rng.integers(height - crop_height + 1))
+    crop = photograph.crop((left, top, left + crop_width, top + crop_height))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+def _read_image(file: Path, max_side: int | None = None) -> Image.Image:
+    with Image.open(file) as image:
+        if max_side is not None:
+            image.draft("RGB", (max_side, max_side))  # a JPEG decodes at a fraction of its size, not below max_side
+        picture: Image.Image = image.convert("RGB")
+    if max_side is not None:
+        picture.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)  # never enlarges
+    return picture
+
+
+def _read_folder(root: Path, count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]:
+    """Up to `count` pictures of `root`, and the files that were tried and could not be read."""
+    files = sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(root)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not files:
+        raise ExportError(f"no image files in {root} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    pictures: list[tuple[int, Image.Image]] = []
+    skipped: list[str] = []
+    for index in (int(i) for i in rng.permutation(len(files))):
+        if len(pictures) == count:
+            break
+        try:
+            pictures.append((index, _read_image(files[index], MAX_SIDE)))
+        except _UNREADABLE:
+            skipped.append(files[index].relative_to(root).as_posix())
+    if not pictures:
+        raise ExportError(f"none of the {len(files)} image files in {root} can be read, {sorted(skipped)[0]} for one")
+    return tuple(picture for _, picture in sorted(pictures, key=lambda pair: pair[0])), tuple(sorted(skipped))
+
+
+def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], str]:
+    file = root / CAPTIONS_NAME
+    if not file.exists():
+        return prompt_captions(count, seed), "open_clip's prompt templates"
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"cannot read {file} as UTF-8 text: {error}") from error
+    captions = list(dict.fromkeys(line for line in lines if line))
+    if not captions:
+        raise ExportError(f"{file} has no caption in it: write one a line, or remove it")
+    if len(captions) > count:
+        chosen = np.random.default_rng([seed, 1]).choice(len(captions), count, replace=False)
+        captions = [captions[index] for index in sorted(chosen)]
+    return tuple(captions), f"{len(captions)} captions of {CAPTIONS_NAME}"

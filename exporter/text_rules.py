@@ -1,0 +1,75 @@
+"""Find out how many ids of a row a text tower needs, by trying it on the tower itself.
+
+A causal tower that pools its end-of-text token ignores what follows; one that masks padding ignores the padding; CoCa's
+published weights let one padding token take part; others (say, SigLIP's, where padding is seen) need the whole row. No list of
+names decides that: each rule is tried on real captions, and the first that changes nothing is taken.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from engines.manifest import TextLength
+from engines.text_length import needed_lengths
+from exporter.towers import TextTower, text_is_fixed_length
+
+MIN_LENGTH = 2
+# Embeddings have unit length; cutting what is not used changes them by float32 rounding only, 1.5e-7 where it was measured.
+_TOLERANCE = 5e-6
+_CANDIDATES = (("end", 0), ("padding", 0), ("padding", 1))
+
+
+def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int = 0) -> TextLength:
+    """The rule by which rows may be cut.
+
+    Args:
+        tower: in float32.
+        ids: (N, L) int32, real captions of different lengths, at the full context length.
+        pad_id: the id that fills rows up.
+        seed: of the ids that replace what a rule says is ignored.
+    """
+    context = int(ids.shape[1])
+    fixed = TextLength(keep="fixed", extra=0, min=context, max=context)
+    if text_is_fixed_length(tower):
+        return fixed
+    rows = _distinct_rows(ids, pad_id)
+    full = _embed(tower, rows)
+    rng = np.random.default_rng(seed)
+    for keep, extra in _CANDIDATES:
+        length = TextLength(keep=keep, extra=extra, min=MIN_LENGTH, max=context)
+        lengths = needed_lengths(rows, length, pad_id)
+        if int(lengths.min()) >= context:
+            continue  # nothing was cut, so nothing would be shown
+        if keep == "end" and not _ignores(tower, rows, lengths, full, rng):
+            continue
+        if all(_same(_embed(tower, rows[i : i + 1, :n]), full[i : i + 1]) for i, n in enumerate(lengths)):
+            return length
+    return fixed
+
+
+def _distinct_rows(ids: np.ndarray, pad_id: int, count: int = 8) -> np.ndarray:
+    """Up to `count` rows of different lengths, from the shortest to the longest."""
+    rule = TextLength(keep="padding", extra=0, min=MIN_LENGTH, max=int(ids.shape[1]))
+    _, first = np.unique(needed_lengths(ids, rule, pad_id), return_index=True)
+    picked = first[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
+    return ids[picked]
+
+
+def _ignores(
+    tower: TextTower, rows: np.ndarray, lengths: np.ndarray, full: np.ndarray, rng: np.random.Generator
+) -> bool:
+    """Whether other ids (all lower than the row's highest) after the kept ones leave the embedding as it is."""
+    noisy = rows.copy()
+    for row, length in zip(noisy, lengths, strict=True):
+        row[length:] = rng.integers(1, max(2, int(row.max())), size=len(row) - int(length))
+    return _same(_embed(tower, noisy), full)
+
+
+def _embed(tower: TextTower, ids: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return tower(torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int32))).numpy()
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return bool(np.abs(one - other).max() <= _TOLERANCE)  # a NaN compares as different
