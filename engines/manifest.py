@@ -56,7 +56,9 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int
     end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
     strip_sep_token: bool = False  # wherever the end id stands, 0 takes its place (HFTokenizer's option)
-    last_id: int | None = None  # stands at the last position of every row, after the padding (HFTokenizer's "clips" mode)
+    last_id: int | None = (
+        None  # stands at the last position of every row, after the padding (HFTokenizer's "clips" mode)
+    )
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +90,9 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     input: Tensor
     output: Tensor
     length: TextLength | None = None  # text towers only
-    fp32_units: dict[str, str] = {}  # unit kept in float32 -> why (fp16 and bf16 bundles), "blocks.11.mlp": "activations reach 8e4"
+    fp32_units: dict[
+        str, str
+    ] = {}  # unit kept in float32 -> why (fp16 and bf16 bundles), "blocks.11.mlp": "activations reach 8e4"
 
 
 class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):

@@ -63,8 +63,7 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int = MA
 def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.NDArray[np.float32]:
     """Pixels as a float32 graph takes them: what ``ToTensor`` and ``Normalize`` make of them, to the bit.
 
-    A channel has only 256 values, so each one's result is computed once, in float32 and in torchvision's order (divide by
-    255, subtract the mean, divide by the standard deviation), and then looked up.
+    The same float32 operations in the same order: divide by 255, subtract the mean, divide by the standard deviation.
 
     Args:
         pixels: (N, H, W, 3) uint8, as stacked from :func:`preprocess_image`.
@@ -78,13 +77,10 @@ def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.N
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise InputError(f"pixels must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}; see preprocess_image")
-    mean, std = np.asarray(config.mean, np.float32), np.asarray(config.std, np.float32)
-    levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    table = (levels - mean) / std  # (256, 3)
-    count, height, width, _ = pixels.shape
-    result = np.empty((count, 3, height, width), np.float32)
-    for channel in range(3):
-        result[:, channel] = table[:, channel][pixels[..., channel]]
+    result = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    result /= np.float32(255)
+    result -= np.asarray(config.mean, np.float32).reshape(3, 1, 1)
+    result /= np.asarray(config.std, np.float32).reshape(3, 1, 1)
     return result
 
 

@@ -32,7 +32,7 @@ def compare_embeddings(reference: npt.NDArray[np.floating], candidate: npt.NDArr
     if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
         raise ValueError(f"embeddings {candidate.shape} cannot be compared with a reference {reference.shape}")
     exact, other = reference.astype(np.float64), candidate.astype(np.float64)
-    finite = np.isfinite(other).all(axis=1)
+    finite = np.asarray(np.isfinite(other).all(axis=1))
     other = np.where(finite[:, None], other, 0.0)
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(other, axis=1)
     cosines = np.where(finite & (norms > 0), (exact * other).sum(axis=1) / np.where(norms > 0, norms, 1.0), -1.0)
@@ -85,7 +85,8 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
         BundleError: it is missing or damaged.
     """
     path = resolve_path(bundle, manifest.reference)
-    inputs, embeds = {}, {}
+    inputs: dict[str, npt.NDArray[np.generic]] = {}
+    embeds: dict[str, npt.NDArray[np.float32]] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for tower in manifest.towers:

@@ -47,6 +47,9 @@ class Rotary(nn.Module):
     projections (`pairs_to_halves`): the scores are the same, and the rotation costs four nodes instead of nine.
     """
 
+    cos: torch.Tensor
+    sin: torch.Tensor
+
     def __init__(self, cos: torch.Tensor, sin: torch.Tensor) -> None:
         """`cos`, `sin`: (L, D), both halves alike; rows of tokens without a position hold 1 and 0."""
         super().__init__()
@@ -65,7 +68,7 @@ class Rotary(nn.Module):
 
 def pairs_to_halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
     """Reorder the rows (H·D, …) of a query or key projection from interleaved pairs to halves, head by head."""
-    by_head = rows.unflatten(0, (heads, -1, 2))
+    by_head = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return by_head.transpose(1, 2).flatten(0, 2)
 
 

@@ -110,7 +110,9 @@ class BundleWriter:
             if not entries:
                 self.out.rmdir()
             elif not (self.out / MANIFEST_NAME).is_file():
-                raise ExportError(f"{self.out} exists and is not a bundle: pass another --out; nothing there was touched")
+                raise ExportError(
+                    f"{self.out} exists and is not a bundle: pass another --out; nothing there was touched"
+                )
             elif not self.force:
                 raise ExportError(f"{self.out} exists: pass --force to replace it, or another --out")
         elif self.out.exists() or self.out.is_symlink():

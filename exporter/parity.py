@@ -138,13 +138,13 @@ def run_engine(
         return np.concatenate([runtime.run(batch.numpy()) for batch in batches]), runtime.description + note
 
 
-def simulation_row(towers: Mapping[TowerName, TowerParity], precision: Precision) -> Parity:
+def simulation_row(towers: Mapping[str, TowerParity], precision: Precision) -> Parity:
     """The rounding simulation's figures as a row of the gate; it has no top-1, for it saw only some of the samples."""
     limits = precision.limits
     return Parity(
         engine="simulation",
         verified_with=f"torch {torch.__version__} CPU, every layer rounded to {str(precision.dtype).removeprefix('torch.')}",
-        towers=dict(towers),
+        towers={**towers},
         top1_agreement=None,
         limits=limits,
         passed=all(within(parity, limits) for parity in towers.values()),

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 import numpy as np
 
-from engines.manifest import SCHEMA_VERSION, Engine, Manifest, Parity, TextLength, Tokenizer, Tower, TowerName
+from engines.manifest import (
+    SCHEMA_VERSION,
+    Engine,
+    Manifest,
+    Parity,
+    TextLength,
+    Tokenizer,
+    Tower,
+    TowerName,
+    TowerParity,
+)
 from exporter.errors import ExportError, ParityGateError
 from exporter.stages import Stages
 
@@ -156,7 +166,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     kinds = _engine_kinds(options)
     with stages.stage("load the model") as figures:
         source = _load(options)
-        figures["parameters"] = sum(p.numel() for p in source.model.parameters())  # type: ignore[attr-defined]
+        figures["parameters"] = sum(p.numel() for p in source.model.parameters())
     for note in source.notes:
         stages.note(note)
     out = options.out or Path(default_folder(source, options.precision))
@@ -242,6 +252,7 @@ def _load(options: Options) -> Source:
 def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenizer | None:
     if "text" not in options.towers:
         return None
+    assert source.tokenizer is not None
     from exporter.tokenizer_json import write_tokenizer
 
     return write_tokenizer(source.tokenizer, source.text_config, folder / "tokenizer.json")
@@ -338,7 +349,7 @@ def _gate(
 
     references = {item.name: item.reference for item in exports}
     rows = []
-    probes = {item.name: item.probe.simulated for item in exports if item.probe is not None}
+    probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
     if probes:
         rows.append(simulation_row(probes, precision))
     for kind in dict.fromkeys(engine.kind for engine in engines):
@@ -374,7 +385,7 @@ def _write_reference(path: Path, exports: list[_TowerExport]) -> None:
     names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
     count = _REFERENCE_SAMPLES
     while True:
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for item in exports:
             part = item.reference.head(count if item.name == "image" else 2 * _REFERENCE_SAMPLES)
             inputs, embeds = names[item.name]

@@ -140,6 +140,7 @@ def _local_errors(tower: TowerModule, batch: torch.Tensor, plan: PrecisionPlan) 
             inside = False
             exact, other = (y[0] if isinstance(y, tuple) else y for y in (output, again))
             assert isinstance(exact, torch.Tensor)
+            assert isinstance(other, torch.Tensor)
             error = float((exact - other).norm() / exact.norm().clamp_min(1e-30))
             errors[name] = error if error == error else float("inf")
 

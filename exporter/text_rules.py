@@ -7,6 +7,8 @@ names decides that: each rule is tried on real captions, and the first that chan
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 
@@ -17,7 +19,7 @@ from exporter.towers import TextTower, text_is_fixed_length
 MIN_LENGTH = 2
 # Embeddings have unit length; cutting what is not used changes them by float32 rounding only, 1.5e-7 where it was measured.
 _TOLERANCE = 5e-6
-_CANDIDATES = (("end", 0), ("padding", 0), ("padding", 1))
+_CANDIDATES: tuple[tuple[Literal["end", "padding"], int], ...] = (("end", 0), ("padding", 0), ("padding", 1))
 
 
 def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int = 0) -> TextLength:

@@ -39,6 +39,9 @@ class ImageTower(TowerModule):
     input_name = "pixels"
     output_name = "image_embeds"
 
+    gain: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, encoder: Encoder, preprocess: Preprocess, image_input: ImageInput = "uint8") -> None:
         super().__init__(encoder)
         self.image_input = image_input

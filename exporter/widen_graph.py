@@ -21,7 +21,7 @@ def widen_graph(path: Path, out: Path) -> int:
         tensor = value.const_value
         if tensor is not None and tensor.dtype == ir.DataType.BFLOAT16:
             value.const_value = ir.LazyTensor(
-                _widened(tensor), dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape), name=tensor.name
+                _widened(tensor), dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name
             )
             value.type = ir.TensorType(ir.DataType.FLOAT)
             changed += 1

@@ -219,5 +219,5 @@ class TextHead(Unit):
             return x[:, 0]
         if self.pool == "last":
             return x[:, -1]
-        index = (ids == self.end_id).int().argmax(dim=-1) if self.pool == "eos" else ids.argmax(dim=-1)
+        index = torch.eq(ids, self.end_id or 0).int().argmax(dim=-1) if self.pool == "eos" else ids.argmax(dim=-1)
         return x.gather(1, index.reshape(-1, 1, 1).expand(-1, -1, x.shape[-1])).squeeze(1)

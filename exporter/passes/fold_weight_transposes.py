@@ -25,12 +25,13 @@ def fold_weight_transposes(model: ir.Model) -> int:
         tensor = source.const_value
         if tensor is None:
             continue
+        sizes = tensor.shape.numpy()
         attribute = node.attributes.get("perm")
         perm = tuple(attribute.as_ints()) if attribute is not None else tuple(reversed(range(len(tensor.shape))))
         output = node.outputs[0]
         if output.is_graph_output():
             continue
-        shape = ir.Shape([tensor.shape[axis] for axis in perm])
+        shape = ir.Shape([sizes[axis] for axis in perm])
         name = f"{source.name}.T"
         while name in graph.initializers:
             name += "'"

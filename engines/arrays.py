@@ -1,0 +1,35 @@
+"""Arrays of other libraries: in through DLPack, out as what came in."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import InputError
+
+
+def as_numpy(value: Any) -> npt.NDArray[Any]:
+    """A numpy view of an array or tensor on the CPU, without a copy.
+
+    Raises:
+        InputError: it lies on another device, or cannot be viewed.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"cannot read a {type(value).__name__} through DLPack ({error}); pass it from the CPU"
+        ) from error
+
+
+def like(result: npt.NDArray[Any], original: Any) -> Any:
+    """`result` as the kind of array that `original` is: a torch tensor for a torch tensor, numpy otherwise."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(original, torch.Tensor):
+        return torch.from_numpy(result)
+    return result

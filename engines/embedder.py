@@ -1,0 +1,271 @@
+"""Images and texts to embeddings: preprocessing, batching and the engine behind two methods."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.arrays import as_numpy, like
+from engines.errors import EngineError, InputError
+from engines.manifest import Manifest, TowerName, read_manifest, resolve_path, verify_files
+from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
+from engines.runtime import TowerRuntime, choose_engine, open_tower
+from engines.text_length import needed_lengths, plan_batches
+from engines.tokenizer import TextTokenizer
+
+Embeddings = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+# Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
+_IMAGE_BATCH = 32
+_TEXT_BATCH = 64
+_TEXT_CHUNK = 8192  # texts that are tokenized and sorted by length together
+
+
+class Embedder:
+    """A loaded bundle. Many threads may call it; use it as a context manager, or `close` it.
+
+    Attributes:
+        manifest: the bundle's manifest (`engines.manifest.Manifest`).
+        engines: what runs each tower, such as ``{"image": "onnxruntime 1.32.0 CPUExecutionProvider", …}``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        engine: str = "auto",
+        device: str = "auto",
+        *,
+        towers: Sequence[TowerName] | None = None,
+        workers: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Load a bundle; see `engines.load` for the arguments."""
+        folder = Path(path)
+        self.manifest: Manifest = read_manifest(folder)
+        verify_files(folder, self.manifest)
+        wanted = list(self.manifest.towers) if towers is None else list(towers)
+        self._closed = False
+        self._runtimes: dict[str, TowerRuntime] = {}
+        self._pool = ThreadPoolExecutor(workers or min(8, _cpus()), thread_name_prefix="decode")
+        self._workers = workers or min(8, _cpus())
+        try:
+            for name in wanted:
+                tower = self._tower(name)
+                chosen = choose_engine(self.manifest, name, engine, device)
+                self._runtimes[name] = open_tower(folder, chosen, tower, self.manifest.precision, device, **options)
+            config = self.manifest.tokenizer
+            has_text = "text" in self._runtimes and config is not None
+            self._tokenizer = TextTokenizer(resolve_path(folder, config.file), config) if has_text and config else None
+        except BaseException:
+            self.close()
+            raise
+        self.engines = {name: runtime.description for name, runtime in self._runtimes.items()}
+
+    def encode_image(self, images: Any) -> Any:
+        """Embed images.
+
+        Args:
+            images: a sequence of paths, encoded bytes, Pillow images or uint8 (H, W, 3) arrays of any size; or one uint8 array or
+                tensor (N, H, W, 3) of pixels that are resized and cropped already (see `preprocess`).
+
+        Returns:
+            (N, D) float32, L2-normalized; a torch tensor if a torch tensor came in.
+
+        Raises:
+            InputError: no image, or pixels of another shape or dtype.
+            ImageError: an image cannot be read; the message names it.
+        """
+        runtime = self._runtime("image")
+        size = runtime.batch.max or _IMAGE_BATCH
+        if _is_array(images) and not isinstance(images, (bytes, bytearray)):
+            pixels = as_numpy(images)
+            self._check_pixels(pixels)
+            parts = [self._run_pixels(runtime, pixels[i : i + size]) for i in range(0, len(pixels), size)]
+            return like(np.concatenate(parts), images)
+        if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Sequence):
+            raise InputError(
+                f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}"
+            )
+        if not len(images):
+            raise InputError("there is no image: pass at least one")
+        batches = (images[i : i + size] for i in range(0, len(images), size))
+        return np.concatenate([self._run_pixels(runtime, np.stack(b)) for b in self._decoded(batches)])
+
+    def encode_text(self, texts: Any) -> Any:
+        """Embed texts.
+
+        Args:
+            texts: a sequence of str, or token ids (N, L) of an integer dtype with L up to the context length, as `tokenize`
+                gives them.
+
+        Returns:
+            (N, D) float32, L2-normalized; a torch tensor if a torch tensor came in.
+
+        Raises:
+            InputError: no text, something that is not a str, ids of another shape or dtype or outside the vocabulary.
+        """
+        runtime = self._runtime("text")
+        if _is_array(texts):
+            ids = self._check_ids(as_numpy(texts))
+            return like(self._run_ids(runtime, ids), texts)
+        if isinstance(texts, str):
+            raise InputError("texts must be a list of str; for one text pass a list of one")
+        if not isinstance(texts, Sequence) or not len(texts):
+            raise InputError("there is no text: pass a list of at least one str")
+        chunks = (texts[i : i + _TEXT_CHUNK] for i in range(0, len(texts), _TEXT_CHUNK))
+        return np.concatenate([self._run_ids(runtime, self.tokenize(chunk)) for chunk in chunks])
+
+    def classify(
+        self, images: Any, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+    ) -> npt.NDArray[np.float32]:
+        """Zero-shot classification.
+
+        Args:
+            images: as for `encode_image`.
+            labels: class names or whole captions.
+            templates: prompts with ``{}`` in the place of the label; a label's embedding is the mean over them.
+
+        Returns:
+            (N, labels) float32 probabilities: a softmax over the labels, or, for models trained with a sigmoid loss (those with a
+            logit bias), each label's own probability.
+        """
+        if isinstance(labels, str) or not len(labels):
+            raise InputError("labels must be a list of at least one str")
+        if isinstance(templates, str) or not len(templates) or any("{}" not in template for template in templates):
+            raise InputError("templates must be a list of str, each with {} in the place of the label")
+        prompts = [template.replace("{}", label) for label in labels for template in templates]
+        embeds = np.asarray(self.encode_text(prompts)).reshape(len(labels), len(templates), -1).mean(axis=1)
+        embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
+        model = self.manifest.model
+        logits = model.logit_scale * (np.asarray(self.encode_image(images)) @ embeds.T)
+        if model.logit_bias is not None:
+            return np.asarray(1 / (1 + np.exp(-(logits + model.logit_bias))), dtype=np.float32)
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def preprocess(self, image: ImageInput) -> npt.NDArray[np.uint8]:
+        """One image's pixels (H, W, 3) uint8 as the model takes them: open_clip's resize and crop, to the bit."""
+        return preprocess_image(image, self.manifest.preprocess)
+
+    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
+        """Token ids (N, context length) int32, equal to open_clip's."""
+        if self._tokenizer is None:
+            raise EngineError("this bundle has no text tower: export it with --towers image,text")
+        return self._tokenizer(texts)
+
+    def close(self) -> None:
+        """Free the engines; calls after it fail."""
+        self._closed = True
+        for runtime in self._runtimes.values():
+            runtime.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tower(self, name: TowerName) -> Any:
+        if name not in self.manifest.towers:
+            have = ", ".join(self.manifest.towers)
+            raise EngineError(f"this bundle has no {name} tower (it has {have}): export it with --towers image,text")
+        return self.manifest.towers[name]
+
+    def _runtime(self, name: TowerName) -> TowerRuntime:
+        if self._closed:
+            raise EngineError("the embedder was closed: load the bundle again")
+        if name not in self._runtimes:
+            self._tower(name)
+            raise EngineError(f"the {name} tower was not loaded: add it to towers=")
+        return self._runtimes[name]
+
+    def _decoded(self, batches: Iterator[Sequence[ImageInput]]) -> Iterator[list[npt.NDArray[np.uint8]]]:
+        """Preprocessed batches in order; the next ones are decoded by the pool while the caller computes."""
+
+        def submit(batch: Sequence[ImageInput]) -> list[Future[npt.NDArray[np.uint8]]]:
+            return [self._pool.submit(self.preprocess, image) for image in batch]
+
+        return (list(map(_result, futures)) for futures in _ahead(batches, submit, 2))
+
+    def _run_pixels(self, runtime: TowerRuntime, pixels: npt.NDArray[np.uint8]) -> Embeddings:
+        if self.manifest.towers["image"].input.dtype == "float32":
+            return runtime.run(normalize_pixels(pixels, self.manifest.preprocess))
+        return runtime.run(np.ascontiguousarray(pixels))
+
+    def _run_ids(self, runtime: TowerRuntime, ids: npt.NDArray[np.int32]) -> Embeddings:
+        tower, config = self.manifest.towers["text"], self.manifest.tokenizer
+        assert tower.length is not None
+        assert config is not None
+        width = tower.length.max
+        if ids.shape[1] < width:
+            ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=config.pad_id)
+        lengths = needed_lengths(ids, tower.length, config.pad_id)
+        size = runtime.batch.max or _TEXT_BATCH
+        result: Embeddings | None = None
+        for rows in plan_batches(lengths, size):
+            longest = int(lengths[rows].max())
+            embeds = runtime.run(np.ascontiguousarray(ids[rows, :longest]))
+            if result is None:
+                result = np.empty((len(ids), embeds.shape[1]), dtype=np.float32)
+            result[rows] = embeds
+        assert result is not None
+        return result
+
+    def _check_pixels(self, pixels: npt.NDArray[Any]) -> None:
+        expected = (*self.manifest.preprocess.size, 3)
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
+            raise InputError(
+                f"pixels must be uint8 (N, {', '.join(map(str, expected))}), not {pixels.dtype} {pixels.shape}; "
+                "pass a list of images to have them resized and cropped"
+            )
+        if not len(pixels):
+            raise InputError("there is no image: pass at least one")
+
+    def _check_ids(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        config = self.manifest.tokenizer
+        assert config is not None
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"ids must be integers (N, L), not {ids.dtype} {ids.shape}")
+        if not ids.size:
+            raise InputError("there is no text: pass at least one row of ids")
+        if ids.shape[1] > config.context_length:
+            raise InputError(f"ids are {ids.shape[1]} long, the model takes at most {config.context_length}")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= config.vocab_size:
+            wrong = low if low < 0 else high
+            raise InputError(f"token id {wrong} is outside the vocabulary, 0 to {config.vocab_size - 1}")
+        return ids.astype(np.int32, copy=False)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
+
+
+def _ahead(items: Iterator[Any], start: Callable[[Any], T], count: int) -> Iterator[T]:
+    """``start(item)`` for every item, begun up to `count` items before it is asked for."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(start(item))
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _result(future: Future[T]) -> T:
+    return future.result()
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
