@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import as_numpy, like
-from engines.errors import EngineError, InputError
+from engines.errors import EngineError, ImageError, InputError
 from engines.manifest import Manifest, TowerName, read_manifest, resolve_path, verify_files
 from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
 from engines.runtime import TowerRuntime, choose_engine, open_tower
@@ -22,6 +22,7 @@ from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
@@ -138,15 +139,23 @@ class Embedder:
             (N, labels) float32 probabilities: a softmax over the labels, or, for models trained with a sigmoid loss (those with a
             logit bias), each label's own probability.
         """
+        label_embeds = self.encode_labels(labels, templates)
+        return self.probabilities(np.asarray(self.encode_image(images)), label_embeds)
+
+    def encode_labels(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> Embeddings:
+        """Embeddings of labels (labels, D), each the normalized mean over its prompts: what `classify` compares with."""
         if isinstance(labels, str) or not len(labels):
             raise InputError("labels must be a list of at least one str")
         if isinstance(templates, str) or not len(templates) or any("{}" not in template for template in templates):
             raise InputError("templates must be a list of str, each with {} in the place of the label")
         prompts = [template.replace("{}", label) for label in labels for template in templates]
         embeds = np.asarray(self.encode_text(prompts)).reshape(len(labels), len(templates), -1).mean(axis=1)
-        embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
+        return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True), dtype=np.float32)
+
+    def probabilities(self, image_embeds: Embeddings, label_embeds: Embeddings) -> npt.NDArray[np.float32]:
+        """What `classify` gives for images (N, D) and labels (M, D) that are embedded already: (N, M)."""
         model = self.manifest.model
-        logits = model.logit_scale * (np.asarray(self.encode_image(images)) @ embeds.T)
+        logits = model.logit_scale * (image_embeds @ label_embeds.T)
         if model.logit_bias is not None:
             return np.asarray(1 / (1 + np.exp(-(logits + model.logit_bias))), dtype=np.float32)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -155,6 +164,27 @@ class Embedder:
     def preprocess(self, image: ImageInput) -> npt.NDArray[np.uint8]:
         """One image's pixels (H, W, 3) uint8 as the model takes them: open_clip's resize and crop, to the bit."""
         return preprocess_image(image, self.manifest.preprocess)
+
+    def preprocess_ahead(
+        self, images: Sequence[ImageInput], batch: int
+    ) -> Iterator[tuple[int, list[npt.NDArray[np.uint8] | ImageError]]]:
+        """Batches of pixels, decoded by threads while the caller works on the batch before.
+
+        Yields:
+            The index of a batch's first image, and for each image its pixels, or the error where it cannot be read.
+        """
+
+        def attempt(image: ImageInput) -> npt.NDArray[np.uint8] | ImageError:
+            try:
+                return self.preprocess(image)
+            except ImageError as error:
+                return error
+
+        def submit(start: int) -> tuple[int, list[Future[npt.NDArray[np.uint8] | ImageError]]]:
+            return start, [self._pool.submit(attempt, image) for image in images[start : start + batch]]
+
+        for start, futures in _ahead(iter(range(0, len(images), batch)), submit, 2):
+            yield start, [future.result() for future in futures]
 
     def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Token ids (N, context length) int32, equal to open_clip's."""
@@ -197,7 +227,7 @@ class Embedder:
         def submit(batch: Sequence[ImageInput]) -> list[Future[npt.NDArray[np.uint8]]]:
             return [self._pool.submit(self.preprocess, image) for image in batch]
 
-        return (list(map(_result, futures)) for futures in _ahead(batches, submit, 2))
+        return ([future.result() for future in futures] for futures in _ahead(batches, submit, 2))
 
     def _run_pixels(self, runtime: TowerRuntime, pixels: npt.NDArray[np.uint8]) -> Embeddings:
         if self.manifest.towers["image"].input.dtype == "float32":
@@ -253,7 +283,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
 
 
-def _ahead(items: Iterator[Any], start: Callable[[Any], T], count: int) -> Iterator[T]:
+def _ahead(items: Iterator[S], start: Callable[[S], T], count: int) -> Iterator[T]:
     """``start(item)`` for every item, begun up to `count` items before it is asked for."""
     waiting: deque[T] = deque()
     for item in items:
@@ -261,10 +291,6 @@ def _ahead(items: Iterator[Any], start: Callable[[Any], T], count: int) -> Itera
         if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
-
-
-def _result(future: Future[T]) -> T:
-    return future.result()
 
 
 def _cpus() -> int:

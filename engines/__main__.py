@@ -1,0 +1,64 @@
+"""``python -m engines inspect|verify|embed|classify BUNDLE …``: the command line of a machine that serves."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from engines.errors import EngineError
+
+# Command to the module that has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
+COMMANDS = {
+    "inspect": ("engines.cli_inspect", "what is in a bundle, and which of its engines can run here"),
+    "verify": (
+        "engines.cli_verify",
+        "check every file, then compare this machine's engine with eager PyTorch's embeddings",
+    ),
+    "embed": (
+        "engines.cli_embed",
+        "embed a folder of images, a list of files or a file of texts into .npy or .parquet",
+    ),
+    "classify": ("engines.cli_classify", "zero-shot classification of image files"),
+}
+
+_EPILOG = "exit codes: 0 done; 1 something you can mend, said in one line; 3 verification failed; 130 interrupted."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m engines", description="Use exported OpenCLIP bundles without PyTorch.", epilog=_EPILOG
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EPILOG)
+        command.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder")
+        importlib.import_module(module).add_arguments(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        sys.stdout.flush()
+        return code
+    except EngineError as error:
+        if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""``python -m engines inspect``: what is in a bundle, and what can run here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engines.manifest import Manifest, Tensor, read_manifest, verify_files
+from engines.runtime import Candidate, candidates
+from engines.tables import format_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("--full", action="store_true", help="also check every file's sha256")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the bundle."""
+    folder = Path(args.bundle)
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest, full=args.full)
+    found = {name: candidates(manifest, name) for name in manifest.towers}
+    if args.json:
+        engines = [
+            {
+                "tower": name,
+                **msgspec.to_builtins(item.engine),
+                "runs_here": item.why_not is None,
+                "why_not": item.why_not,
+            }
+            for name, items in found.items()
+            for item in items
+        ]
+        print(json.dumps({**msgspec.to_builtins(manifest), "engines": engines}, indent=2))
+        return 0
+    print(_text(folder, manifest, found, args.full))
+    return 0
+
+
+def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], full: bool) -> str:
+    model, preprocess = manifest.model, manifest.preprocess
+    total = sum(file.bytes for file in manifest.files.values())
+    checked = "sizes and checksums" if full else "sizes"
+    tag = f", tag {model.tag}" if model.tag else ""
+    activation = "QuickGELU" if model.quick_gelu else "GELU"
+    lines = [
+        f"{folder}  ({total / 1e6:.1f} MB in {len(manifest.files)} files; {checked} are right)",
+        f"  model       {model.name}: {model.architecture}{tag}, {activation}, {model.embed_dim} dimensions",
+        f"  weights     {'random' if model.weights == 'random' else 'sha256 ' + model.weights[:16] + '…'} ({model.source})",
+        f"  precision   {manifest.precision}",
+        f"  images      {preprocess.size[0]}x{preprocess.size[1]}, {preprocess.resize_mode}, {preprocess.interpolation}",
+    ]
+    if manifest.tokenizer is not None:
+        lines.append(
+            f"  texts       up to {manifest.tokenizer.context_length} of {manifest.tokenizer.vocab_size} tokens"
+        )
+    lines += ["", _towers(manifest), "", _engines(found), "", _parity(manifest)]
+    return "\n".join(lines)
+
+
+def _towers(manifest: Manifest) -> str:
+    rows = []
+    for name, tower in manifest.towers.items():
+        length = tower.length
+        rule = (
+            ""
+            if length is None
+            else ("fixed length" if length.keep == "fixed" else f"cut at {length.keep}+{length.extra}")
+        )
+        rows.append((name, _tensor(tower.input), _tensor(tower.output), rule or "-", str(len(tower.fp32_units) or "-")))
+    table = format_table(("tower", "input", "output", "texts", "fp32 units"), rows, "  ")
+    kept = [
+        f"  {name} {unit} stays in float32: {why}"
+        for name, tower in manifest.towers.items()
+        for unit, why in tower.fp32_units.items()
+    ]
+    return "\n".join([table, *kept])
+
+
+def _tensor(tensor: Tensor) -> str:
+    return f"{tensor.name} {tensor.dtype} ({', '.join(map(str, tensor.shape))})"
+
+
+def _engines(found: dict[Any, list[Candidate]]) -> str:
+    rows = []
+    for name, items in found.items():
+        for item in items:
+            target = item.engine.target
+            built = f"{target.library} {target.version}" + (f" {target.device}" if target.device else "")
+            rows.append((item.engine.kind, name, built, "yes" if item.why_not is None else f"no: {item.why_not}"))
+    return format_table(("engine", "tower", "built for", "runs here"), rows, "  ")
+
+
+def _parity(manifest: Manifest) -> str:
+    rows = []
+    for row in manifest.parity:
+        verdict = "passed" if row.passed else ("FAILED, allowed" if row.accuracy_loss_allowed else "FAILED")
+        agreement = "-" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
+        for name, tower in row.towers.items():
+            cosines = (f"{tower.min_cosine:.6f}", f"{tower.mean_cosine:.6f}", f"{tower.max_abs_error:.1e}")
+            rows.append((row.engine, name, *cosines, agreement, verdict, row.verified_with))
+    header = ("parity", "tower", "min cosine", "mean", "max error", "top-1", "gate", "measured with")
+    return format_table(header, rows, "  ")
