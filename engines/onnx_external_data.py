@@ -6,7 +6,6 @@ version 3 and later); the wire format is protobuf's.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +43,12 @@ def read_external_data(path: Path) -> list[ExternalData]:
         BundleError: the file is not an ONNX model.
     """
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                raise BundleError(f"{path} is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                found: list[ExternalData] = []
-                try:
-                    _walk(view, "model", found, 0)
-                finally:
-                    view.release()
-                return found
+        data = path.read_bytes()
+        if not data:
+            raise BundleError(f"{path} is empty")
+        found: list[ExternalData] = []
+        _walk(memoryview(data), "model", found, 0)
+        return found
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, IndexError) as error:

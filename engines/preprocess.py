@@ -77,7 +77,7 @@ def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.N
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise InputError(f"pixels must be uint8 (N, H, W, 3), not {pixels.dtype} {pixels.shape}; see preprocess_image")
-    result = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    result: npt.NDArray[np.float32] = pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
     result /= np.float32(255)
     result -= np.asarray(config.mean, np.float32).reshape(3, 1, 1)
     result /= np.asarray(config.std, np.float32).reshape(3, 1, 1)

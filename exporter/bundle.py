@@ -24,6 +24,25 @@ from exporter.errors import ExportError
 REPORT_NAME = "report.json"
 
 
+def check_destination(out: str | os.PathLike[str], force: bool) -> None:
+    """Refuse a place where a bundle must not go; an empty folder is as good as none.
+
+    Raises:
+        ExportError: it exists and is a file, or not a bundle, or a bundle that `force` does not allow to replace.
+    """
+    path = Path(os.path.abspath(out))
+    with _sentences(path):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                return
+            if not (path / MANIFEST_NAME).is_file():
+                raise ExportError(f"{path} exists and is not a bundle: pass another --out; nothing there was touched")
+            if not force:
+                raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
+        elif path.exists() or path.is_symlink():
+            raise ExportError(f"{path} exists and is a file: pass another --out")
+
+
 class BundleWriter:
     """Context manager: fill `folder`, then `commit`; without a commit nothing is left.
 
@@ -47,7 +66,7 @@ class BundleWriter:
         with _sentences(self.out):
             parent.mkdir(parents=True, exist_ok=True)
             self._recover()
-            self._check_out()
+            check_destination(self.out, self.force)
             name = f".{self.out.name}.partial-{os.getpid()}-{_start_time(os.getpid())}-{secrets.token_hex(4)}"
             self.folder = parent / name
             self.folder.mkdir()
@@ -84,7 +103,7 @@ class BundleWriter:
             (self.folder / MANIFEST_NAME).write_bytes(manifest_bytes(whole))
             _sync(self.folder / MANIFEST_NAME)
             _sync(self.folder)
-            self._check_out()
+            check_destination(self.out, self.force)
             self._swap()
         return self.out
 

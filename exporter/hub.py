@@ -60,8 +60,7 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
 
 def _hub_answers() -> bool:
     """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are honoured."""
-    from huggingface_hub import constants
-    from huggingface_hub import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 from collections.abc import Sequence
@@ -12,39 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
-import numpy as np
 
 from engines.manifest import (
     SCHEMA_VERSION,
-    Engine,
     Manifest,
-    Parity,
-    TextLength,
     Tokenizer,
-    Tower,
     TowerName,
-    TowerParity,
 )
-from exporter.errors import ExportError, ParityGateError
+from exporter.errors import ExportError
 from exporter.stages import Stages
 
 if TYPE_CHECKING:
-    from exporter.onnx_graph import OnnxGraph
-    from exporter.parity import Reference
-    from exporter.parity_data import ParityData
     from exporter.precision import Precision
-    from exporter.probe import Probe
     from exporter.source import Source
-    from exporter.towers import ImageInput, TowerModule
+    from exporter.towers import ImageInput
 
 # Kind of an engine to the module that builds it.
 ENGINES = {"onnxruntime": "exporter.build_onnxruntime"}
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 
 _REFERENCE_NAME = "reference.npz"
-_REFERENCE_BYTES = 4_000_000
-_REFERENCE_SAMPLES = 32
-_PROBE_SAMPLES = 16
 _PARITY_IMAGES = 64
 _PACKAGES = (
     "openclip-engines",
@@ -84,17 +70,6 @@ class ExportResult:
     path: Path
     manifest: Manifest
     report: dict[str, Any]
-
-
-@dataclass
-class _TowerExport:
-    """One tower on its way from module to graph."""
-
-    name: TowerName
-    reference: Reference
-    graph: OnnxGraph
-    tower: Tower
-    probe: Probe | None
 
 
 def export(
@@ -159,11 +134,15 @@ def export(
 
 def run_export(options: Options, stages: Stages) -> ExportResult:
     """As `export`, with progress shown by `stages`."""
-    from exporter.bundle import BundleWriter
+    from exporter.bundle import BundleWriter, check_destination
+    from exporter.gate import make_report, refusal, run_gate, write_reference
     from exporter.parity_data import load_parity_data
+    from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
     kinds = _engine_kinds(options)
+    if options.out is not None:
+        check_destination(options.out, options.force)  # before anything slow
     with stages.stage("load the model") as figures:
         source = _load(options)
         figures["parameters"] = sum(p.numel() for p in source.model.parameters())
@@ -175,15 +154,18 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
         tokenizer = _write_tokenizer(source, options, writer.folder)
-        exports = _export_towers(source, options, precision, data, tokenizer, writer.folder, stages)
+        exports = export_towers(
+            source, options.towers, options.image_input, precision, data, tokenizer, writer.folder, stages
+        )
         engines = tuple(
             importlib.import_module(ENGINES[kind]).build(item.name, item.graph) for kind in kinds for item in exports
         )
         with stages.stage("parity gate"):
-            parity = _gate(exports, engines, precision, source, writer.folder)
-            _write_reference(writer.folder / _REFERENCE_NAME, exports)
+            parity = run_gate(exports, engines, precision, source, writer.folder)
+            write_reference(writer.folder / _REFERENCE_NAME, exports)
         if not all(row.passed for row in parity):
-            _refuse_or_allow(parity, options)
+            if not options.allow_accuracy_loss:
+                raise refusal(parity, precision.name)
             parity = tuple(msgspec.structs.replace(row, accuracy_loss_allowed=not row.passed) for row in parity)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -197,7 +179,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             reference=_REFERENCE_NAME,
             created_with=_versions(),
         )
-        report = _report(stages, exports, parity, data.source, source)
+        report = make_report(stages, exports, parity, data.source, source)
         with stages.stage("checksums"):
             path = writer.commit(manifest, report)
     return ExportResult(path, manifest, report)
@@ -256,171 +238,6 @@ def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenize
     from exporter.tokenizer_json import write_tokenizer
 
     return write_tokenizer(source.tokenizer, source.text_config, folder / "tokenizer.json")
-
-
-def _export_towers(
-    source: Source,
-    options: Options,
-    precision: Precision,
-    data: ParityData,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    stages: Stages,
-) -> list[_TowerExport]:
-    """Eager's reference for all towers first; then one tower at a time, whose modules are consumed on the way."""
-    from exporter.parity import image_reference, text_reference
-    from exporter.towers import image_tower, text_tower
-
-    references: dict[TowerName, Reference] = {}
-    for name in options.towers:
-        with stages.stage(f"eager reference, {name}") as figures:
-            references[name] = (image_reference if name == "image" else text_reference)(source, data)
-            figures["samples"] = len(references[name].inputs)
-    model: Any = source.model
-    exports = []
-    for name in options.towers:
-        module: TowerModule
-        if name == "image":
-            module = image_tower(model, source.preprocess, options.image_input)
-            model.visual = None
-        else:
-            module = text_tower(model)
-        exports.append(
-            _export_tower(name, module, references[name], options, precision, tokenizer, folder, source, stages)
-        )
-        del module
-        gc.collect()
-    return exports
-
-
-def _export_tower(
-    name: TowerName,
-    module: TowerModule,
-    reference: Reference,
-    options: Options,
-    precision: Precision,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    source: Source,
-    stages: Stages,
-) -> _TowerExport:
-    import torch
-
-    from exporter.onnx_graph import example_input, export_graph
-    from exporter.parity import tower_batches
-    from exporter.precision import apply_plan
-    from exporter.probe import probe
-    from exporter.text_rules import find_text_length
-    from exporter.towers import TextTower
-
-    normalize = source.preprocess if name == "image" and options.image_input == "float32" else None
-    length: TextLength | None = None
-    if isinstance(module, TextTower):
-        assert tokenizer is not None
-        with stages.stage("text length rule") as figures:
-            length = find_text_length(module, reference.inputs, tokenizer.pad_id)
-            figures["rule"] = msgspec.to_builtins(length)
-    found: Probe | None = None
-    if precision.dtype != torch.float32:
-        with stages.stage(f"probe {precision.name}, {name}") as figures:
-            part = reference.head(_PROBE_SAMPLES)
-            found = probe(module, list(tower_batches(part, normalize)), part.embeds, precision)
-            figures |= {"fp32_units": dict(found.plan.fp32_units), "simulated": msgspec.to_builtins(found.simulated)}
-            apply_plan(module, found.plan)
-    tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
-    with stages.stage(f"export {name} tower") as figures:
-        example = example_input(module, source.preprocess.size, tokens)
-        graph = export_graph(module, example, folder / f"{name}.onnx", length)
-        figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
-    fp32_units = dict(found.plan.fp32_units) if found is not None else {}
-    tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
-    return _TowerExport(name, reference, graph, tower, found)
-
-
-def _gate(
-    exports: list[_TowerExport], engines: tuple[Engine, ...], precision: Precision, source: Source, folder: Path
-) -> tuple[Parity, ...]:
-    """One row per engine kind; for half precisions also the rounding simulation's, on the probe's share of the samples.
-
-    The simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own row
-    proves the graph and the weights, the simulation's row proves the arithmetic.
-    """
-    from exporter.parity import judge, run_engine, simulation_row
-
-    references = {item.name: item.reference for item in exports}
-    rows = []
-    probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
-    if probes:
-        rows.append(simulation_row(probes, precision))
-    for kind in dict.fromkeys(engine.kind for engine in engines):
-        embeds: dict[TowerName, np.ndarray] = {}
-        ran = ""
-        for item in exports:
-            engine = next(e for e in engines if e.kind == kind and e.tower == item.name)
-            embeds[item.name], ran = run_engine(
-                folder, engine, item.tower, item.reference, source.preprocess, precision
-            )
-        rows.append(judge(kind, ran, references, embeds, precision.limits))
-    return tuple(rows)
-
-
-def _refuse_or_allow(parity: tuple[Parity, ...], options: Options) -> None:
-    if options.allow_accuracy_loss:
-        return
-    worst = min(
-        (row for row in parity if not row.passed), key=lambda row: min(t.min_cosine for t in row.towers.values())
-    )
-    figures = ", ".join(f"{name} min cosine {tower.min_cosine:.6f}" for name, tower in worst.towers.items())
-    agreement = f", top-1 agreement {worst.top1_agreement:.1%}" if worst.top1_agreement is not None else ""
-    raise ParityGateError(
-        f"the {options.precision} engine {worst.engine} does not give eager PyTorch's embeddings ({figures}{agreement}; "
-        f"limits: min cosine {worst.limits.min_cosine}, mean {worst.limits.mean_cosine}, "
-        f"top-1 {worst.limits.top1_agreement:.0%}); nothing was written: choose a wider precision, or pass "
-        "--allow-accuracy-loss to keep it and have the manifest say so"
-    )
-
-
-def _write_reference(path: Path, exports: list[_TowerExport]) -> None:
-    """As many inputs and eager embeddings as fit into the size limit: `python -m engines verify` reads them."""
-    names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
-    count = _REFERENCE_SAMPLES
-    while True:
-        arrays: dict[str, np.ndarray] = {}
-        for item in exports:
-            part = item.reference.head(count if item.name == "image" else 2 * _REFERENCE_SAMPLES)
-            inputs, embeds = names[item.name]
-            arrays |= {inputs: part.inputs, embeds: part.embeds}
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-        if path.stat().st_size <= _REFERENCE_BYTES or count <= 2:
-            return
-        count = max(2, int(count * _REFERENCE_BYTES / path.stat().st_size))
-
-
-def _report(
-    stages: Stages, exports: list[_TowerExport], parity: tuple[Parity, ...], data_source: str, source: Source
-) -> dict[str, Any]:
-    towers = {}
-    for item in exports:
-        towers[item.name] = {
-            "bytes": item.graph.bytes,
-            "operators": dict(sorted(item.graph.operators.items())),
-            "passes": item.graph.passes,
-            "samples": len(item.reference.inputs),
-        }
-        if item.probe is not None:
-            towers[item.name]["probe"] = {
-                "samples": item.probe.samples,
-                "largest": item.probe.largest,
-                "simulated": msgspec.to_builtins(item.probe.simulated),
-                "fp32_units": dict(item.probe.plan.fp32_units),
-            }
-    return {
-        "notes": list(source.notes),
-        "parity_data": data_source,
-        "stages": stages.rows,
-        "towers": towers,
-        "parity": msgspec.to_builtins(parity),
-    }
 
 
 def _versions() -> dict[str, str]:

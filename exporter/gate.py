@@ -1,0 +1,105 @@
+"""The gate over a whole export, and what of it travels in the bundle: reference inputs and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from engines.manifest import Engine, Parity, TowerName, TowerParity
+from exporter.errors import ParityGateError
+from exporter.parity import judge, run_engine, simulation_row
+from exporter.precision import Precision
+from exporter.source import Source
+from exporter.stages import Stages
+from exporter.tower_export import TowerExport
+
+_REFERENCE_BYTES = 4_000_000
+_REFERENCE_SAMPLES = 32
+
+
+def run_gate(
+    exports: Sequence[TowerExport], engines: Sequence[Engine], precision: Precision, source: Source, folder: Path
+) -> tuple[Parity, ...]:
+    """One row per engine kind; for half precisions also the rounding simulation's, on the probe's share of the samples.
+
+    The simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own row
+    proves the graph and the weights, the simulation's row proves the arithmetic.
+    """
+    references = {item.name: item.reference for item in exports}
+    rows = []
+    probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
+    if probes:
+        rows.append(simulation_row(probes, precision))
+    for kind in dict.fromkeys(engine.kind for engine in engines):
+        embeds: dict[TowerName, np.ndarray] = {}
+        ran = ""
+        for item in exports:
+            engine = next(e for e in engines if e.kind == kind and e.tower == item.name)
+            embeds[item.name], ran = run_engine(
+                folder, engine, item.tower, item.reference, source.preprocess, precision
+            )
+        rows.append(judge(kind, ran, references, embeds, precision.limits))
+    return tuple(rows)
+
+
+def refusal(parity: Sequence[Parity], precision: str) -> ParityGateError:
+    """The error for a gate that failed: which engine, by how much, and what to do."""
+    worst = min(
+        (row for row in parity if not row.passed), key=lambda row: min(t.min_cosine for t in row.towers.values())
+    )
+    figures = ", ".join(f"{name} min cosine {tower.min_cosine:.6f}" for name, tower in worst.towers.items())
+    agreement = f", top-1 agreement {worst.top1_agreement:.1%}" if worst.top1_agreement is not None else ""
+    return ParityGateError(
+        f"the {precision} engine {worst.engine} does not give eager PyTorch's embeddings ({figures}{agreement}; "
+        f"limits: min cosine {worst.limits.min_cosine}, mean {worst.limits.mean_cosine}, "
+        f"top-1 {worst.limits.top1_agreement:.0%}); nothing was written: choose a wider precision, or pass "
+        "--allow-accuracy-loss to keep it and have the manifest say so"
+    )
+
+
+def write_reference(path: Path, exports: Sequence[TowerExport]) -> None:
+    """As many inputs and eager embeddings as fit into the size limit: `python -m engines verify` reads them."""
+    names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
+    count = _REFERENCE_SAMPLES
+    while True:
+        arrays: dict[str, np.ndarray] = {}
+        for item in exports:
+            part = item.reference.head(count if item.name == "image" else 2 * _REFERENCE_SAMPLES)
+            inputs, embeds = names[item.name]
+            arrays |= {inputs: part.inputs, embeds: part.embeds}
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+        if path.stat().st_size <= _REFERENCE_BYTES or count <= 2:
+            return
+        count = max(2, int(count * _REFERENCE_BYTES / path.stat().st_size))
+
+
+def make_report(
+    stages: Stages, exports: Sequence[TowerExport], parity: Sequence[Parity], data_source: str, source: Source
+) -> dict[str, Any]:
+    """What ``report.json`` says and ``--json`` prints."""
+    towers: dict[str, dict[str, Any]] = {}
+    for item in exports:
+        towers[item.name] = {
+            "bytes": item.graph.bytes,
+            "operators": dict(sorted(item.graph.operators.items())),
+            "passes": item.graph.passes,
+            "samples": len(item.reference.inputs),
+        }
+        if item.probe is not None:
+            towers[item.name]["probe"] = {
+                "samples": item.probe.samples,
+                "largest": item.probe.largest,
+                "simulated": msgspec.to_builtins(item.probe.simulated),
+                "fp32_units": dict(item.probe.plan.fp32_units),
+            }
+    return {
+        "notes": list(source.notes),
+        "parity_data": data_source,
+        "stages": stages.rows,
+        "towers": towers,
+        "parity": msgspec.to_builtins(parity),
+    }
