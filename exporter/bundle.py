@@ -147,7 +147,7 @@ class BundleWriter:
             else:
                 shutil.rmtree(old, ignore_errors=True)
         for leftover in parent.glob(f".{_escape(name)}.partial-*"):
-            pid, started = leftover.name.removeprefix(f".{name}.partial-").split("-")[:2]
+            pid, started, *_ = [*leftover.name.removeprefix(f".{name}.partial-").split("-"), ""]
             if not (pid.isdigit() and _start_time(int(pid)) == started):
                 shutil.rmtree(leftover, ignore_errors=True)
 

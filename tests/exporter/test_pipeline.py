@@ -39,12 +39,6 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.fixture(scope="module")
-def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("export") / "demo"
-    return exporter.export("demo", out=out, parity_samples=16)
-
-
 class TestExport:
     def test_bundle_is_whole(self, demo_bundle: Path) -> None:
         names = leftovers(demo_bundle)

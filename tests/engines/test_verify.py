@@ -1,0 +1,128 @@
+"""engines.verify: figures are right, nothing that is not finite passes, and a bundle knows when it is damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.__main__ import main
+from engines.errors import BundleError
+from engines.manifest import File, file_sha256
+from engines.verify import compare_embeddings, top1_agreement, verify_bundle
+
+
+def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    x = np.random.default_rng(seed).normal(size=(rows, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+class TestCompare:
+    def test_equal(self) -> None:
+        x = unit(5, 8)
+        parity = compare_embeddings(x, x)
+        assert parity.samples == 5
+        assert parity.min_cosine == pytest.approx(1)
+        assert parity.max_abs_error == 0
+
+    def test_known_angle(self) -> None:
+        a = np.array([[1, 0], [1, 0]], np.float32)
+        b = np.array([[1, 0], [np.cos(0.1), np.sin(0.1)]], np.float32)
+        parity = compare_embeddings(a, b)
+        assert parity.min_cosine == pytest.approx(np.cos(0.1), abs=1e-6)
+        assert parity.mean_cosine == pytest.approx((1 + np.cos(0.1)) / 2, abs=1e-6)
+        assert parity.max_abs_error == pytest.approx(np.sin(0.1), abs=1e-6)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_not_finite_never_passes(self, value: float) -> None:
+        x = unit(3, 4)
+        y = x.copy()
+        y[1, 2] = value
+        parity = compare_embeddings(x, y)
+        assert parity.min_cosine == -1
+        assert parity.max_abs_error == np.inf
+
+    def test_zeros(self) -> None:
+        assert compare_embeddings(unit(2, 4), np.zeros((2, 4), np.float32)).min_cosine == -1
+
+    def test_shapes(self) -> None:
+        with pytest.raises(ValueError, match="cannot be compared"):
+            compare_embeddings(unit(2, 4), unit(3, 4))
+
+
+class TestTop1:
+    def test_agreement(self) -> None:
+        images, texts = unit(20, 8), unit(5, 8, 1)
+        assert top1_agreement(images, texts, images, texts, 1e-6) == 1
+        assert top1_agreement(images, texts, -images, texts, 1e-6) < 0.5
+
+    def test_ties_within_the_margin(self) -> None:
+        image = np.array([[1.0, 0.0]])
+        texts = np.array([[0.9, 0.1], [0.9001, 0.1]])
+        swapped = texts[::-1]
+        assert top1_agreement(image, texts, image, swapped, 1e-6) == 0
+        assert top1_agreement(image, texts, image, swapped, 1e-3) == 1
+
+    def test_nan(self) -> None:
+        images, texts = unit(4, 8), unit(5, 8, 1)
+        broken = images.copy()
+        broken[0] = np.nan
+        assert top1_agreement(images, texts, broken, texts, 1e-6) == 0.75
+
+
+class TestBundle:
+    def test_good(self, demo_bundle: Path) -> None:
+        for engine in ("auto", "all", "onnxruntime"):
+            (row,) = verify_bundle(demo_bundle, engine)
+            assert row.passed
+            assert row.engine == "onnxruntime"
+            assert "CPUExecutionProvider" in row.verified_with
+
+    def test_half_and_one_tower(self, tmp_path: Path) -> None:
+        import exporter
+
+        path = exporter.export(
+            "demo", precision="fp16", image_input="float32", towers=("image",), out=tmp_path / "b", parity_samples=4
+        )
+        (row,) = verify_bundle(path)
+        assert row.passed
+        assert row.top1_agreement is None
+
+    def test_wrong_embeddings_exit_3(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with np.load(bundle_copy / "reference.npz") as arrays:
+            changed = dict(arrays)
+        changed["image_embeds"] = np.roll(changed["image_embeds"], 1, axis=0)
+        np.savez_compressed(bundle_copy / "reference.npz", **changed)
+        accept(bundle_copy, "reference.npz")
+        assert main(["verify", str(bundle_copy)]) == 3
+        assert "FAILED" in capsys.readouterr().out
+
+    def test_json(self, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["verify", str(demo_bundle), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["passed"] is True
+
+    def test_flipped_byte_in_the_weights(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = bundle_copy / "image.onnx.data"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        assert main(["verify", str(bundle_copy)]) == 1
+        assert "sha256" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"not a zip"])
+    def test_damaged_reference(self, data: bytes, bundle_copy: Path) -> None:
+        (bundle_copy / "reference.npz").write_bytes(data)
+        accept(bundle_copy, "reference.npz")
+        with pytest.raises(BundleError, match="damaged"):
+            verify_bundle(bundle_copy)
+
+
+def accept(bundle: Path, name: str) -> None:
+    """Write a changed file's size and checksum into the manifest."""
+    path = bundle / "manifest.json"
+    data = json.loads(path.read_text())
+    file = File(bytes=(bundle / name).stat().st_size, sha256=file_sha256(bundle / name))
+    data["files"][name] = {"bytes": file.bytes, "sha256": file.sha256}
+    path.write_text(json.dumps(data))
