@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "figures.csv"
-COLUMNS = ("model", "figure", "value", "unit", "target", "how", "machine", "versions")
+COLUMNS = ("model", "figure", "value", "unit", "target", "how", "machine", "versions", "commit")
 
 _STARTUP = """
 import time; start = time.perf_counter()
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and merge the rows into the results file."""
     from importlib.metadata import version
 
-    from benchmarks.results_file import upsert
+    from benchmarks.results_file import commit, upsert
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["ViT-B-32"], help="architectures (default ViT-B-32)")
@@ -146,7 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     versions = " ".join(f"{name} {version(name)}" for name in ("torch", "onnxruntime"))
     for model in args.models:
-        rows = [row | {"machine": machine(), "versions": versions} for row in measure(model, args.rounds)]
+        rows = [
+            row | {"machine": machine(), "versions": versions, "commit": commit()}
+            for row in measure(model, args.rounds)
+        ]
         upsert(args.results, rows, COLUMNS, key=("model", "figure", "machine"))
         for row in rows:
             print(f"{row['figure']:<60} {row['value']:>8} {row['unit']:<9} {row['target']}")

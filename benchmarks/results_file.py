@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def commit() -> str:
+    """The commit that is checked out, with ``+`` if files differ from it; empty outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10", "--match="]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

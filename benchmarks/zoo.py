@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results_file import read_rows, upsert
+from benchmarks.results_file import commit, read_rows, upsert
 
 RESULTS = Path(__file__).parent / "results" / "zoo.csv"
 COLUMNS = (
@@ -37,6 +37,7 @@ COLUMNS = (
     "max_abs_error",
     "min_cosine",
     "versions",
+    "commit",
 )
 _KEY = ("model", "tower", "precision")
 
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not args.force and all((model, tower, precision) in done for tower in ("image", "text")):
                 continue
             rows, ok = _run_one(model, precision, args.samples)
-            upsert(args.results, rows, COLUMNS, _KEY)
+            upsert(args.results, [row | {"commit": commit()} for row in rows], COLUMNS, _KEY)
             failed += [] if ok else [f"{model} {precision}"]
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)

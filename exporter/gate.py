@@ -14,7 +14,7 @@ from exporter.errors import ParityGateError
 from exporter.parity import judge, run_engine, simulation_row
 from exporter.precision import Precision
 from exporter.source import Source
-from exporter.stages import Stages
+from exporter.stages import Stages, release_memory
 from exporter.tower_export import TowerExport
 
 _REFERENCE_BYTES = 4_000_000
@@ -38,6 +38,7 @@ def run_gate(
         embeds: dict[TowerName, np.ndarray] = {}
         ran = ""
         for item in exports:
+            release_memory()
             engine = next(e for e in engines if e.kind == kind and e.tower == item.name)
             embeds[item.name], ran = run_engine(
                 folder, engine, item.tower, item.reference, source.preprocess, precision

@@ -155,7 +155,14 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
         tokenizer = _write_tokenizer(source, options, writer.folder)
         exports = export_towers(
-            source, options.towers, options.image_input, precision, data, tokenizer, writer.folder, stages
+            source,
+            tuple(t for t in TOWERS if t in options.towers),
+            options.image_input,
+            precision,
+            data,
+            tokenizer,
+            writer.folder,
+            stages,
         )
         engines = tuple(
             importlib.import_module(ENGINES[kind]).build(item.name, item.graph) for kind in kinds for item in exports

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from exporter.parity_data import ParityData
 from exporter.precision import Precision, apply_plan
 from exporter.probe import Probe, probe
 from exporter.source import Source
-from exporter.stages import Stages
+from exporter.stages import Stages, release_memory
 from exporter.text_rules import find_text_length
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
 
@@ -59,7 +58,7 @@ def export_towers(
 
     Args:
         source: the model; it cannot be used afterwards.
-        towers: which, in this order.
+        towers: which; ``image`` before ``text``.
         image_input: of the image tower.
         precision: of the graphs.
         data: pictures and captions for reference, probe and text rule.
@@ -81,10 +80,19 @@ def export_towers(
             model.visual = None
         else:
             module = text_tower(model)
+        if name == towers[-1]:
+            _empty(model)
         exports.append(_export_tower(name, module, references[name], precision, tokenizer, folder, source, stages))
         del module
-        gc.collect()
+        release_memory()
     return exports
+
+
+def _empty(model: torch.nn.Module) -> None:
+    """Make the model let go of its parts: what a tower still needs, it holds itself."""
+    model._modules.clear()
+    model._parameters.clear()
+    model._buffers.clear()
 
 
 def _export_tower(

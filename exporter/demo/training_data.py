@@ -1,0 +1,99 @@
+"""Pictures, caption ids and their truth table, as the demo model's training consumes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from exporter.demo import scenes as demo_scenes
+from exporter.demo.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, Caption, Scene
+
+IMAGE_SIZE = 64  # pixels
+_TRIES = 100  # for near misses of one scene; a small or sparse set has fewer than GROUP
+GROUP = 8  # scenes of a batch that differ in one field from the first of them
+
+_VALUES: dict[str, tuple[Any, ...]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "count": COUNTS,
+    "place": PLACES,
+    "background": BACKGROUNDS,
+}
+
+
+_FIELDS = tuple(_VALUES)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pre-rendered pictures at the model's input size."""
+
+    pixels: NDArray[np.uint8]  # (N, IMAGE_SIZE, IMAGE_SIZE, 3)
+    scenes: tuple[Scene, ...]  # of each picture
+    rows: dict[Scene, range]  # of each scene's pictures
+
+
+def render_training_set(scenes: Sequence[Scene], renders_per_scene: int, seed: int) -> TrainingSet:
+    """Render each scene several times, larger than the model's input and shrunk as its preprocessing shrinks."""
+    rng = np.random.default_rng([seed, 1])
+    pixels = np.empty((len(scenes) * renders_per_scene, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    repeated = tuple(scene for scene in scenes for _ in range(renders_per_scene))
+    for row, scene in zip(pixels, repeated, strict=True):
+        picture = demo_scenes.render(scene, demo_scenes.EVALUATION_SIZE, rng)
+        row[:] = np.asarray(picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
+    rows = {scene: range(i * renders_per_scene, (i + 1) * renders_per_scene) for i, scene in enumerate(scenes)}
+    return TrainingSet(pixels, repeated, rows)
+
+
+def draw_batch(data: TrainingSet, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows (size,) of `data` in groups of near misses.
+
+    Each group is a random scene and others that differ from it in one field, so that every field has to be read: among
+    unrelated scenes, colour and shape would decide almost every pair.
+    """
+    rows: list[int] = []
+    while len(rows) < size:
+        anchor = data.scenes[int(rng.integers(len(data.scenes)))]
+        group = {anchor}
+        for _ in range(_TRIES):
+            if len(group) >= min(GROUP, size - len(rows)):
+                break
+            field = _FIELDS[int(rng.integers(len(_FIELDS)))]
+            known = _VALUES[field]
+            near = replace(anchor, **{field: known[int(rng.integers(len(known)))]})
+            if near in data.rows:
+                group.add(near)
+        for scene in sorted(group):
+            renders = data.rows[scene]
+            rows.append(renders[int(rng.integers(len(renders)))])
+    return np.array(rows)
+
+
+def true_pairs(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Tensor:
+    """Whether caption j is true of scene i: bool (len(scenes), len(captions)); caption k was written for scene k."""
+    values = torch.tensor([[known.index(getattr(s, field)) for field, known in _VALUES.items()] for s in scenes])
+    told = torch.tensor([[field in caption.mentions for field in _VALUES] for caption in captions])
+    return ((values[:, None] == values[None, : len(captions)]) | ~told[None]).all(dim=-1)
+
+
+class CaptionIds:
+    """Token ids of captions; the grammar repeats itself, and open_clip's tokenizer is slow, so they are kept."""
+
+    def __init__(self, tokenizer: Callable[..., Tensor]) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, captions: Sequence[Caption]) -> Tensor:
+        """Ids (N, L), L the longest caption's length with its end token."""
+        new = sorted({caption.text for caption in captions} - self._known.keys())
+        if new:
+            self._known.update(zip(new, self._tokenizer(new), strict=True))
+        ids = torch.stack([self._known[caption.text] for caption in captions])
+        return ids[:, : int(ids.argmax(dim=-1).max()) + 1]
