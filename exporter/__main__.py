@@ -83,9 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list is None and args.model is None:
         parser.error("name a MODEL, or pass --list")
     try:
-        if args.list is not None:
-            return _list(args.list)
-        return _export(args)
+        _require_export_extra()
+        return _list(args.list) if args.list is not None else _export(args)
     except ExportError as error:
         if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
             raise
@@ -106,7 +105,6 @@ def _list(pattern: str) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    _require_export_extra()
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 
@@ -140,7 +138,7 @@ def _require_export_extra() -> None:
     missing = [name for name in ("torch", "open_clip", "onnx", "onnxscript", "onnx_ir") if find_spec(name) is None]
     if missing:
         raise ExportError(
-            f"exporting needs {', '.join(missing)}, which is not installed: pip install 'openclip-engines[export]'"
+            f"exporting needs {', '.join(missing)}: pip install 'openclip-engines[export]'"
         )
 
 
