@@ -35,7 +35,9 @@ def upsert(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
         columns: of the file, in order.
         key: columns that name a row.
     """
-    merged = {tuple(row[name] for name in key): row for row in read_rows(path)}
+    merged = {
+        tuple(row[name] for name in key): {name: row.get(name, "") for name in columns} for row in read_rows(path)
+    }
     for row in rows:
         merged[tuple(str(row[name]) for name in key)] = {name: str(row.get(name, "")) for name in columns}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -163,15 +163,14 @@ class EmbedJob:
 
     def _finish_npy(self, count: int, width: int) -> list[Path]:
         temporary, names = self.folder / "all.npy", self.folder / "items.txt"
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
-        at = 0
-        with names.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+        listing_file = names.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
+        # Plain writes: a full disk is an error here, and a bus error in a memory map.
+        with temporary.open("wb") as array, listing_file as file:
+            np.lib.format.write_array_header_1_0(array, header)
             for items, embeds in self._kept():
-                array[at : at + len(embeds)] = embeds
-                at += len(embeds)
+                array.write(np.ascontiguousarray(embeds, dtype="<f4").data)
                 file.writelines(f"{_one_line(item)}\n" for item in items)
-        array.flush()
-        del array
         listing = self.out.with_suffix(".items.txt")
         names.replace(listing)
         temporary.replace(self.out)

@@ -211,6 +211,24 @@ class TestEmbed:
         assert main(arguments) == 0
         assert np.load(tmp_path / "x.npy").shape == (2 * embed_job.PART_ROWS + 10, 64)
 
+    @pytest.mark.parametrize("limit", [2_000, 12_500])
+    def test_full_disk(self, limit: int, demo_bundle: Path, folder: Path, tmp_path: Path) -> None:
+        """No file may grow beyond a limit, as on a full disk: one sentence; and with space the same command goes on."""
+        code = (
+            "import resource, signal, sys\nfrom engines import embed_job\nfrom engines.__main__ import main\n"
+            "embed_job.PART_ROWS = 3\n"
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit} // 8, resource.RLIM_INFINITY))\n"
+            "sys.exit(main(sys.argv[1:]))"
+        )
+        arguments = ["embed", str(demo_bundle), str(folder), "--out", str(tmp_path / "x.npy")]
+        ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        assert ran.returncode == 1, ran.stderr
+        assert "no space left" in ran.stderr
+        assert "goes on where it stopped" in ran.stderr
+        assert main(arguments) == 0
+        assert np.load(tmp_path / "x.npy").shape == (7, 64)
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
