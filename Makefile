@@ -10,7 +10,7 @@ help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
 	@echo "make test      run the tests (test-all: with the slow ones)"
 	@echo "make lint      ruff and mypy"
-	@echo "make zoo       export every architecture with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
+	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make figures   measure start-up, export time, memory and throughput -> benchmarks/results/figures.csv"
 
 demo: $(STAMP)
