@@ -51,7 +51,7 @@ def candidates(manifest: Manifest, tower: TowerName, device: str = "auto") -> li
     rank = {kind: i for i, kind in enumerate(known)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
     engines.sort(key=lambda engine: rank.get(engine.kind, len(rank)))
-    return [Candidate(engine, _why_not(engine, manifest.precision, device)) for engine in engines]
+    return [Candidate(engine, why_not(engine, manifest.precision, device)) for engine in engines]
 
 
 def choose_engine(manifest: Manifest, tower: TowerName, engine: str = "auto", device: str = "auto") -> Engine:
@@ -103,7 +103,8 @@ def open_tower(
     return runtime
 
 
-def _why_not(engine: Engine, precision: str, device: str) -> str | None:
+def why_not(engine: Engine, precision: str, device: str = "auto") -> str | None:
+    """Why an engine of that precision cannot run here; None if it can."""
     if engine.kind not in RUNTIMES:
         return f"this release does not know the engine kind {engine.kind!r}; upgrade openclip-engines"
     reason: str | None = _module(engine.kind).why_not(engine, precision, device)

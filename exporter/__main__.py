@@ -137,9 +137,7 @@ def _require_export_extra() -> None:
 
     missing = [name for name in ("torch", "open_clip", "onnx", "onnxscript", "onnx_ir") if find_spec(name) is None]
     if missing:
-        raise ExportError(
-            f"exporting needs {', '.join(missing)}: pip install 'openclip-engines[export]'"
-        )
+        raise ExportError(f"exporting needs {', '.join(missing)}: pip install 'openclip-engines[export]'")
 
 
 def _summary(result: Any) -> str:

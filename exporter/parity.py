@@ -124,16 +124,16 @@ def run_engine(
 
     A bfloat16 graph that no kernel here can run is run with its types widened to float32, and the description says so.
     """
-    from engines.runtime import open_tower
+    from engines.runtime import open_tower, why_not
 
     normalized = engine.tower == "image" and tower.input.dtype == "float32"
     with contextlib.ExitStack() as stack:
         note, ran = "", precision.name
-        if precision.name == "bf16":
+        if why_not(engine, precision.name) is not None and precision.name == "bf16":
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".widened-", dir=bundle)))
             widen_graph(bundle / engine.file, folder / engine.file)
             bundle, note, ran = folder, ", bfloat16 widened to float32", "fp32"
-        runtime = stack.enter_context(contextlib.closing(open_tower(bundle, engine, tower, ran, device="cpu")))
+        runtime = stack.enter_context(contextlib.closing(open_tower(bundle, engine, tower, ran)))
         batches = tower_batches(reference, config if normalized else None)
         return np.concatenate([runtime.run(batch.numpy()) for batch in batches]), runtime.description + note
 
