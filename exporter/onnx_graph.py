@@ -72,9 +72,9 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
             output_names=[tower.output_name],
             verbose=False,
         )
-    assert program is not None
-    model = program.model
-    passes = run_passes(model)
+        assert program is not None
+        model = program.model
+        passes = run_passes(model)
     model.graph.name = tower.output_name
     model.producer_name, model.producer_version = "openclip-engines", None
     with torch.inference_mode():
@@ -114,12 +114,14 @@ def _input_shape(tower: TowerModule, example: torch.Tensor, dynamic: dict[int, A
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back the exporter's progress lines and its warnings about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

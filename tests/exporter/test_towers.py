@@ -286,6 +286,36 @@ def test_image_variants_of_other_checkpoints(vision: dict[str, Any], tmp_path: P
         np.testing.assert_allclose(image_tower(source.model, source.preprocess)(pixels), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_unknown_text_towers_are_traced_at_a_fixed_length(custom_text: bool, tmp_path: Path) -> None:
+    """Blocks of an unknown kind, in a model that holds its text tower's parts itself and in one that has a tower."""
+    import json
+
+    import open_clip
+
+    from exporter.towers import text_is_fixed_length
+
+    config = open_clip.get_model_config("ViT-B-32") | {"custom_text": custom_text}
+    config["vision_cfg"]["layers"] = 1
+    config["text_cfg"] |= {"layers": 2, "qk_norm": True}
+    name = f"odd-text-{custom_text}"
+    (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    source = load_source(name, "none", with_tokenizer=False)
+    model: Any = source.model
+    ids = some_ids(source, (3, 20, 77))
+    with torch.inference_mode():
+        expected = model.encode_text(ids.long(), normalize=True).numpy()
+        image_tower(model, source.preprocess)
+        model.visual = None
+        tower = text_tower(model)
+    assert text_is_fixed_length(tower)
+    fixed = TextLength(keep="fixed", extra=0, min=77, max=77)
+    graph = export_graph(tower, example_input(tower, (0, 0), 77), tmp_path / "text.onnx", fixed)
+    assert graph.input.shape == ("N", 77)
+    np.testing.assert_allclose(run(graph, ids.numpy()), expected, atol=2e-6)
+
+
 def test_unknown_trunks_are_traced_as_they_are(tmp_path: Path) -> None:
     """A timm trunk of no known family still exports: as one unit."""
     import json
