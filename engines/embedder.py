@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.arrays import as_numpy, like
+from engines.batches import batch_size, check_finite, run_in_batches
+from engines.decode import Decoder, Pixels, readable
 from engines.errors import EngineError, ImageError, InputError
-from engines.manifest import Manifest, TowerName, read_manifest, resolve_path, verify_files
+from engines.manifest import Manifest, Tower, TowerName, read_manifest, resolve_path, verify_files
 from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
 from engines.runtime import TowerRuntime, choose_engine, open_tower
 from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
-S = TypeVar("S")
-T = TypeVar("T")
 
 # Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
 _IMAGE_BATCH = 32
@@ -56,8 +54,7 @@ class Embedder:
         wanted = list(self.manifest.towers) if towers is None else list(towers)
         self._closed = False
         self._runtimes: dict[str, TowerRuntime] = {}
-        self._pool = ThreadPoolExecutor(workers or min(8, _cpus()), thread_name_prefix="decode")
-        self._workers = workers or min(8, _cpus())
+        self._decoder = Decoder(self.manifest.preprocess, workers)
         try:
             for name in wanted:
                 tower = self._tower(name)
@@ -84,22 +81,21 @@ class Embedder:
         Raises:
             InputError: no image, or pixels of another shape or dtype.
             ImageError: an image cannot be read; the message names it.
+            EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("image")
-        size = runtime.batch.max or _IMAGE_BATCH
         if _is_array(images) and not isinstance(images, (bytes, bytearray)):
             pixels = as_numpy(images)
             self._check_pixels(pixels)
-            parts = [self._run_pixels(runtime, pixels[i : i + size]) for i in range(0, len(pixels), size)]
-            return like(np.concatenate(parts), images)
+            return like(self._run_pixels(runtime, pixels), images)
         if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Sequence):
             raise InputError(
                 f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}"
             )
         if not len(images):
             raise InputError("there is no image: pass at least one")
-        batches = (images[i : i + size] for i in range(0, len(images), size))
-        return np.concatenate([self._run_pixels(runtime, np.stack(b)) for b in self._decoded(batches)])
+        batches = self._decoder.batches(images, batch_size(runtime.batch, _IMAGE_BATCH))
+        return np.concatenate([self._run_pixels(runtime, readable(batch)) for _, batch in batches])
 
     def encode_text(self, texts: Any) -> Any:
         """Embed texts.
@@ -113,6 +109,7 @@ class Embedder:
 
         Raises:
             InputError: no text, something that is not a str, ids of another shape or dtype or outside the vocabulary.
+            EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("text")
         if _is_array(texts):
@@ -157,7 +154,8 @@ class Embedder:
         model = self.manifest.model
         logits = model.logit_scale * (image_embeds @ label_embeds.T)
         if model.logit_bias is not None:
-            return np.asarray(1 / (1 + np.exp(-(logits + model.logit_bias))), dtype=np.float32)
+            # The logistic function, written so that nothing overflows.
+            return np.asarray(0.5 + 0.5 * np.tanh(0.5 * (logits + model.logit_bias)), dtype=np.float32)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
@@ -167,24 +165,9 @@ class Embedder:
 
     def preprocess_ahead(
         self, images: Sequence[ImageInput], batch: int
-    ) -> Iterator[tuple[int, list[npt.NDArray[np.uint8] | ImageError]]]:
-        """Batches of pixels, decoded by threads while the caller works on the batch before.
-
-        Yields:
-            The index of a batch's first image, and for each image its pixels, or the error where it cannot be read.
-        """
-
-        def attempt(image: ImageInput) -> npt.NDArray[np.uint8] | ImageError:
-            try:
-                return self.preprocess(image)
-            except ImageError as error:
-                return error
-
-        def submit(start: int) -> tuple[int, list[Future[npt.NDArray[np.uint8] | ImageError]]]:
-            return start, [self._pool.submit(attempt, image) for image in images[start : start + batch]]
-
-        for start, futures in _ahead(iter(range(0, len(images), batch)), submit, 2):
-            yield start, [future.result() for future in futures]
+    ) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
+        """Batches of pixels, decoded by threads while the caller works on the batch before; see `Decoder.batches`."""
+        return self._decoder.batches(images, batch)
 
     def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
         """Token ids (N, context length) int32, equal to open_clip's."""
@@ -197,7 +180,7 @@ class Embedder:
         self._closed = True
         for runtime in self._runtimes.values():
             runtime.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -207,7 +190,7 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _tower(self, name: TowerName) -> Any:
+    def _tower(self, name: TowerName) -> Tower:
         if name not in self.manifest.towers:
             have = ", ".join(self.manifest.towers)
             raise EngineError(f"this bundle has no {name} tower (it has {have}): export it with --towers image,text")
@@ -221,18 +204,15 @@ class Embedder:
             raise EngineError(f"the {name} tower was not loaded: add it to towers=")
         return self._runtimes[name]
 
-    def _decoded(self, batches: Iterator[Sequence[ImageInput]]) -> Iterator[list[npt.NDArray[np.uint8]]]:
-        """Preprocessed batches in order; the next ones are decoded by the pool while the caller computes."""
-
-        def submit(batch: Sequence[ImageInput]) -> list[Future[npt.NDArray[np.uint8]]]:
-            return [self._pool.submit(self.preprocess, image) for image in batch]
-
-        return ([future.result() for future in futures] for futures in _ahead(batches, submit, 2))
-
     def _run_pixels(self, runtime: TowerRuntime, pixels: npt.NDArray[np.uint8]) -> Embeddings:
-        if self.manifest.towers["image"].input.dtype == "float32":
-            return runtime.run(normalize_pixels(pixels, self.manifest.preprocess))
-        return runtime.run(np.ascontiguousarray(pixels))
+        size, config = batch_size(runtime.batch, _IMAGE_BATCH), self.manifest.preprocess
+        floats = self.manifest.towers["image"].input.dtype == "float32"
+        parts = []
+        for i in range(0, len(pixels), size):  # floats take four times the bytes: made for a batch at a time
+            rows = pixels[i : i + size]
+            parts.append(run_in_batches(runtime, normalize_pixels(rows, config) if floats else rows, size))
+        embeds = np.concatenate(parts)
+        return check_finite(embeds, "image", self.manifest.precision)
 
     def _run_ids(self, runtime: TowerRuntime, ids: npt.NDArray[np.int32]) -> Embeddings:
         tower, config = self.manifest.towers["text"], self.manifest.tokenizer
@@ -242,16 +222,16 @@ class Embedder:
         if ids.shape[1] < width:
             ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=config.pad_id)
         lengths = needed_lengths(ids, tower.length, config.pad_id)
-        size = runtime.batch.max or _TEXT_BATCH
+        size = batch_size(runtime.batch, _TEXT_BATCH)
         result: Embeddings | None = None
         for rows in plan_batches(lengths, size):
             longest = int(lengths[rows].max())
-            embeds = runtime.run(np.ascontiguousarray(ids[rows, :longest]))
+            embeds = run_in_batches(runtime, ids[rows, :longest], size)
             if result is None:
                 result = np.empty((len(ids), embeds.shape[1]), dtype=np.float32)
             result[rows] = embeds
         assert result is not None
-        return result
+        return check_finite(result, "text", self.manifest.precision)
 
     def _check_pixels(self, pixels: npt.NDArray[Any]) -> None:
         expected = (*self.manifest.preprocess.size, 3)
@@ -281,17 +261,3 @@ class Embedder:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
-
-
-def _ahead(items: Iterator[S], start: Callable[[S], T], count: int) -> Iterator[T]:
-    """``start(item)`` for every item, begun up to `count` items before it is asked for."""
-    waiting: deque[T] = deque()
-    for item in items:
-        waiting.append(start(item))
-        if len(waiting) > count:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import BundleError, EngineError, EngineUnavailableError
+from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Tower, resolve_path
 
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
+_CUDA = "CUDAExecutionProvider"
 # What the CUDA provider's arena may hold unless the caller says otherwise: enough for the largest tower in float16.
 _CUDA_ARENA_BYTES = 16 << 30
+_LOG_ERRORS, _LOG_FATAL = 3, 4
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
@@ -22,11 +27,15 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
         import onnxruntime
     except ImportError:
         return f"ONNX Runtime is not installed: {_INSTALL}"
-    providers = onnxruntime.get_available_providers()
-    has_cuda = "CUDAExecutionProvider" in providers
-    if device == "cuda" and not has_cuda:
-        return "this ONNX Runtime has no CUDA provider: pip install 'openclip-engines[gpu]' in place of [cpu]"
-    if precision == "bf16" and (device == "cpu" or not has_cuda):
+    if device == "cpu":
+        no_cuda: str | None = "the device is the CPU"
+    elif _CUDA not in onnxruntime.get_available_providers():
+        no_cuda = "this ONNX Runtime has no CUDA provider: pip install 'openclip-engines[gpu]' in place of [cpu]"
+    else:
+        no_cuda = gpu_missing()
+    if device == "cuda" and no_cuda is not None:
+        return no_cuda
+    if precision == "bf16" and no_cuda is not None:
         return "ONNX Runtime has no bfloat16 kernels for the CPU: use an fp32 or fp16 bundle, or a GPU"
     return None
 
@@ -51,49 +60,59 @@ def open_tower(
         precision: of the graph, as the manifest names it.
         device: ``auto`` (the GPU if there is one), ``cpu`` or ``cuda``.
         threads: for one operator on the CPU; None is one per physical core.
-        cuda_memory_limit: most bytes of device memory that the CUDA provider's arena may take.
+        cuda_memory_limit: most bytes of device memory that the CUDA provider's arena may take, for this tower.
         device_id: which GPU.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is missing, or has no provider for `device`.
+        InputError: `threads` is less than 1.
+        BundleError: the graph is missing.
         EngineError: the graph cannot be loaded.
     """
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        raise EngineUnavailableError(f"ONNX Runtime is not installed: {_INSTALL}") from error
-    available = ort.get_available_providers()
-    providers: list[Any] = ["CPUExecutionProvider"]
-    wants_cuda = device == "cuda" or (device == "auto" and "CUDAExecutionProvider" in available)
-    if wants_cuda:
-        if "CUDAExecutionProvider" not in available:
-            raise EngineUnavailableError(
-                "this ONNX Runtime has no CUDA provider: install openclip-engines[gpu], not [cpu]"
-            )
-        providers.insert(0, ("CUDAExecutionProvider", cuda_options(device_id, cuda_memory_limit)))
-    options = ort.SessionOptions()
-    # Fusions of the highest level crash the CPU provider on half-precision graphs (measured with 1.32); what they would add
-    # for transformers on the CPU is layout changes of convolutions, which matter to ResNets in float32 only.
-    half = not wants_cuda and precision != "fp32"
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_EXTENDED if half else level.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads or 0  # 0: one per physical core
-    options.log_severity_level = 3  # errors; they come as exceptions too
-    # Threads that spin between runs burn a core each in a server that waits for requests.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}: pass 1 or more, or None for one per physical core")
+    reason = why_not(engine, precision, device)
+    if reason is not None:
+        raise EngineUnavailableError(reason)
+    import onnxruntime as ort
+
     path = resolve_path(bundle, engine.file)
     if not path.is_file():
         raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
+    on_gpu = device != "cpu" and _CUDA in ort.get_available_providers() and gpu_missing() is None
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if on_gpu:
+        _load_cuda_libraries(ort)
+        providers.insert(0, (_CUDA, cuda_options(device_id, cuda_memory_limit)))
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        session = ort.InferenceSession(str(path), session_options(ort, precision, threads, on_gpu), providers=providers)
     except Exception as error:
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}") from error
     used = session.get_providers()[0]
-    if device == "cuda" and used != "CUDAExecutionProvider":
+    if device == "cuda" and used != _CUDA:
         raise EngineUnavailableError(
-            "ONNX Runtime's CUDA provider did not start (no GPU, or its CUDA libraries are missing); pass device='cpu'"
+            "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver); "
+            "pass device='cpu'"
         )
-    return OnnxRuntimeTower(session, engine, tower, f"onnxruntime {ort.__version__} {used}", used)
+    return OnnxRuntimeTower(
+        session, engine, tower, f"onnxruntime {ort.__version__} {used}", _run_options(used, device_id)
+    )
+
+
+def session_options(ort: Any, precision: str, threads: int | None, on_gpu: bool) -> Any:
+    """How a graph is optimized and run."""
+    options = ort.SessionOptions()
+    # The highest level adds layout changes of convolutions for the CPU, which help ResNets in float32. On half-precision graphs
+    # it can crash the CPU provider (seen with 1.32), and that provider may be the one that runs when CUDA does not start.
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if precision == "fp32" else level.ORT_ENABLE_EXTENDED
+    options.intra_op_num_threads = threads or 0  # 0: one per physical core
+    # The memory plan is kept for each shape that was ever run, and texts come in thousands of shapes (rows x length): memory
+    # grows by the plans (by a quarter in 1,500 runs of a small tower), and the runs are no faster.
+    options.enable_mem_pattern = False
+    # Errors come as exceptions. On a GPU they are logged too: why the provider did not start is told nowhere else.
+    options.log_severity_level = _LOG_ERRORS if on_gpu else _LOG_FATAL
+    return options
 
 
 def cuda_options(device_id: int, memory_limit: int) -> dict[str, str]:
@@ -109,23 +128,40 @@ def cuda_options(device_id: int, memory_limit: int) -> dict[str, str]:
     }
 
 
+@functools.cache
+def gpu_missing() -> str | None:
+    """Why no NVIDIA GPU can be used; None if there is one.
+
+    The driver is asked, and not ONNX Runtime: its GPU build lists the CUDA provider on every machine, and only logs that it fell
+    back to the CPU.
+    """
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return "this machine has no NVIDIA driver"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
+        return "the NVIDIA driver finds no GPU"
+    return None
+
+
 class OnnxRuntimeTower:
     """A tower in an ONNX Runtime session."""
 
     kind = "onnxruntime"
 
-    def __init__(self, session: Any, engine: Engine, tower: Tower, description: str, provider: str) -> None:
+    def __init__(self, session: Any, engine: Engine, tower: Tower, description: str, run_options: Any) -> None:
         self._session = session
         self._input, self._output = tower.input.name, tower.output.name
-        self._run_options = _run_options(provider)
+        self._run_options = run_options
         self.description = description
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch; see `engines.runtime.TowerRuntime`."""
-        session = self._session
+        session = self._session  # a run that has begun keeps its session when another thread closes the tower
         if session is None:
-            raise EngineError("the engine was closed")
+            raise EngineError("the engine was closed: load the bundle again")
         try:
             result: npt.NDArray[np.float32] = session.run([self._output], {self._input: inputs}, self._run_options)[0]
         except Exception as error:
@@ -139,15 +175,21 @@ class OnnxRuntimeTower:
         self._session = None
 
 
-def _run_options(provider: str) -> Any:
+def _run_options(provider: str, device_id: int) -> Any:
     """On a GPU, memory of the arena that a run does not use any more goes back after each run."""
-    if provider != "CUDAExecutionProvider":
+    if provider != _CUDA:
         return None
     import onnxruntime as ort
 
     options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "gpu:0")
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device_id}")
     return options
+
+
+def _load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN from the packages that pip installs, where the dynamic linker does not look by itself."""
+    if "torch" not in sys.modules and hasattr(ort, "preload_dlls"):  # torch has loaded its own
+        ort.preload_dlls()
 
 
 def _first_line(error: Exception) -> str:

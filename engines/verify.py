@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from engines.batches import run_in_batches
 from engines.errors import BundleError
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerParity, read_manifest, resolve_path, verify_files
 from engines.preprocess import normalize_pixels
@@ -143,9 +144,7 @@ def _verify_kind(
         runtime = open_tower(folder, engine, tower, manifest.precision, device, **options)
         try:
             inputs = reference.inputs[name]
-            embeds[name] = np.concatenate(
-                [runtime.run(_as_input(inputs[i : i + _BATCH], tower, manifest)) for i in range(0, len(inputs), _BATCH)]
-            )
+            embeds[name] = run_in_batches(runtime, _as_input(inputs, tower, manifest), _BATCH)
         finally:
             runtime.close()
         used.append(engine.kind)

@@ -1,0 +1,58 @@
+"""Any number of rows through an engine that takes only some batch sizes, and the check of what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+from engines.manifest import BatchProfile
+from engines.runtime import TowerRuntime
+
+
+def batch_size(profile: BatchProfile, usual: int) -> int:
+    """Rows to send at a time: the profile's most, or `usual` where it sets no limit (but never less than its least)."""
+    return profile.max if profile.max is not None else max(profile.min, usual)
+
+
+def run_in_batches(runtime: TowerRuntime, inputs: npt.NDArray[Any], usual: int) -> npt.NDArray[np.float32]:
+    """Run any number of rows.
+
+    A rest that is smaller than the profile's least batch is filled up with its last row, and the surplus is dropped.
+
+    Args:
+        runtime: the tower.
+        inputs: (N, …) of the tower's dtype, N at least 1.
+        usual: rows per run where the profile sets no limit.
+
+    Returns:
+        (N, D) float32.
+    """
+    size = batch_size(runtime.batch, usual)
+    return np.concatenate([_run(runtime, inputs[i : i + size]) for i in range(0, len(inputs), size)])
+
+
+def _run(runtime: TowerRuntime, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    missing = runtime.batch.min - len(rows)
+    if missing <= 0:
+        return runtime.run(np.ascontiguousarray(rows))
+    filled = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+    return runtime.run(filled)[: len(rows)]
+
+
+def check_finite(embeds: npt.NDArray[np.float32], tower: str, precision: str) -> npt.NDArray[np.float32]:
+    """The embeddings, if every one is a number.
+
+    Raises:
+        EngineError: an engine overflowed; the message says on which input and what to do.
+    """
+    finite = np.isfinite(embeds).all(axis=1)
+    if finite.all():
+        return embeds
+    remedy = "run `python -m engines verify`" if precision == "fp32" else "serve an fp32 bundle of this model"
+    raise EngineError(
+        f"the {precision} {tower} tower gave NaN or infinity for {int((~finite).sum())} of {len(embeds)} inputs, "
+        f"the first at index {int(finite.argmin())}: {remedy}"
+    )
