@@ -2,9 +2,11 @@
 
 ``python -m exporter.demo.train --out DIR`` writes ``open_clip_config.json``, ``open_clip_model.safetensors`` (float16)
 and ``training.json`` (settings, times, accuracy, versions). The objective is the contrastive one of Radford et al.,
-"Learning Transferable Visual Models From Natural Language Supervision" (2021), with one change: in a small world a
+"Learning Transferable Visual Models From Natural Language Supervision" (2021), with three changes: in a small world a
 batch holds captions that are true of other pictures too, and those pairs are left out of the loss instead of counting
-as wrong.
+as wrong; and linear readers of the scene's fields, shared by both towers and thrown away afterwards, are trained along
+(`FieldHeads`); and the first steps see one object on a plain background only, from which shapes are learned several
+times faster.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -28,27 +30,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from exporter.demo import scenes as demo_scenes
-from exporter.demo.training_data import IMAGE_SIZE, CaptionIds, TrainingSet, draw_batch, render_training_set, true_pairs
+from exporter.demo.architecture import CONFIG, build_model, encode_text
+from exporter.demo.objective import FieldHeads, contrastive_loss
+from exporter.demo.training_data import (
+    CaptionIds,
+    TrainingSet,
+    draw_batch,
+    easy_part,
+    field_values,
+    render_training_set,
+    told_fields,
+    true_pairs,
+)
 from exporter.demo.zero_shot import open_clip_encoders, top1_accuracy
 
 CONFIG_NAME, WEIGHTS_NAME, RECORD_NAME = "open_clip_config.json", "open_clip_model.safetensors", "training.json"
-WAVE_SIZE = 0.2  # amplitude of the first position embeddings; patches start at about 1
 MAX_LOGIT_SCALE = math.log(100.0)
-
-CONFIG: dict[str, Any] = {
-    "model_cfg": {
-        "embed_dim": 64,
-        "vision_cfg": {"image_size": IMAGE_SIZE, "patch_size": 8, "layers": 5, "width": 96, "head_width": 32},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
-    },
-    "preprocess_cfg": {
-        "size": IMAGE_SIZE,
-        "mean": [0.5, 0.5, 0.5],
-        "std": [0.25, 0.25, 0.25],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    },
-}
 
 _STATE_NAME = "training_state.pt"
 KEEP_EVERY = 400  # steps between two states on disk
@@ -59,40 +56,14 @@ class Settings:
     """What determines the trained weights, apart from the library versions."""
 
     seed: int = 0
-    steps: int = 4200
+    steps: int = 3600
+    easy_steps: int = 700
     batch: int = 64
     renders_per_scene: int = 5
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
-
-
-def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, is_true: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the batch, without the pairs that are true but not the row's own.
-
-    Args:
-        images: L2-normalized embeddings (N, D).
-        texts: L2-normalized embeddings (N, D), row i for image i.
-        logit_scale: scalar multiplier of the cosines.
-        is_true: bool (N, N), whether text j is true of image i.
-    """
-    own = torch.eye(len(images), dtype=torch.bool)
-    logits = (logit_scale * images @ texts.T).masked_fill(is_true & ~own, -math.inf)
-    target = torch.arange(len(images))
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def encode_text(model: Any, ids: Tensor) -> Tensor:
-    """Text embeddings (N, D), not normalized, of ids (N, L).
-
-    L may be below the context length: the tower is causal, so what follows a caption's end cannot change its embedding.
-    """
-    length = ids.shape[1]
-    hidden = model.token_embedding(ids) + model.positional_embedding[:length]
-    hidden = model.ln_final(model.transformer(hidden, attn_mask=model.attn_mask[:length, :length]))
-    last: Tensor = hidden[torch.arange(len(ids)), ids.argmax(dim=-1)]
-    embeddings: Tensor = last @ model.text_projection
-    return embeddings
+    field_weight: float = 0.5
 
 
 def learning_rate_at(step: int, settings: Settings) -> float:
@@ -117,19 +88,22 @@ def train(
         settings: steps, batch, rates.
         state_file: where the state is kept every `KEEP_EVERY` steps, and read from if it is there.
     """
+    heads = FieldHeads(CONFIG["model_cfg"]["embed_dim"])
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
+    others += list(heads.parameters())
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
-    first = _resume(model, optimizer, settings, state_file)
+    first = _resume(model, heads, optimizer, settings, state_file)
     ids_of = CaptionIds(tokenizer)
+    easy = easy_part(data)
     mean, std = (torch.tensor(CONFIG["preprocess_cfg"][key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     losses: list[float] = []
     start = time.perf_counter()
     model.train()
     for step in range(first, settings.steps):
         rng = np.random.default_rng([settings.seed, 2, step])
-        chosen = draw_batch(data, settings.batch, rng)
+        chosen = draw_batch(data if step >= settings.easy_steps else easy, settings.batch, rng)
         batch_scenes = [data.scenes[row] for row in chosen]
         captions = [demo_scenes.write_caption(scene, rng) for scene in batch_scenes]
         pixels = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
@@ -138,6 +112,8 @@ def train(
         images = F.normalize(model.encode_image(pixels.contiguous()), dim=-1)
         texts = F.normalize(encode_text(model, ids_of(captions)), dim=-1)
         loss = contrastive_loss(images, texts, model.logit_scale.exp(), true_pairs(batch_scenes, captions))
+        values, told = field_values(batch_scenes), told_fields(captions)
+        loss = loss + settings.field_weight * (heads.loss(images, values) + heads.loss(texts, values, told))
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -149,15 +125,18 @@ def train(
             pace = (time.perf_counter() - start) / len(losses)
             _say(f"step {step + 1}/{settings.steps}: loss {np.mean(losses[-50:]):.3f}, {pace:.2f} s a step")
         if state_file is not None and (step + 1) % KEEP_EVERY == 0:
-            _keep(model, optimizer, settings, step + 1, state_file)
+            _keep(model, heads, optimizer, settings, step + 1, state_file)
     model.eval()
     return losses
 
 
-def _keep(model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, step: int, file: Path) -> None:
+def _keep(
+    model: nn.Module, heads: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, step: int, file: Path
+) -> None:
     partial = file.with_suffix(".partial")
     state = {
         "model": model.state_dict(),
+        "heads": heads.state_dict(),
         "optimizer": optimizer.state_dict(),
         "settings": asdict(settings),
         "step": step,
@@ -166,13 +145,16 @@ def _keep(model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings
     os.replace(partial, file)
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, file: Path | None) -> int:
+def _resume(
+    model: nn.Module, heads: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, file: Path | None
+) -> int:
     if file is None or not file.is_file():
         return 0
     state = torch.load(file, weights_only=True)
     if state["settings"] != asdict(settings):
         raise SystemExit(f"{file} belongs to a run with other settings ({state['settings']}): delete it to start anew")
     model.load_state_dict(state["model"])
+    heads.load_state_dict(state["heads"])
     optimizer.load_state_dict(state["optimizer"])
     _say(f"resuming from step {state['step']}")
     return int(state["step"])
@@ -223,31 +205,6 @@ def measure_accuracy(folder: Path, images: int | None = None, harder: bool = Tru
         "place and background": measure(place=True, background=True),
     }
     return accuracy
-
-
-def build_model(seed: int, config: Mapping[str, Any] = CONFIG) -> Any:
-    """open_clip's CLIP of `config` under `seed`, its image positions starting as waves instead of noise.
-
-    Neighbouring patches then start with similar positions, from which "left" and "top" are a step away. The fixed waves
-    of Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k" (2022), are here only the start.
-    """
-    from open_clip.model import CLIP
-
-    torch.manual_seed(seed)
-    model = CLIP(**config["model_cfg"])
-    positions = model.visual.positional_embedding
-    with torch.no_grad():
-        positions[1:] = wave_positions(math.isqrt(len(positions) - 1), positions.shape[1])
-    return model
-
-
-def wave_positions(side: int, width: int) -> Tensor:
-    """Waves of half a period to two along columns and rows: (side * side, width), rows first, zero on average."""
-    frequency = math.pi / side * torch.linspace(1, 4, width // 4)
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    angles = torch.stack([column.flatten(), row.flatten()])[..., None] * frequency
-    waves = torch.cat([angles[0].sin(), angles[0].cos(), angles[1].sin(), angles[1].cos()], dim=-1)
-    return WAVE_SIZE * (waves - waves.mean(dim=0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ IMAGE_SIZE = 64  # pixels
 _TRIES = 100  # for near misses of one scene; a small or sparse set has fewer than GROUP
 GROUP = 8  # scenes of a batch that differ in one field from the first of them
 
-_VALUES: dict[str, tuple[Any, ...]] = {
+FIELD_VALUES: dict[str, tuple[Any, ...]] = {
     "colour": tuple(COLOURS),
     "shape": SHAPES,
     "count": COUNTS,
@@ -28,7 +28,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-_FIELDS = tuple(_VALUES)
+_FIELDS = tuple(FIELD_VALUES)
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,29 @@ def render_training_set(scenes: Sequence[Scene], renders_per_scene: int, seed: i
     return TrainingSet(pixels, repeated, rows)
 
 
+def easy_part(data: TrainingSet) -> TrainingSet:
+    """The same pictures, of which only those of one object on a plain background can be drawn; all, if there is none."""
+    plain = ("white", "grey", "black")
+    rows = {scene: rows for scene, rows in data.rows.items() if scene.count == 1 and scene.background in plain}
+    return TrainingSet(data.pixels, data.scenes, rows or data.rows)
+
+
 def draw_batch(data: TrainingSet, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows (size,) of `data` in groups of near misses.
 
     Each group is a random scene and others that differ from it in one field, so that every field has to be read: among
     unrelated scenes, colour and shape would decide almost every pair.
     """
+    scenes = list(data.rows)
     rows: list[int] = []
     while len(rows) < size:
-        anchor = data.scenes[int(rng.integers(len(data.scenes)))]
+        anchor = scenes[int(rng.integers(len(scenes)))]
         group = {anchor}
         for _ in range(_TRIES):
             if len(group) >= min(GROUP, size - len(rows)):
                 break
             field = _FIELDS[int(rng.integers(len(_FIELDS)))]
-            known = _VALUES[field]
+            known = FIELD_VALUES[field]
             near = replace(anchor, **{field: known[int(rng.integers(len(known)))]})
             if near in data.rows:
                 group.add(near)
@@ -76,10 +84,19 @@ def draw_batch(data: TrainingSet, size: int, rng: np.random.Generator) -> NDArra
     return np.array(rows)
 
 
+def field_values(scenes: Sequence[Scene]) -> Tensor:
+    """Each scene's fields as indices into `FIELD_VALUES`: int64 (N, fields)."""
+    return torch.tensor([[known.index(getattr(s, field)) for field, known in FIELD_VALUES.items()] for s in scenes])
+
+
+def told_fields(captions: Sequence[Caption]) -> Tensor:
+    """Which fields each caption tells: bool (N, fields)."""
+    return torch.tensor([[field in caption.mentions for field in FIELD_VALUES] for caption in captions])
+
+
 def true_pairs(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Tensor:
     """Whether caption j is true of scene i: bool (len(scenes), len(captions)); caption k was written for scene k."""
-    values = torch.tensor([[known.index(getattr(s, field)) for field, known in _VALUES.items()] for s in scenes])
-    told = torch.tensor([[field in caption.mentions for field in _VALUES] for caption in captions])
+    values, told = field_values(scenes), told_fields(captions)
     return ((values[:, None] == values[None, : len(captions)]) | ~told[None]).all(dim=-1)
 
 

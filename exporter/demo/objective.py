@@ -1,0 +1,56 @@
+"""What the demo model's training minimizes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from exporter.demo.training_data import FIELD_VALUES
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, is_true: Tensor) -> Tensor:
+    """Symmetric cross-entropy over the batch, without the pairs that are true but not the row's own.
+
+    Args:
+        images: L2-normalized embeddings (N, D).
+        texts: L2-normalized embeddings (N, D), row i for image i.
+        logit_scale: scalar multiplier of the cosines.
+        is_true: bool (N, N), whether text j is true of image i.
+    """
+    own = torch.eye(len(images), dtype=torch.bool)
+    logits = (logit_scale * images @ texts.T).masked_fill(is_true & ~own, -math.inf)
+    target = torch.arange(len(images))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class FieldHeads(nn.Module):
+    """A linear reader of each field of a scene, shared by both towers' embeddings; training throws it away.
+
+    The contrastive loss alone is slow to tell shapes and counts apart. Asking for them by name gives both towers a gradient
+    for every field from the first step, and one reader for both draws their embeddings together.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.readers = nn.ModuleList([nn.Linear(width, len(known)) for known in FIELD_VALUES.values()])
+        for reader in self.readers:
+            nn.init.zeros_(reader.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(reader.bias)  # type: ignore[arg-type]
+
+    def loss(self, embeddings: Tensor, values: Tensor, told: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over the fields.
+
+        Args:
+            embeddings: L2-normalized (N, D).
+            values: int64 (N, fields), as `field_values` gives them.
+            told: bool (N, fields), which fields count; None is all.
+        """
+        losses = [
+            F.cross_entropy(r(10 * embeddings), v, reduction="none")
+            for r, v in zip(self.readers, values.T, strict=True)
+        ]
+        each = torch.stack(losses, dim=1)
+        return each.mean() if told is None else each[told].mean()
