@@ -66,7 +66,7 @@ def test_an_embedding_that_is_no_number_is_an_error() -> None:
     assert check_finite(embeds, "image", "fp16") is embeds
     embeds[2, 1] = np.nan
     embeds[3, 0] = np.inf
-    with pytest.raises(EngineError, match="fp16 image tower gave NaN or infinity for 2 of 4 inputs.*index 2.*fp32"):
+    with pytest.raises(EngineError, match=r"fp16 image tower gave NaN or infinity for 2 of 4 inputs.*index 2.*fp32"):
         check_finite(embeds, "image", "fp16")
     with pytest.raises(EngineError, match="engines verify"):
         check_finite(embeds, "image", "fp32")
