@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "figures.csv"
 COLUMNS = ("model", "figure", "value", "unit", "target", "how", "machine", "versions", "commit")
+
+_PLAIN = "against torch.onnx.export of encode_image, ONNX Runtime's defaults"
 
 _STARTUP = """
 import time; start = time.perf_counter()
@@ -118,15 +120,44 @@ def _throughput_rows(model: str, bundle: Path, rounds: int) -> list[dict[str, An
             with torch.inference_mode():
                 eager.encode_text(ids, normalize=True)
 
-        image = alternate({"eager": eager_images, "engine": lambda: clip.encode_image(pixels)}, rounds)
+        plain = _plain_export(eager, normalized, bundle.parent / "plain")
+        ways = {"eager": eager_images, "engine": lambda: clip.encode_image(pixels), "plain": plain}
+        image = alternate(ways, rounds)
         text = alternate({"eager": eager_texts, "engine": lambda: clip.encode_text(tokens)}, rounds)
     how = f"medians of {rounds} alternating rounds, fp32"
     rows.append(_row("images, batch 16: engine / eager", image["eager"] / image["engine"], "ratio", ">= 0.95", how))
+    rows.append(
+        _row(
+            "images, batch 16: engine / plain export", image["plain"] / image["engine"], "ratio", "", f"{how}; {_PLAIN}"
+        )
+    )
     rows.append(_row("images, batch 16: engine", len(pixels) / image["engine"], "images/s", "", how))
     name = f"texts of 8-25 tokens, batch {len(ids)}: engine / eager at {ids.shape[1]}"
     rows.append(_row(name, text["eager"] / text["engine"], "ratio", ">= 4", how))
     rows.append(_row(f"texts of 8-25 tokens, batch {len(ids)}: engine", len(ids) / text["engine"], "texts/s", "", how))
     return rows
+
+
+def _plain_export(eager: Any, normalized: Any, folder: Path) -> Callable[[], object]:
+    """The image tower as torch.onnx writes it without this project, in ONNX Runtime as it comes."""
+    import onnxruntime
+    import torch
+
+    class ImageTower(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.clip = eager
+
+        def forward(self, image: Any) -> Any:
+            return self.clip.encode_image(image, normalize=True)
+
+    folder.mkdir()
+    file = folder / "image.onnx"
+    rows = ({0: torch.export.Dim.DYNAMIC},)
+    torch.onnx.export(ImageTower().eval(), (normalized,), file, dynamo=True, dynamic_shapes=rows, verbose=False)
+    session = onnxruntime.InferenceSession(file)
+    feed = {session.get_inputs()[0].name: normalized.numpy()}
+    return lambda: session.run(None, feed)
 
 
 def _row(figure: str, value: float, unit: str, target: str, how: str) -> dict[str, Any]:
