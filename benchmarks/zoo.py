@@ -1,13 +1,15 @@
 """Export the architectures of open_clip's classic list at full size with random weights: ``make zoo``.
 
 Each export runs in a process of its own, so that its peak memory is its own; its rows are merged into
-``benchmarks/results/zoo.csv`` as soon as it ends, and what is there already is skipped: kill it and start it again at will.
+``benchmarks/results/zoo.csv`` as soon as it ends, and what is there already is skipped: kill it and start it again at will. Of fp16
+graphs TensorRT-RTX engines are built, where it is installed; their rows are in ``zoo_engines.csv``.
 RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, for no model hub is needed here.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -15,12 +17,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.results_file import commit, read_rows, upsert
 
+if TYPE_CHECKING:
+    from exporter.pipeline import ExportResult
+
 RESULTS = Path(__file__).parent / "results" / "zoo.csv"
+ENGINES_NAME = "zoo_engines.csv"
+TARGETS = ("sm80", "sm89", "sm120")
 COLUMNS = (
     "model",
     "tower",
@@ -40,6 +48,24 @@ COLUMNS = (
     "commit",
 )
 _KEY = ("model", "tower", "precision")
+ENGINE_COLUMNS = (
+    "model",
+    "tower",
+    "precision",
+    "engine",
+    "target",
+    "status",
+    "seconds",
+    "peak_memory_mb",
+    "weights_mb",
+    "file_mb",
+    "fused_attention",
+    "decomposed_attention",
+    "versions",
+    "commit",
+)
+_ENGINE_KEY = ("model", "tower", "precision", "engine", "target")
+_KIND = "tensorrt-rtx"
 
 
 # The classic list: ResNet, ViT, ConvNeXt, EVA, CoCa and RoBERTa towers, in order of size.
@@ -88,49 +114,103 @@ def published_architectures() -> list[str]:
     return list(dict.fromkeys(name for name, _ in open_clip.list_pretrained()))
 
 
-def export_one(model: str, precision: str, samples: int) -> list[dict[str, Any]]:
-    """Export one architecture with random weights in this process; one row for each tower."""
-    import open_clip
+def export_one(model: str, precision: str, samples: int, targets: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Export one architecture with random weights in this process.
 
+    Returns:
+        ``towers``: one row for each tower; ``engines``: one for each tower and target.
+    """
     from benchmarks.offline_text_towers import ARCHITECTURES, offline_architecture
+    from exporter.engine_options import EngineOptions
+    from exporter.errors import ExportError
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 
+    kinds = (*([_KIND] if targets else []), "onnxruntime")
+    stages = Stages()
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         if model in ARCHITECTURES:
             offline_architecture(model, Path(folder), name=model)
         start = time.perf_counter()
         options = Options(
-            name=model, pretrained="none", precision=precision, parity_samples=samples, out=Path(folder) / "bundle"
+            name=model,
+            pretrained="none",
+            precision=precision,
+            engines=kinds,
+            parity_samples=samples,
+            out=Path(folder) / "bundle",
+            engine_options=EngineOptions(targets=tuple(targets)),
         )
-        result = run_export(options, Stages())
-        seconds = time.perf_counter() - start
-        rows = []
-        stages = {row["stage"]: row for row in result.report["stages"]}
-        for name, tower in result.report["towers"].items():
-            parity = result.manifest.parity[-1].towers[name]
-            own = [row for stage, row in stages.items() if name in stage]
-            rows.append(
-                {
-                    "model": model,
-                    "tower": name,
-                    "precision": precision,
-                    "status": "ok",
-                    "seconds": round(sum(row["seconds"] for row in own), 1),
-                    "peak_memory_mb": round(max(row["peak_memory_bytes"] for row in stages.values()) / 1e6),
-                    "weights_fp32_mb": round(stages["load the model"]["parameters"] * 4 / 1e6),
-                    "file_mb": round(tower["bytes"] / 1e6, 1),
-                    "nodes": sum(tower["operators"].values()),
-                    "attention_nodes": tower["operators"].get("Attention", 0),
-                    "fp32_units": len(result.manifest.towers[name].fp32_units),
-                    "samples": parity.samples,
-                    "max_abs_error": f"{parity.max_abs_error:.2e}",
-                    "min_cosine": f"{parity.min_cosine:.7f}",
-                    "versions": f"torch {result.manifest.created_with['torch']} open_clip {open_clip.__version__}",
-                }
-            )
-        print(f"{model} {precision}: {seconds:.0f} s", file=sys.stderr)
-        return rows
+        try:
+            result = run_export(options, stages)
+        except ExportError as error:
+            rows = [
+                {"model": model, "tower": t, "precision": precision, "status": str(error)} for t in ("image", "text")
+            ]
+            return {"towers": rows, "engines": []}
+        print(f"{model} {precision}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        problems = [note for note in stages.notes if note.startswith("left out: ")]
+        return {
+            "towers": _tower_rows(model, precision, result),
+            "engines": _engine_rows(model, precision, result, targets, problems),
+        }
+
+
+def _tower_rows(model: str, precision: str, result: ExportResult) -> list[dict[str, Any]]:
+    import open_clip
+
+    rows = []
+    stages = {row["stage"]: row for row in result.report["stages"]}
+    for name, tower in result.report["towers"].items():
+        parity = result.manifest.parity[-1].towers[name]
+        own = [row for stage, row in stages.items() if name in stage and not stage.startswith("build ")]
+        rows.append(
+            {
+                "model": model,
+                "tower": name,
+                "precision": precision,
+                "status": "ok",
+                "seconds": round(sum(row["seconds"] for row in own), 1),
+                "peak_memory_mb": round(max(row["peak_memory_bytes"] for row in stages.values()) / 1e6),
+                "weights_fp32_mb": round(stages["load the model"]["parameters"] * 4 / 1e6),
+                "file_mb": round(tower["bytes"] / 1e6, 1),
+                "nodes": sum(tower["operators"].values()),
+                "attention_nodes": tower["operators"].get("Attention", 0),
+                "fp32_units": len(result.manifest.towers[name].fp32_units),
+                "samples": parity.samples,
+                "max_abs_error": f"{parity.max_abs_error:.2e}",
+                "min_cosine": f"{parity.min_cosine:.7f}",
+                "versions": f"torch {result.manifest.created_with['torch']} open_clip {open_clip.__version__}",
+            }
+        )
+    return rows
+
+
+def _engine_rows(
+    model: str, precision: str, result: ExportResult, targets: Sequence[str], problems: Sequence[str]
+) -> list[dict[str, Any]]:
+    built = {(e.tower, e.target.device): e for e in result.manifest.engines if e.kind == _KIND}
+    rows = []
+    for tower, target in itertools.product(result.manifest.towers, targets):
+        row = {"model": model, "tower": tower, "precision": precision, "engine": _KIND, "target": target}
+        engine = built.get((tower, target))
+        if engine is None or engine.build is None:
+            rows.append(row | {"status": " ".join(problems) or "not built"})
+            continue
+        rows.append(
+            row
+            | {
+                "status": "ok",
+                "seconds": round(engine.build.seconds, 1),
+                "peak_memory_mb": round(engine.build.peak_memory_bytes / 1e6),
+                "weights_mb": round(result.report["towers"][tower]["bytes"] / 1e6, 1),
+                "file_mb": round(result.manifest.files[engine.file].bytes / 1e6, 1),
+                "fused_attention": engine.build.fused_attention,
+                "decomposed_attention": engine.build.decomposed_attention,
+                "versions": f"{_KIND} {engine.target.version}",
+            }
+        )
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,47 +221,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", action="append", choices=("fp32", "fp16", "bf16"), help="default: fp32 and fp16")
     parser.add_argument("--samples", type=int, default=4, help="images for the parity gate (default 4)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
+    parser.add_argument(
+        "--targets", default=",".join(TARGETS), help="of the TensorRT-RTX engines of fp16 graphs; empty builds none"
+    )
     parser.add_argument("--force", action="store_true", help="run what has rows already")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     precisions = args.precision or ["fp32", "fp16"]
+    targets = args.targets.split(",") if args.targets else []
+    if not targets or find_spec("tensorrt_rtx") is None:
+        targets = []
     if args.one:
-        print(json.dumps(export_one(args.models[0], precisions[0], args.samples)))
+        used = targets if precisions[0] == "fp16" else []
+        print(json.dumps(export_one(args.models[0], precisions[0], args.samples, used)))
         return 0
-    done = {tuple(row[name] for name in _KEY) for row in read_rows(args.results) if row["status"] == "ok"}
+    engines_csv = args.results.with_name(ENGINES_NAME)
     failed = []
     for precision in precisions:
+        used = targets if precision == "fp16" else []
         for model in args.models or (published_architectures() if args.all else MODELS):
-            if not args.force and all((model, tower, precision) in done for tower in ("image", "text")):
+            towers_done = all((model, t, precision) in _done(args.results, _KEY) for t in ("image", "text"))
+            built = _done(engines_csv, _ENGINE_KEY)
+            engines_done = all((model, t, precision, _KIND, s) in built for t in ("image", "text") for s in used)
+            if towers_done and engines_done and not args.force:
                 continue
-            rows, ok = _run_one(model, precision, args.samples)
-            upsert(args.results, [row | {"commit": commit()} for row in rows], COLUMNS, _KEY)
-            failed += [] if ok else [f"{model} {precision}"]
+            found = _run_one(model, precision, args.samples, used)
+            mark = {"commit": commit()}
+            if args.force or not towers_done:
+                upsert(args.results, [row | mark for row in found["towers"]], COLUMNS, _KEY)
+            if used:
+                upsert(engines_csv, [row | mark for row in found["engines"]], ENGINE_COLUMNS, _ENGINE_KEY)
+            if any(row["status"] != "ok" for rows in found.values() for row in rows):
+                failed.append(f"{model} {precision}")
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _run_one(model: str, precision: str, samples: int) -> tuple[list[dict[str, Any]], bool]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.zoo",
-        "--one",
-        model,
-        "--precision",
-        precision,
-        "--samples",
-        str(samples),
-    ]
+def _done(path: Path, key: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(row[name] for name in key) for row in read_rows(path) if row["status"] == "ok"}
+
+
+def _run_one(model: str, precision: str, samples: int, targets: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    command = [sys.executable, "-m", "benchmarks.zoo", "--one", model, "--precision", precision]
+    command += ["--samples", str(samples), "--targets", ",".join(targets)]
     print(f"{model} {precision} …", file=sys.stderr, flush=True)
     ran = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ | {"TQDM_DISABLE": "1"}, check=False)
     if ran.returncode == 0:
-        return json.loads(ran.stdout), True
+        found: dict[str, list[dict[str, Any]]] = json.loads(ran.stdout)
+        for row in found["towers"]:
+            if row["status"] != "ok":
+                print(f"{model} {row['tower']} {precision}: {row['status']}", file=sys.stderr)
+        return found
     status = "out of memory" if ran.returncode in (-9, 137) else f"exit code {ran.returncode}"
     print(f"{model} {precision}: {status}", file=sys.stderr)
     rows = [{"model": model, "tower": t, "precision": precision, "status": status} for t in ("image", "text")]
-    return rows, False
+    return {"towers": rows, "engines": []}
 
 
 if __name__ == "__main__":

@@ -12,13 +12,16 @@ from engines.errors import InputError
 
 
 def as_numpy(value: Any) -> npt.NDArray[Any]:
-    """A numpy view of an array or tensor on the CPU, without a copy.
+    """A numpy view of an array or tensor, without a copy if it lies on the CPU.
 
     Raises:
-        InputError: it lies on another device, or cannot be viewed.
+        InputError: it cannot be viewed.
     """
     if isinstance(value, np.ndarray):
         return value
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.cpu()
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -31,5 +34,5 @@ def like(result: npt.NDArray[Any], original: Any) -> Any:
     """`result` as the kind of array that `original` is: a torch tensor for a torch tensor, numpy otherwise."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(original, torch.Tensor):
-        return torch.from_numpy(result)
+        return torch.from_numpy(result).to(original.device)
     return result

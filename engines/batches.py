@@ -30,6 +30,8 @@ def run_in_batches(runtime: TowerRuntime, inputs: npt.NDArray[Any], usual: int) 
     Returns:
         (N, D) float32.
     """
+    if runtime.splits:
+        return runtime.run(np.ascontiguousarray(inputs))
     size = batch_size(runtime.batch, usual)
     return np.concatenate([_run(runtime, inputs[i : i + size]) for i in range(0, len(inputs), size)])
 

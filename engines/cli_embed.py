@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 import engines
+from engines.bundle_files import file_sha256
 from engines.cli_common import add_engine_arguments
 from engines.embed_job import EmbedItems, EmbedJob, JobResult
 from engines.errors import ImageError, InputError
 from engines.image_files import find_images, read_list
-from engines.manifest import MANIFEST_NAME, TowerName, file_sha256
+from engines.manifest import MANIFEST_NAME, TowerName
 
 _BATCH = 32
 _SHOWN = 20

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from engines.manifest import Manifest, Tensor, read_manifest, verify_files
+from engines.bundle_files import verify_files
+from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.runtime import Candidate, candidates
 from engines.tables import format_table
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.bundle)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, full=args.full)
-    found = {name: candidates(manifest, name) for name in manifest.towers}
+    found = {name: candidates(folder, manifest, name) for name in manifest.towers}
     if args.json:
         engines = [
             {
@@ -92,9 +93,23 @@ def _engines(found: dict[Any, list[Candidate]]) -> str:
     for name, items in found.items():
         for item in items:
             target = item.engine.target
-            built = f"{target.library} {target.version}" + (f" {target.device}" if target.device else "")
-            rows.append((item.engine.kind, name, built, "yes" if item.why_not is None else f"no: {item.why_not}"))
-    return format_table(("engine", "tower", "built for", "runs here"), rows, "  ")
+            built = " ".join(filter(None, (target.library, target.version, target.device, target.device_compatible)))
+            verdict = "yes" if item.why_not is None else f"no: {item.why_not}"
+            rows.append((item.engine.kind, name, built, _batches(item.engine), _attention(item.engine), verdict))
+    return format_table(("engine", "tower", "built for", "batch", "fused attention", "runs here"), rows, "  ")
+
+
+def _batches(engine: Engine) -> str:
+    if not engine.profiles:
+        return "any"
+    return " ".join(f"{p.batch.min}:{p.batch.opt}:{p.batch.max}" for p in engine.profiles)
+
+
+def _attention(engine: Engine) -> str:
+    if engine.build is None:
+        return "-"
+    fused = engine.build.fused_attention
+    return f"{fused} of {fused + engine.build.decomposed_attention}"
 
 
 def _parity(manifest: Manifest) -> str:

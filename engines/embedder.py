@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from engines.arrays import as_numpy, like
 from engines.batches import batch_size, check_finite, run_in_batches
+from engines.bundle_files import resolve_path, verify_files
 from engines.decode import Decoder, Pixels, readable
+from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
-from engines.manifest import Manifest, Tower, TowerName, read_manifest, resolve_path, verify_files
+from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
 from engines.runtime import TowerRuntime, choose_engine, open_tower
 from engines.text_length import needed_lengths, plan_batches
@@ -58,7 +60,7 @@ class Embedder:
         try:
             for name in wanted:
                 tower = self._tower(name)
-                chosen = choose_engine(self.manifest, name, engine, device)
+                chosen = choose_engine(folder, self.manifest, name, engine, device)
                 self._runtimes[name] = open_tower(folder, chosen, tower, self.manifest.precision, device, **options)
             config = self.manifest.tokenizer
             has_text = "text" in self._runtimes and config is not None
@@ -68,15 +70,18 @@ class Embedder:
             raise
         self.engines = {name: runtime.description for name, runtime in self._runtimes.items()}
 
-    def encode_image(self, images: Any) -> Any:
+    def encode_image(self, images: Any, *, stream: int | None = None) -> Any:
         """Embed images.
 
         Args:
             images: a sequence of paths, encoded bytes, Pillow images or uint8 (H, W, 3) arrays of any size; or one uint8 array or
-                tensor (N, H, W, 3) of pixels that are resized and cropped already (see `preprocess`).
+                tensor (N, H, W, 3) of pixels that are resized and cropped already (see `preprocess`). An array on the GPU (torch,
+                CuPy, anything that speaks DLPack) has the tower's own input dtype and shape, and stays there.
+            stream: a CUDA stream's handle, for arrays on the GPU: the result is ready in its order. None is the stream that torch
+                has current for torch tensors; for others the result is ready when the call returns.
 
         Returns:
-            (N, D) float32, L2-normalized; a torch tensor if a torch tensor came in.
+            (N, D) float32, L2-normalized, as the kind of array that came in and where it was.
 
         Raises:
             InputError: no image, or pixels of another shape or dtype.
@@ -84,6 +89,9 @@ class Embedder:
             EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("image")
+        if device_of(images) is not None and hasattr(runtime, "run_on_device"):
+            used = stream if stream is not None else current_stream(images)
+            return like_device(runtime.run_on_device(images, used), images)
         if _is_array(images) and not isinstance(images, (bytes, bytearray)):
             pixels = as_numpy(images)
             self._check_pixels(pixels)

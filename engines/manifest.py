@@ -1,18 +1,17 @@
-"""The manifest of a bundle: its typed schema, its version, and the reading and checking of the file.
+"""The manifest of a bundle: its typed schema, its version, and the reading of the file.
 
 The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relative to the bundle, with forward slashes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from engines.bundle_files import manifest_paths, resolve_path
 from engines.errors import BundleError, SchemaVersionError
 
 SCHEMA_VERSION = 1
@@ -103,12 +102,43 @@ class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):
     max: int | None = None
 
 
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes that one dimension of an input may take: from `min` to `max`, and fastest at `opt`."""
+
+    min: int
+    opt: int
+    max: int
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One optimization profile of an engine whose kernels were chosen for a range of shapes."""
+
+    batch: Range
+    length: Range | None = None  # of text towers with a dynamic length
+
+
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine was built for."""
 
     library: str
     version: str
     device: str | None = None  # "sm80" …; None: any device of the library
+    # Which other devices it runs on: those of Ampere and later, or all of the same compute capability. None: only `device`.
+    device_compatible: Literal["ampere+", "same-compute-capability"] | None = None
+    version_compatible: bool = False  # later versions of the library of the same major version run it, too
+
+
+class Build(msgspec.Struct, frozen=True, kw_only=True):
+    """How an engine was built, and what came out."""
+
+    seconds: float
+    peak_memory_bytes: int  # of the building process, on the host
+    fused_attention: int  # attention blocks that one kernel computes
+    decomposed_attention: (
+        int  # attention blocks for which the library has no such kernel: matrix products and a softmax
+    )
+    layers: dict[str, dict[str, int]] = {}  # type of layer -> dtype of what it gives -> count, in the parsed network
+    options: dict[str, bool | int | str] = {}  # of the builder, where they are not the library's defaults
 
 
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +148,11 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     tower: TowerName
     file: str
     target: Target
-    batch: BatchProfile = BatchProfile()
+    batch: BatchProfile = BatchProfile()  # over all profiles
+    profiles: tuple[Profile, ...] = ()
+    stripped: bool = False  # the file holds no weights: they are taken from the tower's graph when it is loaded
+    inspector: str | None = None  # JSON of the library's engine inspector: every layer of the built engine
+    build: Build | None = None  # None: there was nothing to build
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +178,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: str
     verified_with: str  # the library and version that ran, e.g. "onnxruntime 1.32.0 CPUExecutionProvider"
+    engine_ran: bool = True  # False: the engine cannot run on the host that exported, and its graph ran in ONNX Runtime
     towers: dict[str, TowerParity]
     top1_agreement: float | None  # None where only one tower was exported
     limits: Limits
@@ -214,7 +249,7 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{folder / MANIFEST_NAME} is damaged or was edited: {error}") from error
-    for relative in _paths(manifest):
+    for relative in manifest_paths(manifest):
         resolve_path(folder, relative)
     return manifest
 
@@ -222,71 +257,3 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
 def manifest_bytes(manifest: Manifest) -> bytes:
     """The manifest as indented JSON; the same manifest always gives the same bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
-
-
-def resolve_path(bundle: str | os.PathLike[str], relative: str) -> Path:
-    """The file that a manifest's path names.
-
-    Raises:
-        BundleError: absolute, with backslashes, a drive or ``..``, or a link that leads out of the bundle.
-    """
-    folder = Path(bundle)
-    parts = PurePosixPath(relative).parts
-    plain = bool(parts) and not relative.startswith("/") and not set(relative) & set("\\:\0") and ".." not in parts
-    if not plain or relative in (".", "./"):
-        raise BundleError(f"path {relative!r} in the manifest of {folder} does not name a file inside the bundle")
-    path = folder.joinpath(*parts)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"path {relative!r} in the manifest of {folder} leads out of the bundle")
-    return path
-
-
-def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool = False) -> None:
-    """Check that every file is there and has its size; with `full`, its checksum too.
-
-    Raises:
-        BundleError: naming the first file that is missing, was cut or was changed, and ONNX weights that lie outside the
-            bundle or past the end of their file.
-    """
-    from engines.onnx_external_data import check_external_data
-
-    folder = Path(bundle)
-    for relative, expected in manifest.files.items():
-        path = resolve_path(folder, relative)
-        if not path.is_file():
-            raise BundleError(f"{relative} is missing in bundle {folder}: copy or export the bundle again")
-        size = path.stat().st_size
-        if size != expected.bytes:
-            raise BundleError(
-                f"{relative} in bundle {folder} has {size} bytes instead of {expected.bytes}: copy or export it again"
-            )
-        if full and file_sha256(path) != expected.sha256:
-            raise BundleError(f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's")
-    for relative in _paths(manifest):
-        path = resolve_path(folder, relative)
-        if not path.is_file():
-            raise BundleError(f"{relative} is missing in bundle {folder}: copy or export the bundle again")
-        if manifest.files and relative not in manifest.files:
-            raise BundleError(f"{relative} is used by the manifest of {folder} but not listed among its files")
-        if path.suffix == ".onnx":
-            check_external_data(path, folder)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 (hex) of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _paths(manifest: Manifest) -> Iterator[str]:
-    """Every path that the manifest uses, but for its list of files."""
-    yield manifest.reference
-    if manifest.tokenizer is not None:
-        yield manifest.tokenizer.file
-    for tower in manifest.towers.values():
-        yield tower.graph
-    for engine in manifest.engines:
-        yield engine.file

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.bundle_files import resolve_path
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
-from engines.manifest import BatchProfile, Engine, Tower, resolve_path
+from engines.gpu import gpu_missing
+from engines.manifest import BatchProfile, Engine, Tower
 
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
 _CUDA = "CUDAExecutionProvider"
@@ -128,27 +128,11 @@ def cuda_options(device_id: int, memory_limit: int) -> dict[str, str]:
     }
 
 
-@functools.cache
-def gpu_missing() -> str | None:
-    """Why no NVIDIA GPU can be used; None if there is one.
-
-    The driver is asked, and not ONNX Runtime: its GPU build lists the CUDA provider on every machine, and only logs that it fell
-    back to the CPU.
-    """
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "this machine has no NVIDIA driver"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
-        return "the NVIDIA driver finds no GPU"
-    return None
-
-
 class OnnxRuntimeTower:
     """A tower in an ONNX Runtime session."""
 
     kind = "onnxruntime"
+    splits = False
 
     def __init__(self, session: Any, engine: Engine, tower: Tower, description: str, run_options: Any) -> None:
         self._session = session

@@ -1,6 +1,6 @@
 """What every engine's runtime offers, and the choice among the engines of a bundle.
 
-An engine of kind K is served by ``engines/run_<K>.py``, which is imported only when such an engine is asked about. That module
+An engine of kind K is served by the module that `RUNTIMES` names, which is imported only when such an engine is asked about. It
 has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
 """
 
@@ -15,11 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engines.bundle_files import file_problem
 from engines.errors import EngineUnavailableError
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 
 # Kinds in order of preference, and the modules that run them.
-RUNTIMES = {"onnxruntime": "engines.run_onnxruntime"}
+RUNTIMES = {
+    "tensorrt": "engines.run_tensorrt",
+    "tensorrt-rtx": "engines.run_tensorrt",
+    "onnxruntime": "engines.run_onnxruntime",
+}
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -29,9 +34,10 @@ class TowerRuntime(Protocol):
     kind: str
     description: str  # library, version and what computes: "onnxruntime 1.32.0 CPUExecutionProvider"
     batch: BatchProfile
+    splits: bool  # whether `run` takes any number of rows, and overlaps the copies of one part with the next one's computing
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed (N, …) inputs of the tower's dtype and shape, N within `batch`, to (N, D) float32."""
+        """Embed (N, …) inputs of the tower's dtype and shape, N within `batch` unless it `splits`, to (N, D) float32."""
 
     def close(self) -> None:
         """Free the engine; `run` fails afterwards."""
@@ -45,19 +51,26 @@ class Candidate:
     why_not: str | None  # None: it can
 
 
-def candidates(manifest: Manifest, tower: TowerName, device: str = "auto") -> list[Candidate]:
+def candidates(bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto") -> list[Candidate]:
     """All engines of a tower, best first."""
-    known = list(RUNTIMES)
-    rank = {kind: i for i, kind in enumerate(known)}
+    rank = {kind: i for i, kind in enumerate(RUNTIMES)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
     engines.sort(key=lambda engine: rank.get(engine.kind, len(rank)))
-    return [Candidate(engine, why_not(engine, manifest.precision, device)) for engine in engines]
+    found = []
+    for engine in engines:
+        problem = file_problem(bundle, manifest, engine.file)
+        reason = None if problem is None else f"{engine.file} {problem}"
+        found.append(Candidate(engine, reason or why_not(engine, manifest.precision, device)))
+    return found
 
 
-def choose_engine(manifest: Manifest, tower: TowerName, engine: str = "auto", device: str = "auto") -> Engine:
+def choose_engine(
+    bundle: Path, manifest: Manifest, tower: TowerName, engine: str = "auto", device: str = "auto"
+) -> Engine:
     """The engine to serve a tower with.
 
     Args:
+        bundle: the folder.
         manifest: of the bundle.
         tower: which tower.
         engine: a kind, or ``auto`` for the best that can run here.
@@ -68,7 +81,7 @@ def choose_engine(manifest: Manifest, tower: TowerName, engine: str = "auto", de
     """
     if device not in DEVICES:
         raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
-    found = candidates(manifest, tower, device)
+    found = candidates(bundle, manifest, tower, device)
     kinds = list(dict.fromkeys(item.engine.kind for item in found))
     if engine != "auto":
         if engine not in kinds:
@@ -79,8 +92,13 @@ def choose_engine(manifest: Manifest, tower: TowerName, engine: str = "auto", de
     for item in found:
         if item.why_not is None:
             return item.engine
-    reasons = "; ".join(f"{item.engine.kind}: {item.why_not}" for item in found)
+    reasons = "; ".join(f"{label(item.engine)}: {item.why_not}" for item in found)
     raise EngineUnavailableError(f"no engine of the bundle can run its {tower} tower here ({reasons})")
+
+
+def label(engine: Engine) -> str:
+    """An engine in a sentence: ``tensorrt sm80``."""
+    return f"{engine.kind} {engine.target.device}" if engine.target.device else engine.kind
 
 
 def open_tower(

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.batches import run_in_batches
+from engines.bundle_files import resolve_path, verify_files
 from engines.errors import BundleError
-from engines.manifest import Limits, Manifest, Parity, Tower, TowerParity, read_manifest, resolve_path, verify_files
+from engines.manifest import Limits, Manifest, Parity, Tower, TowerParity, read_manifest
 from engines.preprocess import normalize_pixels
 from engines.runtime import choose_engine, open_tower
 
@@ -140,7 +141,7 @@ def _verify_kind(
     used: list[str] = []
     ran: list[str] = []
     for name, tower in manifest.towers.items():
-        engine = choose_engine(manifest, name, kind, device)
+        engine = choose_engine(folder, manifest, name, kind, device)
         runtime = open_tower(folder, engine, tower, manifest.precision, device, **options)
         try:
             inputs = reference.inputs[name]

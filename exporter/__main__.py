@@ -9,9 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ExportError
+
+if TYPE_CHECKING:
+    from exporter.engine_options import EngineOptions
 
 _EPILOG = """\
 exit codes: 0 done; 1 something you can mend, said in one line; 3 the parity gate failed and nothing was written.
@@ -47,8 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
             f"--{name}", dest="precision", action="store_const", const=name, help=text or f"{name} graphs"
         )
     parser.add_argument(
-        "--engine", action="append", metavar="NAME", dest="engines", help="onnxruntime or auto (default); repeatable"
+        "--engine",
+        action="append",
+        metavar="NAME",
+        dest="engines",
+        help="tensorrt, tensorrt-rtx, onnxruntime or auto (default: tensorrt beside a GPU, else onnxruntime); repeatable",
     )
+    _add_engine_options(parser.add_argument_group("TensorRT engines"))
     parser.add_argument("--towers", default="image,text", metavar="NAMES", help="image,text (default), image or text")
     parser.add_argument(
         "--image-input",
@@ -74,6 +82,60 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
     parser.set_defaults(precision="fp32")
     return parser
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
+    """What `exporter.engine_options.EngineOptions` holds."""
+    group.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="SM",
+        help="GPU architecture, as in sm80; repeatable (default: the GPU here; tensorrt-rtx builds for any without it)",
+    )
+    group.add_argument(
+        "--batch",
+        action="append",
+        metavar="MIN:OPT:MAX",
+        help="batch sizes of an optimization profile; repeatable (default: 1:32:128)",
+    )
+    group.add_argument("--workspace", metavar="SIZE", help="most device memory for a layer's scratch, as in 4GiB")
+    group.add_argument(
+        "--optimization-level", type=int, metavar="0-5", help="0 builds fastest, 5 searches longest (default: 3)"
+    )
+    group.add_argument(
+        "--timing-cache", metavar="FILE", help="kernel times kept between builds (default: one in ~/.cache)"
+    )
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="the engine also runs with later TensorRT versions; may be slower",
+    )
+    group.add_argument(
+        "--hardware-compatible",
+        choices=("ampere+", "same-compute-capability"),
+        help="the engine also runs on other GPUs; slower",
+    )
+    group.add_argument(
+        "--strip-weights",
+        action="store_true",
+        help="engines without weights, which are taken from the ONNX graph when they are loaded",
+    )
+
+
+def _engine_options(args: argparse.Namespace) -> EngineOptions:
+    from exporter.engine_options import DEFAULT_BATCHES, EngineOptions, parse_batches, parse_bytes
+
+    return EngineOptions(
+        targets=tuple(target.lower() for target in args.target),
+        batches=parse_batches(args.batch) if args.batch else DEFAULT_BATCHES,
+        workspace=None if args.workspace is None else parse_bytes(args.workspace),
+        optimization_level=args.optimization_level,
+        timing_cache=None if args.timing_cache is None else Path(args.timing_cache),
+        version_compatible=args.version_compatible,
+        hardware_compatible=args.hardware_compatible,
+        strip_weights=args.strip_weights,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +184,7 @@ def _export(args: argparse.Namespace) -> int:
         out=None if args.out is None else Path(args.out),
         force=args.force,
         cache_dir=None if args.cache_dir is None else Path(args.cache_dir),
+        engine_options=_engine_options(args),
     )
     result = run_export(options, Stages(sys.stderr))
     if args.json:
@@ -143,9 +206,21 @@ def _require_export_extra() -> None:
 def _summary(result: Any) -> str:
     """What a person wants to know after an export."""
     manifest = result.manifest
-    size = sum(file.stat().st_size for file in result.path.iterdir() if file.is_file())
+    size = sum(file.stat().st_size for file in result.path.rglob("*") if file.is_file())
     lines = [f"{result.path}  ({size / 1e6:.0f} MB, {manifest.precision})"]
+    for engine in manifest.engines:
+        if engine.build is not None:
+            megabytes = manifest.files[engine.file].bytes / 1e6
+            blocks = engine.build.fused_attention + engine.build.decomposed_attention
+            lines.append(
+                f"  {engine.kind:<12} {engine.tower:<6} {engine.target.device}: {megabytes:.0f} MB, built in "
+                f"{engine.build.seconds:.1f} s, {engine.build.fused_attention} of {blocks} attention blocks fused"
+            )
     for row in manifest.parity:
+        if not row.engine_ran:
+            lines.append(
+                f"  {row.engine:<12} not run here: ONNX Runtime ran its graph; settle it with python -m engines verify"
+            )
         for tower, parity in row.towers.items():
             lines.append(
                 f"  {row.engine:<12} {tower:<6} min cosine {parity.min_cosine:.6f}  mean {parity.mean_cosine:.6f}  "

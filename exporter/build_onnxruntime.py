@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from engines.manifest import BatchProfile, Engine, Target, TowerName
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.manifest import BatchProfile, Engine, Target
+from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
-from exporter.onnx_graph import OnnxGraph
+
+if TYPE_CHECKING:
+    from exporter.stages import Stages
+    from exporter.tower_export import TowerExport
 
 KIND = "onnxruntime"
 
 
-def check() -> None:
-    """Refuse early where ONNX Runtime is missing.
+def check(kind: str, options: EngineOptions) -> None:
+    """Refuse early where ONNX Runtime is missing; it takes none of the options.
 
     Raises:
         ExportError: with the command that installs it.
@@ -24,14 +31,15 @@ def check() -> None:
         ) from error
 
 
-def build(tower: TowerName, graph: OnnxGraph) -> Engine:
+def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
     """The manifest's entry: any batch size, any device that the library supports."""
     import onnxruntime
 
-    return Engine(
+    engine = Engine(
         kind=KIND,
-        tower=tower,
-        file=graph.path.name,
+        tower=item.name,
+        file=item.graph.path.name,
         target=Target(library="onnxruntime", version=onnxruntime.__version__),
         batch=BatchProfile(),
     )
+    return (engine,)

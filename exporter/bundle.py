@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from engines.manifest import MANIFEST_NAME, File, Manifest, file_sha256, manifest_bytes
+from engines.bundle_files import file_sha256
+from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes
 from exporter.errors import ExportError
 
 REPORT_NAME = "report.json"

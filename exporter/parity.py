@@ -117,6 +117,13 @@ def tower_batches(reference: Reference, config: Preprocess | None, batch: int = 
         yield torch.from_numpy(normalize_pixels(rows, config) if config is not None else rows)
 
 
+def runnable(engine: Engine, precision: Precision) -> bool:
+    """Whether an engine of that precision can be run on this host; bfloat16 graphs can be, with their types widened."""
+    from engines.runtime import why_not
+
+    return engine.kind == "onnxruntime" or why_not(engine, precision.name) is None
+
+
 def run_engine(
     bundle: Path, engine: Engine, tower: Tower, reference: Reference, config: Preprocess, precision: Precision
 ) -> tuple[np.ndarray, str]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +16,10 @@ from engines.manifest import (
     Manifest,
     Tokenizer,
     TowerName,
+    read_manifest,
 )
+from exporter.build_engines import ENGINES, build_engines, engine_kinds
+from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
     from exporter.source import Source
     from exporter.towers import ImageInput
 
-# Kind of an engine to the module that builds it.
-ENGINES = {"onnxruntime": "exporter.build_onnxruntime"}
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 
 _REFERENCE_NAME = "reference.npz"
@@ -41,6 +41,7 @@ _PACKAGES = (
     "onnx",
     "onnxscript",
     "onnxruntime",
+    "polygraphy",
 )
 
 
@@ -61,6 +62,7 @@ class Options:
     out: Path | None = None
     force: bool = False
     cache_dir: Path | None = None
+    engine_options: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass
@@ -87,6 +89,7 @@ def export(
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    engine_options: EngineOptions | None = None,
 ) -> Path:
     """Export a model to a verified bundle.
 
@@ -106,6 +109,7 @@ def export(
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
         force: replace a bundle that is there.
         cache_dir: where downloads go.
+        engine_options: targets, batch sizes and builder options of TensorRT's engines.
 
     Returns:
         The bundle's folder.
@@ -128,6 +132,7 @@ def export(
         out=None if out is None else Path(out),
         force=force,
         cache_dir=None if cache_dir is None else Path(cache_dir),
+        engine_options=engine_options or EngineOptions(),
     )
     return run_export(options, Stages()).path
 
@@ -140,7 +145,8 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
-    kinds = _engine_kinds(options)
+    _check_towers(options)
+    kinds = engine_kinds(options.engines, options.engine_options, stages)
     if options.out is not None:
         check_destination(options.out, options.force)  # before anything slow
     with stages.stage("load the model") as figures:
@@ -164,9 +170,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             writer.folder,
             stages,
         )
-        engines = tuple(
-            importlib.import_module(ENGINES[kind]).build(item.name, item.graph) for kind in kinds for item in exports
-        )
+        engines = build_engines(kinds, exports, writer.folder, options.engine_options, stages)
         with stages.stage("parity gate"):
             parity = run_gate(exports, engines, precision, source, writer.folder)
             write_reference(writer.folder / _REFERENCE_NAME, exports)
@@ -189,7 +193,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         report = make_report(stages, exports, parity, data.source, source)
         with stages.stage("checksums"):
             path = writer.commit(manifest, report)
-    return ExportResult(path, manifest, report)
+    return ExportResult(path, read_manifest(path), report)
 
 
 def default_folder(source: Source, precision: str) -> str:
@@ -211,19 +215,10 @@ def _precision(name: str) -> Precision:
     return PRECISIONS[name]
 
 
-def _engine_kinds(options: Options) -> list[str]:
-    """The engine kinds to build, checked before anything slow begins."""
+def _check_towers(options: Options) -> None:
     unknown = [tower for tower in options.towers if tower not in TOWERS]
     if unknown or not options.towers:
         raise ExportError(f"towers {', '.join(unknown) or '(none)'}: choose from {', '.join(TOWERS)}")
-    kinds = list(dict.fromkeys("onnxruntime" if kind == "auto" else kind for kind in options.engines))
-    for kind in kinds:
-        if kind not in ENGINES:
-            raise ExportError(f"engine {kind!r} is none of auto, {', '.join(ENGINES)}")
-        importlib.import_module(ENGINES[kind]).check()
-    if not kinds:
-        raise ExportError(f"no engine was asked for: choose from auto, {', '.join(ENGINES)}")
-    return kinds
 
 
 def _load(options: Options) -> Source:

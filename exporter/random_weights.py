@@ -68,6 +68,7 @@ def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.floa
     """
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()
+    ends = _branch_ends(model)
     with torch.no_grad():
         for path, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -77,7 +78,7 @@ def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.floa
                 if parameter.numel() == 1:
                     parameter.data = parameter.data.to(dtype)
                     continue
-                mean, std = _moments(path, module, name, parameter)
+                mean, std = _moments(path in ends, module, name, parameter)
                 if parameter.dtype != dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype)
                 _fill_normal(parameter.data, mean, std, generator)
@@ -95,13 +96,28 @@ def cast_buffers(module: nn.Module, dtype: torch.dtype) -> None:
             setattr(module, name, buffer.to(dtype))
 
 
-def _moments(path: str, module: nn.Module, name: str, parameter: torch.Tensor) -> tuple[float, float]:
+def _branch_ends(model: nn.Module) -> set[str]:
+    """Norms through which a residual branch leaves: a ResNet block's last one, and both of EVA02-E's blocks.
+
+    Their weights are small, as training leaves them. At 1, the stream of 64 such blocks grows until the attention, which reads it
+    unnormalized, picks single tokens: a rounding error then grows from block to block, which trained weights do not do.
+    """
+    ends = set()
+    for path, module in model.named_modules():
+        if path.endswith(".bn3"):
+            ends.add(path)
+        if type(module).__name__ == "EvaBlockPostNorm":
+            ends |= {f"{path}.norm1", f"{path}.norm2"}
+    return ends
+
+
+def _moments(ends_branch: bool, module: nn.Module, name: str, parameter: torch.Tensor) -> tuple[float, float]:
     """Mean and standard deviation of one parameter's values."""
     kind = type(module).__name__.lower()
     if "norm" in kind and parameter.ndim == 1:
         if name != "weight":
             return 0.0, 0.1
-        return (0.2, 0.05) if path.endswith(".bn3") else (1.0, 0.1)
+        return (0.2, 0.05) if ends_branch else (1.0, 0.1)
     if "gamma" in name or "layerscale" in kind:
         return 0.2, 0.05
     if isinstance(module, nn.Embedding):

@@ -34,9 +34,11 @@ class Stages:
         self.stream = stream
         self.progress = stream is not None and stream.isatty()
         self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
 
     def note(self, text: str) -> None:
         """A sentence that the user should see, terminal or not."""
+        self.notes.append(text)
         if self.stream is not None:
             print(text, file=self.stream, flush=True)
 

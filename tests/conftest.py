@@ -20,3 +20,26 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle_copy(demo_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the demo bundle that a test may damage."""
     return Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
+def _rtx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from exporter.engine_options import EngineOptions
+    from exporter.pipeline import export
+
+    pytest.importorskip("tensorrt_rtx")
+    out = tmp_path_factory.mktemp("rtx") / "demo"
+    return export(
+        "demo",
+        precision="fp16",
+        engines=("tensorrt-rtx", "onnxruntime"),
+        out=out,
+        parity_samples=16,
+        engine_options=EngineOptions(targets=("sm80", "sm89")),
+    )
+
+
+@pytest.fixture
+def rtx_bundle(_rtx_bundle: Path, tmp_path: Path) -> Path:
+    """The demo model in fp16 with TensorRT-RTX engines for two targets, built on the CPU; a copy that a test may damage."""
+    return Path(shutil.copytree(_rtx_bundle, tmp_path / "rtx"))

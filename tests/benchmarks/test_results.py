@@ -79,5 +79,9 @@ def test_zoo_one_model(tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "zoo.csv")
     assert [(row["tower"], row["status"]) for row in rows] == [("image", "ok"), ("text", "ok")]
     assert float(rows[0]["min_cosine"]) > 0.999
+    built = read_rows(tmp_path / "zoo_engines.csv")
+    assert {(row["tower"], row["target"]) for row in built} == {(t, s) for t in ("image", "text") for s in zoo.TARGETS}
+    assert all(row["status"] == "ok" for row in built)
+    assert {row["fused_attention"] for row in built if row["tower"] == "text"} == {"12"}
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "RN50" not in again.stderr

@@ -37,6 +37,8 @@ class Doubler:
         self.batch = BatchProfile(min=least, max=most)
         self.sizes: list[int] = []
 
+    splits = False
+
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         assert inputs.flags.c_contiguous
         assert len(inputs) >= self.batch.min

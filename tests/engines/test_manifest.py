@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines import manifest as schema
+from engines.bundle_files import resolve_path, verify_files
 from engines.errors import BundleError, SchemaVersionError
-from engines.manifest import manifest_bytes, read_manifest, resolve_path, verify_files
+from engines.manifest import manifest_bytes, read_manifest
 
 
 def edit(bundle: Path, **changes: Any) -> None:

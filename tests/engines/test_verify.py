@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from engines.__main__ import main
+from engines.bundle_files import file_sha256
 from engines.errors import BundleError
-from engines.manifest import File, file_sha256
+from engines.manifest import File
 from engines.verify import compare_embeddings, top1_agreement, verify_bundle
 
 

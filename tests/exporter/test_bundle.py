@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engines.manifest import Manifest, read_manifest, verify_files
+from engines.bundle_files import verify_files
+from engines.manifest import Manifest, read_manifest
 from exporter.bundle import BundleWriter, check_destination
 from exporter.errors import ExportError
 

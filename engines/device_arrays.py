@@ -1,0 +1,115 @@
+"""Arrays on a GPU, of whatever library: in and out without a copy, through DLPack or the CUDA array interface."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from engines.errors import InputError
+
+_CUDA_DEVICE = 2  # kDLCUDA of dlpack.h
+
+
+def device_of(value: Any) -> int | None:
+    """The GPU on which an array lies; None if it is on the CPU, or no array."""
+    place = getattr(value, "__dlpack_device__", None)
+    if place is not None:
+        try:
+            kind, number = place()
+        except (RuntimeError, ValueError, TypeError, BufferError):
+            return None
+        return int(number) if int(kind) == _CUDA_DEVICE else None
+    return 0 if hasattr(value, "__cuda_array_interface__") else None
+
+
+def current_stream(value: Any) -> int | None:
+    """The stream in whose order a torch tensor is used; None for other libraries' arrays."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        handle: int = torch.cuda.current_stream(value.device).cuda_stream
+        return handle
+    return None
+
+
+def device_view(value: Any, stream: int) -> Any:
+    """A view of an array on a GPU: `ptr`, `shape`, `dtype`, in the order of `stream`.
+
+    Raises:
+        InputError: it is not contiguous, or cannot be viewed.
+    """
+    from cuda.core.utils import StridedMemoryView
+
+    try:
+        view = StridedMemoryView.from_any_interface(value, stream_ptr=stream)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"cannot read a {type(value).__name__} on the GPU ({error})") from error
+    steps, expected = view.strides, 1
+    for size, step in zip(reversed(view.shape), reversed(steps or ()), strict=False):
+        if size != 1 and step != expected:
+            raise InputError(f"the array {tuple(view.shape)} on the GPU is not contiguous: pass value.contiguous()")
+        expected *= size
+    return view
+
+
+class DeviceEmbeddings:
+    """(N, D) float32 on a GPU. Every library can take it: ``torch.from_dlpack``, ``cupy.asarray``, ``jax.dlpack.from_dlpack``.
+
+    Attributes:
+        address: of the first number.
+        shape: (N, D).
+        device: the GPU's number.
+    """
+
+    def __init__(
+        self, address: int, shape: tuple[int, int], device: int, stream: int, free: Callable[[int], None]
+    ) -> None:
+        self.address = address
+        self.shape = shape
+        self.device = device
+        self.dtype = np.dtype(np.float32)
+        self._stream = stream
+        self._free: Callable[[int], None] | None = free
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": "<f4",
+            "data": (self.address, False),
+            "strides": None,
+            "stream": self._stream or None,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _CUDA_DEVICE, self.device
+
+    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
+        from cuda.core.utils import StridedMemoryView
+
+        view = StridedMemoryView.from_cuda_array_interface(self, stream_ptr=-1 if stream is None else stream)
+        return view.__dlpack__(stream=stream, **options)
+
+    def close(self) -> None:
+        """Free the memory; what was made of it without a copy must not be used afterwards."""
+        free, self._free = self._free, None
+        if free is not None:
+            free(self.address)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.close()
+
+
+def like_device(result: DeviceEmbeddings, original: Any) -> Any:
+    """`result` as the kind of array that `original` is, without a copy: a torch tensor for a torch tensor, and so on."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(original, torch.Tensor):
+        return torch.as_tensor(result, device=f"cuda:{result.device}")
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(original, cupy.ndarray):
+        return cupy.asarray(result)
+    return result

@@ -1,0 +1,82 @@
+"""What the NVIDIA driver says about this machine, asked through the driver's own library: nothing has to be installed for it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from dataclasses import dataclass
+
+_NAME_BYTES = 256
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR of cuda.h
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        index: the driver's number of it, within CUDA_VISIBLE_DEVICES.
+        name: such as ``NVIDIA A100-SXM4-80GB``.
+        capability: compute capability, (major, minor).
+        driver: the newest CUDA version that the driver supports, (major, minor).
+    """
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+    driver: tuple[int, int]
+
+    @property
+    def target(self) -> str:
+        """As engines are labelled: ``sm80``."""
+        return f"sm{self.capability[0]}{self.capability[1]}"
+
+
+@functools.cache
+def gpu_missing() -> str | None:
+    """Why no NVIDIA GPU can be used; None if there is one.
+
+    The driver is asked, and not ONNX Runtime: its GPU build lists the CUDA provider on every machine, and only logs that it fell
+    back to the CPU.
+    """
+    driver = _driver()
+    if driver is None:
+        return "this machine has no NVIDIA driver"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
+        return "the NVIDIA driver finds no GPU"
+    return None
+
+
+@functools.cache
+def find_gpu(index: int = 0) -> Gpu | None:
+    """The GPU of that number, or None."""
+    driver = _driver()
+    if gpu_missing() is not None or driver is None:
+        return None
+    device, version = ctypes.c_int(0), ctypes.c_int(0)
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    codes = (
+        driver.cuDeviceGet(ctypes.byref(device), index),
+        driver.cuDeviceGetName(name, _NAME_BYTES, device),
+        driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device),
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device),
+        driver.cuDriverGetVersion(ctypes.byref(version)),
+    )
+    if any(codes):
+        return None
+    return Gpu(
+        index,
+        name.value.decode(errors="replace"),
+        (major.value, minor.value),
+        (version.value // 1000, version.value % 1000 // 10),
+    )
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None

@@ -1,0 +1,86 @@
+"""TensorRT and TensorRT-RTX on NVIDIA GPUs, without PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from engines.cuda import Cuda
+from engines.errors import EngineUnavailableError, InputError
+from engines.gpu import find_gpu, gpu_missing
+from engines.manifest import Engine, Tower
+from engines.tensorrt_library import INSTALL, MODULES, library_version, version_mismatch
+from engines.tensorrt_slot import GraphLimits
+from engines.tensorrt_tower import TensorRTTower
+
+_AMPERE = (8, 0)
+
+
+def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> str | None:
+    """Why this engine cannot run here; None if it can."""
+    if device == "cpu":
+        return "it runs on NVIDIA GPUs, and the device is the CPU"
+    missing = gpu_missing()
+    if missing is not None:
+        return missing
+    gpu = find_gpu(device_id)
+    if gpu is None:
+        return f"there is no GPU {device_id}"
+    built, compatible = engine.target.device, engine.target.device_compatible
+    fits = built is None or built == gpu.target or (compatible == "ampere+" and gpu.capability >= _AMPERE)
+    if not fits:
+        return f"built for {built}, the GPU here is {gpu.target} ({gpu.name})"
+    installed = library_version(engine.kind)
+    if installed is None:
+        return f"{MODULES[engine.kind]} is not installed: {INSTALL[engine.kind]}"
+    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
+        return f"cuda-bindings is not installed: {INSTALL[engine.kind]}"
+    return version_mismatch(engine, installed)
+
+
+def open_tower(
+    bundle: Path,
+    engine: Engine,
+    tower: Tower,
+    precision: str,
+    device: str = "auto",
+    *,
+    device_id: int = 0,
+    parallel: int = 2,
+    cuda_graphs: bool = True,
+    graph_limits: GraphLimits | None = None,
+    warm_up: bool = False,
+) -> TensorRTTower:
+    """Load an engine.
+
+    Args:
+        bundle: the folder.
+        engine: the manifest's entry.
+        tower: the tower's signature.
+        precision: of the graph, as the manifest names it.
+        device: ``auto`` or ``cuda``.
+        device_id: which GPU.
+        parallel: most runs at a time; each has buffers of its own, and the copies of one overlap with the other's computing.
+        cuda_graphs: replay small batches as CUDA graphs, from their shape's second run on.
+        graph_limits: bounds of the graphs; None is `GraphLimits`' defaults.
+        warm_up: run every batch size that is captured twice now, so that the first calls are as fast as the later ones.
+
+    Raises:
+        EngineUnavailableError: the engine was built for another GPU or version, or a library is missing.
+        BundleError: the engine file was changed.
+        EngineError: the library refuses it.
+        InputError: `parallel` is less than 1.
+    """
+    if parallel < 1:
+        raise InputError(f"parallel is {parallel}: pass 1 or more")
+    reason = why_not(engine, precision, device, device_id)
+    if reason is not None:
+        raise EngineUnavailableError(reason)
+    trt = importlib.import_module(MODULES[engine.kind])
+    cuda = Cuda(device_id)
+    limits = (graph_limits or GraphLimits()) if cuda_graphs else None
+    opened = TensorRTTower(cuda, trt, bundle, engine, tower, parallel, limits)
+    if warm_up:
+        opened.warm_up()
+    return opened

@@ -1,0 +1,135 @@
+"""TensorRT and TensorRT-RTX as libraries: whether they are here, in which version, and an engine file loaded with one of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+from collections import deque
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from engines.bundle_files import resolve_path
+from engines.errors import BundleError, EngineError
+from engines.gpu import find_gpu
+from engines.manifest import Engine, read_manifest
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+INSTALL = {
+    "tensorrt": "pip install 'openclip-engines[gpu]'",
+    "tensorrt-rtx": "pip install 'openclip-engines[rtx]'",
+}
+_PACKAGES = {
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
+}
+
+
+@functools.cache
+def library_version(kind: str) -> str | None:
+    """The installed version of a kind's library; None if it is not installed. The library itself is loaded only if it must be."""
+    if find_spec(MODULES[kind]) is None:
+        return None
+    for package in _PACKAGES[kind]:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    found: str = importlib.import_module(MODULES[kind]).__version__
+    return found
+
+
+def version_mismatch(engine: Engine, installed: str) -> str | None:
+    """Why an engine does not run with the installed version of its library; None if it does.
+
+    An engine runs with the very version that built it, down to the patch; one that was built version compatible also with later
+    versions of the same major version.
+    """
+    built = engine.target.version
+    if _release(built) == _release(installed):
+        return None
+    if engine.target.version_compatible:
+        if _release(built)[:1] == _release(installed)[:1] and _release(built) <= _release(installed):
+            return None
+        return f"built version compatible from {engine.target.library} {built} on, {installed} is installed"
+    return (
+        f"built with {engine.target.library} {built}, {installed} is installed: install that version, or build it again"
+    )
+
+
+def load_engine(trt: Any, bundle: Path, engine: Engine, graph: str, device: int, errors: deque[str]) -> tuple[Any, Any]:
+    """Deserialize an engine, and give it its weights if it has none.
+
+    Args:
+        trt: the library's module.
+        bundle: the folder.
+        engine: the manifest's entry.
+        graph: the tower's ONNX file, for engines without weights.
+        device: the GPU it will run on.
+        errors: gets what the library complains about, now and later.
+
+    Returns:
+        The library's `Runtime`, which has to outlive the engine, and its `ICudaEngine`.
+
+    Raises:
+        BundleError: the file was changed. It is checked before it is loaded, for a plan holds code.
+        EngineError: the library refuses it; the message names what it was built for and what is here.
+    """
+    path = resolve_path(bundle, engine.file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    expected = read_manifest(bundle).files.get(engine.file)
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise BundleError(
+            f"{engine.file} in bundle {bundle} was changed: its sha256 is not the manifest's; copy it again"
+        )
+    log = make_log(trt, errors)
+    runtime = trt.Runtime(log)
+    if engine.target.version_compatible:
+        runtime.engine_host_code_allowed = True  # such plans bring a small runtime of their own; the checksum is right
+    loaded = runtime.deserialize_cuda_engine(data)
+    del data
+    if loaded is None:
+        raise EngineError(
+            f"{trt.__name__} {trt.__version__} cannot load {path}, {_built_and_here(engine, device)}: {last(errors)}"
+        )
+    if engine.stripped:
+        refitter = trt.Refitter(loaded, log)
+        parser = trt.OnnxParserRefitter(refitter, log)
+        if not parser.refit_from_file(str(resolve_path(bundle, graph))) or not refitter.refit_cuda_engine():
+            raise EngineError(f"cannot put the weights of {graph} into {path}: {last(errors)}")
+    return runtime, loaded
+
+
+def make_log(trt: Any, errors: deque[str]) -> Any:
+    """A logger for the library that keeps its last errors and prints nothing."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(trt.ILogger.Severity.ERROR):
+                errors.append(message)
+
+    return Log()
+
+
+def last(errors: deque[str]) -> str:
+    """The library's last error, on one line."""
+    return errors[-1].strip().replace("\n", " ")[:400] if errors else "it did not say why"
+
+
+def _built_and_here(engine: Engine, device: int) -> str:
+    gpu = find_gpu(device)
+    here = f"{gpu.name}, {gpu.target}, CUDA {gpu.driver[0]}.{gpu.driver[1]}" if gpu else "no GPU"
+    target = engine.target
+    return f"built for {target.device or 'any GPU'} with {target.library} {target.version} (here: {here})"
+
+
+def _release(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("+")[0].split(".")[:3] if part.isdecimal())

@@ -1,0 +1,312 @@
+"""One run of a TensorRT engine at a time: a stream, the buffers, the execution contexts and the CUDA graphs that belong together.
+
+Everything a slot allocates is kept for the next run and bounded: the buffers by the largest batch that was run, the graphs by
+number and by bytes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.cuda import Cuda, OutOfDeviceMemoryError, PinnedBuffer
+from engines.errors import EngineError
+from engines.tensorrt_library import last
+from engines.tensorrt_shapes import Run
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """Input and output of a tower's engine.
+
+    Attributes:
+        input, output: names of the tensors.
+        dtype: of the input.
+        row: sizes of one input row; None stands for the number of tokens.
+        dim: D, numbers in an embedding.
+        pad: id that rows are filled up with to the number of tokens that is run.
+    """
+
+    input: str
+    output: str
+    dtype: np.dtype[Any]
+    row: tuple[int | None, ...]
+    dim: int
+    pad: int = 0
+
+    def shape(self, run: Run) -> tuple[int, ...]:
+        """The input's shape in a run."""
+        sizes = [run.length if size is None else size for size in self.row]
+        assert None not in sizes
+        return (run.batch, *(size for size in sizes if size is not None))
+
+    def input_bytes(self, run: Run) -> int:
+        """Bytes of the input in a run."""
+        return int(np.prod(self.shape(run))) * self.dtype.itemsize
+
+    def output_bytes(self, rows: int) -> int:
+        """Bytes of that many embeddings."""
+        return rows * self.dim * _FLOAT_BYTES
+
+
+@dataclass(frozen=True)
+class GraphLimits:
+    """Bounds of a slot's CUDA graphs.
+
+    Attributes:
+        rows: batches up to this size are captured; larger ones keep the GPU busy longer than the host needs to launch them.
+        count: most graphs.
+        bytes: most device memory that they may take together.
+    """
+
+    rows: int = 16
+    count: int = 32
+    bytes: int = 256 << 20
+
+
+class Slot:
+    """See the module's first line. Every method is called by one thread at a time, with the device current.
+
+    Args:
+        cuda: the device.
+        trt: the library's module.
+        engine: its `ICudaEngine`.
+        shape: of the tower.
+        graphs: bounds of the CUDA graphs; None runs without.
+        errors: where the library's errors arrive.
+    """
+
+    def __init__(
+        self, cuda: Cuda, trt: Any, engine: Any, shape: TowerShape, graphs: GraphLimits | None, errors: deque[str]
+    ) -> None:
+        self._cuda, self._trt, self._engine, self._shape = cuda, trt, engine, shape
+        self._limits = graphs
+        self._errors = errors
+        self.stream = cuda.create_stream()
+        self._done, self._ready = cuda.create_event(), cuda.create_event()
+        self._contexts: dict[int, Any] = {}
+        self._memory: dict[str, tuple[int, int]] = {}  # "input", "output", "workspace" -> address, bytes
+        self._pinned: dict[str, PinnedBuffer] = {}
+        self._graphs: OrderedDict[Run, tuple[Any, int]] = OrderedDict()  # by shape -> graph, its bytes
+        self._seen: set[Run] = set()
+
+    def begin(self, run: Run, rows: npt.NDArray[Any]) -> None:
+        """Start copying rows to the device, embedding them and copying the embeddings back.
+
+        Args:
+            run: which also says how many rows and tokens are computed.
+            rows: (run.rows, …), with at most run.length tokens.
+
+        Raises:
+            OutOfDeviceMemoryError: the device has no room for this many rows; the slot is usable, and smaller.
+        """
+        own_input, own_output = self._reserve(run)
+        shape = self._shape.shape(run)
+        pinned = self._host("input", self._shape.input_bytes(run))
+        staged = pinned.bytes[: self._shape.input_bytes(run)].view(self._shape.dtype).reshape(shape)
+        if rows.shape[1:] == shape[1:]:
+            staged[: run.rows] = rows
+        else:
+            staged[: run.rows] = self._shape.pad
+            staged[: run.rows, : rows.shape[1]] = rows
+        staged[run.rows :] = staged[:1]  # rows to fill up the batch: any valid ones, their embeddings are dropped
+        self._cuda.copy(own_input, pinned.address, self._shape.input_bytes(run), self.stream)
+        self._execute(run)
+        size = self._shape.output_bytes(run.rows)
+        self._cuda.copy(self._host("output", size).address, own_output, size, self.stream)
+        self._cuda.record(self._done, self.stream)
+
+    def finish(self, run: Run, target: npt.NDArray[np.float32]) -> None:
+        """Wait for what `begin` started, and copy the embeddings to `target` (run.rows, D)."""
+        self._cuda.wait_for_event(self._done)
+        size = self._shape.output_bytes(run.rows)
+        target[:] = self._pinned["output"].bytes[:size].view(np.float32).reshape(run.rows, self._shape.dim)
+
+    def embed_on_device(self, run: Run, source: int, target: int, stream: int) -> None:
+        """Embed rows that lie on the device, in the order of a stream; nothing is waited for.
+
+        A batch that fills its bucket and is too large for a CUDA graph is read and written where it lies. Others pass through the
+        slot's own buffers, whose addresses stand in its graphs: two copies on the device.
+
+        Args:
+            run: which also says how many rows are computed.
+            source: address of the rows, contiguous.
+            target: address for their embeddings.
+            stream: after which the work begins, and which waits for it; the slot's own or the caller's.
+
+        Raises:
+            OutOfDeviceMemoryError: as `begin`.
+        """
+        if stream != self.stream:
+            self._cuda.record(self._ready, stream)
+            self._cuda.order_after(self.stream, self._ready)
+        if run.rows == run.batch and not self._wants_graph(run):
+            self._launch(self._prepare(run, source, target))
+        else:
+            own_input, own_output = self._reserve(run)
+            self._cuda.copy(own_input, source, self._shape.input_bytes(run) // run.batch * run.rows, self.stream)
+            self._execute(run)
+            self._cuda.copy(target, own_output, self._shape.output_bytes(run.rows), self.stream)
+        self._cuda.record(self._done, self.stream)
+        if stream != self.stream:
+            self._cuda.order_after(stream, self._done)
+
+    def wait(self) -> None:
+        """Block until the slot's last run is done."""
+        self._cuda.wait_for_event(self._done)
+
+    def graph_count(self) -> int:
+        """CUDA graphs that are kept."""
+        return len(self._graphs)
+
+    def close(self) -> None:
+        """Wait for the last run, and free everything."""
+        self._cuda.wait_for_stream(self.stream)
+        self._drop_graphs()
+        self._contexts.clear()
+        for address, _ in self._memory.values():
+            self._cuda.free(address)
+        self._memory.clear()
+        for buffer in self._pinned.values():
+            buffer.close()
+        self._pinned.clear()
+        self._cuda.destroy_event(self._done)
+        self._cuda.destroy_event(self._ready)
+        self._cuda.destroy_stream(self.stream)
+
+    def _execute(self, run: Run) -> None:
+        """Embed from the slot's input buffer to its output buffer: by a CUDA graph if there is one, or if one can be made."""
+        key = Run(0, 0, run.profile, run.batch, run.length)
+        graph = self._graphs.get(key)
+        if graph is not None:
+            self._graphs.move_to_end(key)
+            self._cuda.launch(graph[0], self.stream)
+            return
+        context = self._prepare(run, self._memory["input"][0], self._memory["output"][0])
+        if key in self._seen:
+            captured = self._capture(context, key)
+            if captured is not None:
+                self._cuda.launch(captured, self.stream)
+                return
+        self._launch(context)
+        if self._wants_graph(run):
+            self._seen.add(key)  # a shape's first run also sets up the library: the second is captured
+
+    def _prepare(self, run: Run, source: int, target: int) -> Any:
+        """The profile's context with shape and addresses set, and memory to work in."""
+        context = self._context(run.profile)
+        context.set_input_shape(self._shape.input, self._shape.shape(run))
+        needed = int(context.update_device_memory_size_for_shapes())
+        address, size = self._device("workspace", needed)
+        context.set_device_memory(address, size)
+        context.set_tensor_address(self._shape.input, source)
+        context.set_tensor_address(self._shape.output, target)
+        return context
+
+    def _launch(self, context: Any) -> None:
+        if context.execute_async_v3(self.stream):
+            return
+        words = last(self._errors)
+        if "memory" in words.lower() and "out" in words.lower():
+            raise OutOfDeviceMemoryError(0, self._cuda.memory()[0])
+        raise EngineError(f"the engine failed: {words}")
+
+    def _capture(self, context: Any, key: Run) -> Any | None:
+        """A CUDA graph of the prepared run; None if it cannot be captured or is over the bounds, which is then remembered."""
+        if self._limits is None:
+            return None
+        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX: not while it still compiles
+        if capturable is not None and not capturable(self.stream):
+            return None
+        before = self._cuda.memory()[0]
+        self._cuda.begin_capture(self.stream)
+        try:
+            captured = context.execute_async_v3(self.stream)
+        finally:
+            graph = self._cuda.end_capture(self.stream)
+        if graph is None or not captured:
+            if graph is not None:
+                self._cuda.destroy_graph(graph)
+            self._limits = None  # this engine cannot be captured: it is not tried again
+            self._seen.clear()
+            return None
+        taken = max(0, before - self._cuda.memory()[0])
+        self._graphs[key] = (graph, taken)
+        while len(self._graphs) > 1 and (
+            len(self._graphs) > self._limits.count
+            or sum(size for _, size in self._graphs.values()) > self._limits.bytes
+        ):
+            _, (oldest, _) = self._graphs.popitem(last=False)
+            self._cuda.destroy_graph(oldest)
+        return graph
+
+    def _wants_graph(self, run: Run) -> bool:
+        return self._limits is not None and run.batch <= self._limits.rows
+
+    def _context(self, profile: int) -> Any:
+        """The execution context of a profile; all of a slot's contexts work in the same memory, one at a time."""
+        if profile not in self._contexts:
+            context = _create_context(self._trt, self._engine)
+            if context is None:
+                raise OutOfDeviceMemoryError(0, self._cuda.memory()[0])
+            if not context.set_optimization_profile_async(profile, self.stream):
+                raise EngineError(f"the engine refuses its profile {profile}: {last(self._errors)}")
+            self._cuda.wait_for_stream(self.stream)
+            self._contexts[profile] = context
+        return self._contexts[profile]
+
+    def _reserve(self, run: Run) -> tuple[int, int]:
+        """Addresses of input and output buffers that are large enough."""
+        source, _ = self._device("input", self._shape.input_bytes(run))
+        target, _ = self._device("output", self._shape.output_bytes(run.batch))
+        return source, target
+
+    def _device(self, name: str, size: int) -> tuple[int, int]:
+        """A device buffer of at least `size` bytes. Growing one drops the graphs, in which its address stands."""
+        address, present = self._memory.get(name, (0, 0))
+        if size <= present and address:
+            return address, present
+        self._cuda.wait_for_stream(self.stream)
+        self._drop_graphs()
+        if address:
+            del self._memory[name]
+            self._cuda.free(address)
+        address = self._cuda.allocate(size)
+        self._memory[name] = (address, max(size, 1))
+        if name == "input":
+            self._cuda.clear(address, max(size, 1), self.stream)
+        return self._memory[name]
+
+    def _host(self, name: str, size: int) -> PinnedBuffer:
+        buffer = self._pinned.get(name)
+        if buffer is None or len(buffer.bytes) < size:
+            if buffer is not None:
+                self._cuda.wait_for_stream(self.stream)
+                buffer.close()
+                del self._pinned[name]
+            self._pinned[name] = self._cuda.allocate_pinned(size)
+        return self._pinned[name]
+
+    def _drop_graphs(self) -> None:
+        for graph, _ in self._graphs.values():
+            self._cuda.destroy_graph(graph)
+        self._graphs.clear()
+        self._seen.clear()
+
+
+def _create_context(trt: Any, engine: Any) -> Any:
+    """A context that works in memory which the slot gives it."""
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context(strategy)
+    # TensorRT-RTX compiles for a shape when it first meets it: at once, so that no graph is captured of the makeshift kernels.
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(strategy)
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)

@@ -1,0 +1,103 @@
+"""Which engines go into a bundle, and the building of each kind by its own module."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.gpu import gpu_missing
+from engines.manifest import Engine
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+
+if TYPE_CHECKING:
+    from exporter.stages import Stages
+    from exporter.tower_export import TowerExport
+
+# Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, tower, folder, options, stages)`.
+ENGINES = {
+    "tensorrt": "exporter.build_tensorrt",
+    "tensorrt-rtx": "exporter.build_tensorrt",
+    "onnxruntime": "exporter.build_onnxruntime",
+}
+
+
+def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> list[str]:
+    """The kinds to build, checked before anything slow begins.
+
+    Where several were asked for, one that cannot be built here costs a line and not the bundle.
+
+    Args:
+        asked: kinds, or ``auto``: TensorRT where there is a GPU and the library, else ONNX Runtime.
+        options: of the user.
+        stages: gets the lines.
+
+    Raises:
+        ExportError: a kind does not exist, or none of them can be built here.
+    """
+    for kind in asked:
+        if kind != "auto" and kind not in ENGINES:
+            raise ExportError(f"engine {kind!r} is none of auto, {', '.join(ENGINES)}")
+    kinds: list[str] = []
+    problems: list[ExportError] = []
+    for kind in dict.fromkeys(asked):
+        chosen = _best(options) if kind == "auto" else kind
+        try:
+            importlib.import_module(ENGINES[chosen]).check(chosen, options)
+        except ExportError as error:
+            problems.append(error)
+        else:
+            kinds.append(chosen)
+    if not kinds:
+        raise (
+            problems[0] if problems else ExportError(f"no engine was asked for: choose from auto, {', '.join(ENGINES)}")
+        )
+    for problem in problems:
+        stages.note(f"left out: {problem}")
+    return list(dict.fromkeys(kinds))
+
+
+def build_engines(
+    kinds: Sequence[str], exports: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+) -> tuple[Engine, ...]:
+    """Every kind for every tower.
+
+    A kind that the builder refuses for one tower is left out for both, with a line, if another kind is left.
+
+    Args:
+        kinds: of `engine_kinds`.
+        exports: towers, their graphs in `folder`.
+        folder: of the bundle.
+        options: of the user.
+        stages: is told what goes on.
+
+    Raises:
+        ExportError: no kind could be built.
+    """
+    built: list[Engine] = []
+    problems: list[ExportError] = []
+    for kind in kinds:
+        module = importlib.import_module(ENGINES[kind])
+        try:
+            built += [engine for item in exports for engine in module.build(kind, item, folder, options, stages)]
+        except ExportError as error:
+            shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
+            problems.append(error)
+    if not built:
+        raise problems[0]
+    for problem in problems:
+        stages.note(f"left out: {problem}")
+    return tuple(built)
+
+
+def _best(options: EngineOptions) -> str:
+    if gpu_missing() is not None:
+        return "onnxruntime"
+    try:
+        importlib.import_module(ENGINES["tensorrt"]).check("tensorrt", options)
+    except ExportError:
+        return "onnxruntime"
+    return "tensorrt"

@@ -1,0 +1,116 @@
+"""TensorRT and TensorRT-RTX engines of a tower, one for each target, from its ONNX graph."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from engines.gpu import find_gpu
+from engines.manifest import Engine, Target
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+from exporter.stages import Stages
+from exporter.tensorrt.flavours import check_flavour, library_version
+from exporter.tensorrt.job import BuildJob, BuildResult, run_job
+from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
+from exporter.tower_export import TowerExport
+
+
+def check(kind: str, options: EngineOptions) -> None:
+    """Refuse early what cannot be built here.
+
+    Raises:
+        ExportError: see `exporter.tensorrt.flavours.check_flavour`.
+    """
+    check_flavour(kind, options)
+
+
+def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
+    """One engine for each target, under ``engines/<kind>/``.
+
+    Args:
+        kind: ``tensorrt`` or ``tensorrt-rtx``.
+        item: the tower and its graph, which lies in `folder`.
+        folder: of the bundle.
+        options: of the user.
+        stages: is told what goes on.
+
+    Raises:
+        ExportError: a profile does not fit the tower, or the builder refused; the message holds its words.
+    """
+    profiles = make_profiles(item.tower, options.batches)
+    place = folder / "engines" / kind
+    place.mkdir(parents=True, exist_ok=True)
+    engines = []
+    for target in check_flavour(kind, options):
+        device = target if target is not None else _device_here()
+        plan = place / f"{item.name}-{device}.plan"
+        inspector = plan.with_suffix(".json")
+        job = BuildJob(
+            kind=kind,
+            graph=str(item.graph.path),
+            plan=str(plan),
+            inspector=str(inspector),
+            target=target,
+            input=item.tower.input.name,
+            shapes=tuple(input_shapes(item.tower, profile) for profile in profiles),
+            workspace=options.workspace,
+            optimization_level=options.optimization_level,
+            timing_cache=_timing_cache(kind, device, options),
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            strip_weights=options.strip_weights,
+        )
+        with stages.stage(f"build {kind} {device}, {item.name}") as figures:
+            result = run_job(job)
+            figures |= {
+                "bytes": plan.stat().st_size,
+                "build_seconds": result.build.seconds,
+                "build_peak_memory_bytes": result.build.peak_memory_bytes,
+                "fused_attention": result.build.fused_attention,
+                "decomposed_attention": result.build.decomposed_attention,
+            }
+        for note in result.notes:
+            stages.note(note)
+        engines.append(
+            Engine(
+                kind=kind,
+                tower=item.name,
+                file=plan.relative_to(folder).as_posix(),
+                target=_target(kind, device, options, result),
+                batch=whole_range(profiles),
+                profiles=profiles,
+                stripped=options.strip_weights,
+                inspector=inspector.relative_to(folder).as_posix() if result.inspected else None,
+                build=result.build,
+            )
+        )
+    return tuple(engines)
+
+
+def _target(kind: str, device: str, options: EngineOptions, result: BuildResult) -> Target:
+    return Target(
+        library=kind,
+        version=result.version,
+        device=device,
+        device_compatible=options.hardware_compatible,
+        version_compatible=options.version_compatible,
+    )
+
+
+def _device_here() -> str:
+    gpu = find_gpu()
+    if gpu is None:  # `check` saw one
+        raise ExportError("the GPU of this machine does not answer any more: look at nvidia-smi")
+    return gpu.target
+
+
+def _timing_cache(kind: str, device: str, options: EngineOptions) -> str | None:
+    """The file that keeps measured kernel times between builds; TensorRT-RTX measures none."""
+    if kind != "tensorrt":
+        return None
+    if options.timing_cache is not None:
+        return str(options.timing_cache)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "openclip-engines"
+    base.mkdir(parents=True, exist_ok=True)
+    return str(base / f"{kind}-{library_version(kind)}-{device}.timing")

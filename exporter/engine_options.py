@@ -1,0 +1,102 @@
+"""What a user asks of the engines to be built: targets, batch sizes, and the builder's options, checked and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engines.manifest import Range
+from exporter.errors import ExportError
+
+HardwareCompatible = Literal["ampere+", "same-compute-capability"]
+HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")
+OPTIMIZATION_LEVELS = range(6)
+# One image at a time up to what fills an A100-class GPU; a text tower of the same bundle takes the same.
+DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of the engines that are built ahead of time (TensorRT's); ONNX Runtime takes none of them.
+
+    Attributes:
+        targets: such as ``sm80``; empty is the GPU of this machine.
+        batches: one optimization profile for each.
+        workspace: most bytes of device memory that a layer may use besides its tensors; None is all of the device's.
+        optimization_level: 0 (fastest build) to 5 (longest search); None is the library's default, 3.
+        timing_cache: file of measured kernel times, read and written; None is one in the user's cache folder.
+        version_compatible: the engine also runs with later versions of the same major version of the library.
+        hardware_compatible: the engine also runs on other GPUs, at some cost of speed.
+        strip_weights: the engine holds no weights; they are taken from the bundle's ONNX graph when it is loaded.
+    """
+
+    targets: tuple[str, ...] = ()
+    batches: tuple[Range, ...] = DEFAULT_BATCHES
+    workspace: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: HardwareCompatible | None = None
+    strip_weights: bool = False
+
+    def __post_init__(self) -> None:
+        twice = sorted({target for target in self.targets if self.targets.count(target) > 1})
+        if twice:
+            raise ExportError(f"target {twice[0]} was given twice: name each target once")
+        if not self.batches:
+            raise ExportError("no batch size was given: pass --batch MIN:OPT:MAX")
+        if len(set(self.batches)) != len(self.batches):
+            raise ExportError("a batch profile was given twice: name each once")
+        for batch in self.batches:
+            if not 1 <= batch.min <= batch.opt <= batch.max:
+                raise ExportError(
+                    f"batch {batch.min}:{batch.opt}:{batch.max} is not ordered: MIN:OPT:MAX must be 1 <= MIN <= OPT <= MAX"
+                )
+        if self.workspace is not None and self.workspace < 1 << 20:
+            raise ExportError(f"workspace of {self.workspace} bytes is less than a MiB: pass it as in --workspace 4GiB")
+        if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:
+            raise ExportError(f"optimization level {self.optimization_level} is none of 0 to 5")
+        if self.hardware_compatible is not None and self.hardware_compatible not in HARDWARE_COMPATIBLE:
+            known = ", ".join(HARDWARE_COMPATIBLE)
+            raise ExportError(f"hardware compatibility {self.hardware_compatible!r} is none of {known}")
+
+
+def parse_batches(texts: Sequence[str]) -> tuple[Range, ...]:
+    """``["1:1:8", "64"]`` to ranges; one number is a fixed batch size.
+
+    Raises:
+        ExportError: not numbers.
+    """
+    ranges = []
+    for text in texts:
+        parts = text.split(":")
+        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+            raise ExportError(f"batch {text!r} is not MIN:OPT:MAX, as in 1:32:128 (or one number for a fixed batch)")
+        numbers = [int(part) for part in parts]
+        low, best, high = numbers if len(numbers) == 3 else numbers * 3
+        ranges.append(Range(min=low, opt=best, max=high))
+    return tuple(ranges)
+
+
+def parse_bytes(text: str) -> int:
+    """``4GiB``, ``512MiB`` or a number of bytes.
+
+    Raises:
+        ExportError: neither.
+    """
+    units = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    lower = text.strip().lower()
+    number, factor = lower, 1
+    for unit, size in units.items():
+        if lower.endswith(unit):
+            number, factor = lower.removesuffix(unit).strip(), size
+            break
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1 << 62:
+        raise ExportError(f"{text!r} is no amount of memory: write 4GiB, 512MiB or a number of bytes")
+    return int(value)
