@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint format zoo figures clean help
+.PHONY: demo test test-all gpu lint format zoo figures clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
 	@echo "make test      run the tests (test-all: with the slow ones)"
+	@echo "make gpu       run the tests that need an NVIDIA GPU, for the TensorRT that is installed"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make figures   measure start-up, export time, memory and throughput -> benchmarks/results/figures.csv"
@@ -21,6 +22,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
+
+gpu: $(STAMP)
+	nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+	$(BIN)/python -m pytest -m gpu -s
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

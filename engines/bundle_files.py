@@ -49,7 +49,7 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
         path = resolve_path(folder, relative)
         problem = None if relative in optional else file_problem(folder, manifest, relative)
         if problem is not None:
-            raise BundleError(f"{relative} in bundle {folder} {problem}: copy or export the bundle again")
+            raise BundleError(f"{relative} {problem} in bundle {folder}: copy or export the bundle again")
         if full and file_sha256(path) != expected.sha256:
             raise BundleError(f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's")
     for relative in manifest_paths(manifest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,13 +18,15 @@ from engines.bundle_files import resolve_path, verify_files
 from engines.decode import Decoder, Pixels, readable
 from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
-from engines.manifest import Manifest, Tower, TowerName, read_manifest
+from engines.manifest import Engine, Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
-from engines.runtime import TowerRuntime, choose_engine, open_tower
+from engines.runtime import TowerRuntime, candidates, choose_engine, label, open_tower
 from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
+
+_LOG = logging.getLogger("engines")
 
 # Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
 _IMAGE_BATCH = 32
@@ -61,6 +64,7 @@ class Embedder:
             for name in wanted:
                 tower = self._tower(name)
                 chosen = choose_engine(folder, self.manifest, name, engine, device)
+                _report(folder, self.manifest, chosen, device)
                 self._runtimes[name] = open_tower(folder, chosen, tower, self.manifest.precision, device, **options)
             config = self.manifest.tokenizer
             has_text = "text" in self._runtimes and config is not None
@@ -265,6 +269,21 @@ class Embedder:
             wrong = low if low < 0 else high
             raise InputError(f"token id {wrong} is outside the vocabulary, 0 to {config.vocab_size - 1}")
         return ids.astype(np.int32, copy=False)
+
+
+def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str) -> None:
+    """Log which engine serves a tower: as a warning where better ones of the bundle cannot run here, with the reasons."""
+    passed_over = []
+    for item in candidates(folder, manifest, chosen.tower, device):
+        if item.engine == chosen:
+            break
+        if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
+            passed_over.append(f"{label(item.engine)}: {item.why_not}")
+    words = f"the {chosen.tower} tower of {folder} runs on {label(chosen)}"
+    if passed_over:
+        _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
+    else:
+        _LOG.info("%s", words)
 
 
 def _is_array(value: Any) -> bool:

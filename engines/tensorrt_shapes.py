@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from engines.manifest import Profile, Range
 
 LENGTH_STEP = 8  # tokens between two length buckets: a caption of 8 to 25 tokens is padded by a sixth on average
+_FLOAT_BYTES = 4
 _WORTH_PADDING = 1.5  # a rest is padded to the next profile's least batch if that costs less than this factor
 
 
@@ -32,6 +36,40 @@ class Run:
     profile: int
     batch: int
     length: int | None
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """Input and output of a tower's engine.
+
+    Attributes:
+        input, output: names of the tensors.
+        dtype: of the input.
+        row: sizes of one input row; None stands for the number of tokens.
+        dim: D, numbers in an embedding.
+        pad: id that rows are filled up with to the number of tokens that is run.
+    """
+
+    input: str
+    output: str
+    dtype: np.dtype[Any]
+    row: tuple[int | None, ...]
+    dim: int
+    pad: int = 0
+
+    def shape(self, run: Run) -> tuple[int, ...]:
+        """The input's shape in a run."""
+        sizes = [run.length if size is None else size for size in self.row]
+        assert None not in sizes
+        return (run.batch, *(size for size in sizes if size is not None))
+
+    def input_bytes(self, run: Run) -> int:
+        """Bytes of the input in a run."""
+        return int(np.prod(self.shape(run))) * self.dtype.itemsize
+
+    def output_bytes(self, rows: int) -> int:
+        """Bytes of that many embeddings."""
+        return rows * self.dim * _FLOAT_BYTES
 
 
 def batch_buckets(batch: Range) -> tuple[int, ...]:

@@ -16,43 +16,7 @@ import numpy.typing as npt
 from engines.cuda import Cuda, OutOfDeviceMemoryError, PinnedBuffer
 from engines.errors import EngineError
 from engines.tensorrt_library import last
-from engines.tensorrt_shapes import Run
-
-_FLOAT_BYTES = 4
-
-
-@dataclass(frozen=True)
-class TowerShape:
-    """Input and output of a tower's engine.
-
-    Attributes:
-        input, output: names of the tensors.
-        dtype: of the input.
-        row: sizes of one input row; None stands for the number of tokens.
-        dim: D, numbers in an embedding.
-        pad: id that rows are filled up with to the number of tokens that is run.
-    """
-
-    input: str
-    output: str
-    dtype: np.dtype[Any]
-    row: tuple[int | None, ...]
-    dim: int
-    pad: int = 0
-
-    def shape(self, run: Run) -> tuple[int, ...]:
-        """The input's shape in a run."""
-        sizes = [run.length if size is None else size for size in self.row]
-        assert None not in sizes
-        return (run.batch, *(size for size in sizes if size is not None))
-
-    def input_bytes(self, run: Run) -> int:
-        """Bytes of the input in a run."""
-        return int(np.prod(self.shape(run))) * self.dtype.itemsize
-
-    def output_bytes(self, rows: int) -> int:
-        """Bytes of that many embeddings."""
-        return rows * self.dim * _FLOAT_BYTES
+from engines.tensorrt_shapes import Run, TowerShape
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from engines.gpu import find_gpu
 from engines.manifest import BatchProfile, Engine, Tower, read_manifest
 from engines.tensorrt_library import load_engine
 from engines.tensorrt_pool import SlotPool
-from engines.tensorrt_shapes import Run, plan_runs
-from engines.tensorrt_slot import GraphLimits, Slot, TowerShape
+from engines.tensorrt_shapes import Run, TowerShape, plan_runs
+from engines.tensorrt_slot import GraphLimits, Slot
 
 _ERRORS_KEPT = 4
 _PLANS_KEPT = 4096

@@ -19,8 +19,8 @@ from engines.batches import run_in_batches
 from engines.cuda import Cuda, CudaError
 from engines.manifest import Engine, Profile, Range, Target, read_manifest
 from engines.run_onnxruntime import open_tower as open_onnxruntime
-from engines.tensorrt_shapes import Run
-from engines.tensorrt_slot import GraphLimits, Slot, TowerShape
+from engines.tensorrt_shapes import Run, TowerShape
+from engines.tensorrt_slot import GraphLimits, Slot
 from engines.tensorrt_tower import TensorRTTower
 
 LATENCY = Range(min=1, opt=4, max=8)

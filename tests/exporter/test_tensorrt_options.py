@@ -205,9 +205,14 @@ class TestBundle:
         assert rows["onnxruntime"].engine_ran
 
     @no_gpu
-    def test_auto_takes_what_runs_here(self, rtx_bundle: Path) -> None:
+    def test_auto_takes_what_runs_here_and_says_why(self, rtx_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
         with engines.load(rtx_bundle) as clip:
             assert clip.engines["image"].startswith("onnxruntime")
+        said = [record.getMessage() for record in caplog.records if record.name == "engines"]
+        assert said[0] == (
+            f"the image tower of {rtx_bundle} runs on onnxruntime; not on "
+            "tensorrt-rtx sm80: this machine has no NVIDIA driver; tensorrt-rtx sm89: this machine has no NVIDIA driver"
+        )
         with pytest.raises(errors.EngineUnavailableError, match=r"tensorrt-rtx sm80: .*; tensorrt-rtx sm89: "):
             engines.load(rtx_bundle, engine="tensorrt-rtx")
         reasons = [item.why_not for item in candidates(rtx_bundle, read_manifest(rtx_bundle), "image")]
