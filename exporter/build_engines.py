@@ -55,6 +55,11 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         raise (
             problems[0] if problems else ExportError(f"no engine was asked for: choose from auto, {', '.join(ENGINES)}")
         )
+    if set(kinds) == {"onnxruntime"} and not problems and options != EngineOptions():
+        raise ExportError(
+            "targets, batch sizes and builder options are for TensorRT engines, and onnxruntime takes none: "
+            "pass --engine tensorrt or --engine tensorrt-rtx, or leave them out"
+        )
     for problem in problems:
         stages.note(f"left out: {problem}")
     return list(dict.fromkeys(kinds))

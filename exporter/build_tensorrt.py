@@ -7,10 +7,11 @@ from pathlib import Path
 
 from engines.gpu import find_gpu
 from engines.manifest import Engine, Target
+from engines.tensorrt_library import library_version
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
-from exporter.tensorrt.flavours import check_flavour, library_version
+from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
 from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
 from exporter.tower_export import TowerExport

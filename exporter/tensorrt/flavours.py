@@ -1,12 +1,12 @@
-"""The two libraries that share TensorRT's API: which module, for which GPUs, and which of the builder's options it has."""
+"""The two libraries that share TensorRT's API: for which GPUs each builds, and which of the builder's options it has."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from engines.gpu import find_gpu, gpu_missing
+from engines.tensorrt_library import INSTALL, MODULES
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
@@ -17,18 +17,12 @@ class Flavour:
 
     Attributes:
         kind: of its engines.
-        module: that is imported.
-        packages: that may provide the module; the first is the one to install.
-        install: what a user types.
         targets: GPU architectures for which it builds without such a GPU; empty if it builds for the GPU it runs on only.
         needs_gpu: options that it has only where there is a GPU, and why.
         lacks: options that it does not have, and why.
     """
 
     kind: str
-    module: str
-    packages: tuple[str, ...]
-    install: str
     targets: tuple[str, ...] = ()
     needs_gpu: tuple[tuple[str, str], ...] = ()
     lacks: tuple[tuple[str, str], ...] = ()
@@ -39,15 +33,9 @@ FLAVOURS = {
     for flavour in (
         Flavour(
             kind="tensorrt",
-            module="tensorrt",
-            packages=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-            install="pip install 'openclip-engines[gpu]'",
         ),
         Flavour(
             kind="tensorrt-rtx",
-            module="tensorrt_rtx",
-            packages=("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
-            install="pip install 'openclip-engines[rtx]'",
             targets=("sm75", "sm80", "sm86", "sm89", "sm120", "sm121"),
             needs_gpu=(("strip_weights", "its builder compiles refittable kernels with the driver"),),
             lacks=(
@@ -74,11 +62,17 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
         ExportError: library or GPU is missing, a target is unknown, an option does not exist; the message names the remedy.
     """
     flavour = FLAVOURS[kind]
-    missing = [name for name in (flavour.module, "polygraphy") if find_spec(name) is None]
-    if missing:
-        raise ExportError(f"engine {kind} needs {' and '.join(missing)}: {flavour.install} and pip install polygraphy")
     no_gpu = gpu_missing()
     here = find_gpu()
+    if not flavour.targets and (no_gpu is not None or here is None):
+        raise ExportError(
+            f"engine {kind} is built on the GPU it is for, and {no_gpu}: run this on that machine, or pass "
+            "--engine tensorrt-rtx --target sm80 (or another), which builds anywhere"
+        )
+    if find_spec(MODULES[kind]) is None:
+        raise ExportError(f"engine {kind} needs the package {MODULES[kind]}: {INSTALL[kind]}")
+    if find_spec("polygraphy") is None:
+        raise ExportError(f"engine {kind} needs polygraphy to build: pip install 'openclip-engines[export]'")
     for option, why in flavour.lacks:
         if getattr(options, option) not in (None, False):
             raise ExportError(f"engine {kind} has no --{option.replace('_', '-')}: {why}")
@@ -88,11 +82,7 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
                 f"engine {kind} takes --{option.replace('_', '-')} only beside a GPU ({why}), and {no_gpu}"
             )
     if not flavour.targets:
-        if no_gpu is not None or here is None:
-            raise ExportError(
-                f"engine {kind} is built on the GPU it is for, and {no_gpu}: run this on that machine, or pass "
-                f"--engine tensorrt-rtx --target {FLAVOURS['tensorrt-rtx'].targets[1]}, which builds anywhere"
-            )
+        assert here is not None
         other = [target for target in options.targets if target not in (here.target, "current")]
         if other:
             raise ExportError(
@@ -110,13 +100,3 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
             f"engine {kind} needs a --target here, for {no_gpu}: choose from {', '.join(flavour.targets)}"
         )
     return tuple(None if target == "current" else target for target in options.targets) or (None,)
-
-
-def library_version(kind: str) -> str | None:
-    """The installed version of a flavour's library, from its package; None if it is not installed."""
-    for package in FLAVOURS[kind].packages:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None

@@ -150,7 +150,8 @@ class TestCommandLine:
     def test_tensorrt_without_it_is_one_sentence(self, tmp_path: Path) -> None:
         ran = run("exporter", "demo", "--engine", "tensorrt", "--out", str(tmp_path / "b"))
         assert ran.returncode == 1
-        assert ran.stderr.startswith("error: engine tensorrt ")
+        assert ran.stderr.startswith("error: engine tensorrt is built on the GPU it is for, and this machine has no ")
+        assert "--engine tensorrt-rtx --target sm80" in ran.stderr
         assert len(ran.stderr.strip().splitlines()) == 1
         assert not (tmp_path / "b").exists()
 
@@ -172,6 +173,11 @@ class TestCommandLine:
         assert ran.returncode == 0, ran.stderr
         assert "left out: engine tensorrt " in ran.stderr
         assert {engine.kind for engine in read_manifest(out).engines} == {"onnxruntime"}
+
+    def test_options_that_no_engine_takes(self, tmp_path: Path) -> None:
+        ran = run("exporter", "demo", "--engine", "onnxruntime", "--batch", "1:2:4", "--out", str(tmp_path / "b"))
+        assert ran.returncode == 1
+        assert "onnxruntime takes none" in ran.stderr
 
     def test_wrong_options_before_anything_slow(self, tmp_path: Path) -> None:
         ran = run("exporter", "demo", "--engine", "tensorrt-rtx", "--target", "sm80", "--batch", "8:4:2")
