@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.results_file import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+_TOWERS = ("image", "text")
 
 
 def figures_table() -> str:
@@ -24,11 +25,19 @@ def figures_table() -> str:
 
 
 def zoo_table() -> str:
-    """Every architecture: file size, error against eager, peak memory, seconds."""
+    """Every architecture: file size, error against eager, peak memory; the engines built of it for three targets."""
     rows = read_rows(RESULTS / "zoo.csv")
     by_key = {(r["model"], r["precision"], r["tower"]): r for r in rows}
+    engines = read_rows(RESULTS / "zoo_engines.csv")
     precisions = [p for p in ("fp32", "fp16", "bf16") if any(r["precision"] == p for r in rows)]
+    targets = list(dict.fromkeys(r["target"] for r in engines))
     header = ["model", *(f"{p}: MB, min cosine image / text" for p in precisions), "peak memory / fp32 weights"]
+    if engines:
+        header += [
+            f"TensorRT-RTX: s for {' / '.join(targets)}",
+            "builder's peak / fp16 weights",
+            "fused attention image, text",
+        ]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
     for model in dict.fromkeys(r["model"] for r in rows):
         cells, ratios = [model], []
@@ -41,8 +50,32 @@ def zoo_table() -> str:
                 ratios.append(f"{float(good[0]['peak_memory_mb']) / float(good[0]['weights_fp32_mb']):.1f}")
             else:
                 cells.append(next((r["status"] for r in pair if r is not None), "not run"))
-        lines.append("| " + " | ".join([*cells, " / ".join(ratios) or "–"]) + " |")
+        cells.append(" / ".join(ratios) or "–")
+        if engines:
+            cells += _engine_cells([r for r in engines if r["model"] == model], targets)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _engine_cells(rows: Sequence[Mapping[str, str]], targets: Sequence[str]) -> list[str]:
+    """Seconds of both towers for each target, the builder's peak memory, attention blocks in one kernel (of all)."""
+    if not rows:
+        return ["not run", "–", "–"]
+    bad = [r["status"] for r in rows if r["status"] != "ok"]
+    if bad:
+        return [bad[0], "–", "–"]
+    seconds = [sum(float(r["seconds"]) for r in rows if r["target"] == target) for target in targets]
+    peaks = [max(float(r["peak_memory_mb"]) / float(r["weights_mb"]) for r in rows if r["tower"] == t) for t in _TOWERS]
+    fused = []
+    for tower in _TOWERS:
+        own = [r for r in rows if r["tower"] == tower]
+        counts = {(int(r["fused_attention"]), int(r["decomposed_attention"])) for r in own}
+        fused.append(" or ".join(f"{a}" if not b else f"{a} of {a + b}" for a, b in sorted(counts)))
+    return [
+        " / ".join(f"{value:.0f}" for value in seconds),
+        " / ".join(f"{peak:.1f}" for peak in peaks),
+        ", ".join(fused),
+    ]
 
 
 TABLES: dict[str, Callable[[], str]] = {"figures": figures_table, "zoo": zoo_table}

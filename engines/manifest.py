@@ -80,6 +80,7 @@ class TextLength(msgspec.Struct, frozen=True, kw_only=True):
     extra: int
     min: int
     max: int
+    pad_id: int = 0  # fills rows up, to `min` or to a length that an engine was built for
 
 
 class Tower(msgspec.Struct, frozen=True, kw_only=True):

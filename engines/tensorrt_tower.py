@@ -14,7 +14,7 @@ from engines.cuda import Cuda, OutOfDeviceMemoryError
 from engines.device_arrays import DeviceEmbeddings, device_view
 from engines.errors import EngineError, InputError
 from engines.gpu import find_gpu
-from engines.manifest import BatchProfile, Engine, Tower, read_manifest
+from engines.manifest import BatchProfile, Engine, Tower
 from engines.tensorrt_library import load_engine
 from engines.tensorrt_pool import SlotPool
 from engines.tensorrt_shapes import Run, TowerShape, plan_runs
@@ -58,7 +58,7 @@ class TensorRTTower:
             self._runtime, self._engine = load_engine(trt, bundle, engine, tower.graph, cuda.device, self._errors)
         gpu = find_gpu(cuda.device)
         self.description = f"{engine.kind} {trt.__version__} on {gpu.name if gpu else f'GPU {cuda.device}'}"
-        self._shape = _tower_shape(bundle, tower)
+        self._shape = _tower_shape(tower)
         self._dynamic = None in self._shape.row
         self._plan = functools.lru_cache(_PLANS_KEPT)(lambda rows, tokens: plan_runs(rows, tokens, engine.profiles))
         self._parallel = parallel
@@ -237,8 +237,7 @@ class TensorRTTower:
                 self._cuda.free_in_order(address, stream)
 
 
-def _tower_shape(bundle: Path, tower: Tower) -> TowerShape:
-    tokenizer = read_manifest(bundle).tokenizer
+def _tower_shape(tower: Tower) -> TowerShape:
     sizes = tuple(size if isinstance(size, int) else None for size in tower.input.shape[1:])
     dim = tower.output.shape[1]
     assert isinstance(dim, int)
@@ -248,5 +247,5 @@ def _tower_shape(bundle: Path, tower: Tower) -> TowerShape:
         dtype=np.dtype(tower.input.dtype),
         row=sizes,
         dim=dim,
-        pad=tokenizer.pad_id if tokenizer is not None else 0,
+        pad=tower.length.pad_id if tower.length is not None else 0,
     )

@@ -32,14 +32,14 @@ def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int =
         seed: of the ids that replace what a rule says is ignored.
     """
     context = int(ids.shape[1])
-    fixed = TextLength(keep="fixed", extra=0, min=context, max=context)
+    fixed = TextLength(keep="fixed", extra=0, min=context, max=context, pad_id=pad_id)
     if text_is_fixed_length(tower):
         return fixed
     rows = _distinct_rows(ids, pad_id)
     full = _embed(tower, rows)
     rng = np.random.default_rng(seed)
     for keep, extra in _CANDIDATES:
-        length = TextLength(keep=keep, extra=extra, min=MIN_LENGTH, max=context)
+        length = TextLength(keep=keep, extra=extra, min=MIN_LENGTH, max=context, pad_id=pad_id)
         lengths = needed_lengths(rows, length, pad_id)
         if int(lengths.min()) >= context:
             continue  # nothing was cut, so nothing would be shown

@@ -38,12 +38,21 @@ class AttentionCase:
     mask: Any
 
 
+def strongly_typed_flags(trt: Any) -> int:
+    """Flags of a network whose types are the graph's; later versions know no other kind, and may drop the flag."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
 def attention_blocks(trt: Any, network: Any) -> list[Any]:
     """Every `IAttention` of a network, in order."""
-    blocks = []
+    kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
+    blocks: list[Any] = []
+    if kind is None:  # versions before IAttention parse the operator into matrix products, and fuse them where they can
+        return blocks
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.type == trt.LayerType.ATTENTION_INPUT:
+        if layer.type == kind:
             layer.__class__ = trt.IAttentionInputLayer  # the bindings give the base class
             blocks.append(layer.attention)
     return blocks
@@ -105,7 +114,7 @@ class FusedKernels:
 
     def _builds(self, case: AttentionCase) -> bool:
         trt = self._trt
-        network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        network = self._builder.create_network(strongly_typed_flags(trt))
         profile = self._builder.create_optimization_profile()
         inputs = []
         for name, tokens in (("query", case.query_tokens), ("key", case.key_tokens), ("value", case.key_tokens)):

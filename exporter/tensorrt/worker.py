@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from engines.manifest import Build
-from exporter.tensorrt.attention import FusedKernels, mark_decomposable
+from exporter.tensorrt.attention import FusedKernels, mark_decomposable, strongly_typed_flags
 from exporter.tensorrt.job import BuildJob, BuildResult
 
 
@@ -30,7 +30,7 @@ def build(job: BuildJob) -> BuildResult:
     trt = _library(job.kind)
     start = time.perf_counter()
     # Strongly typed: precision is what the graph says, for every version of either library.
-    builder, network, parser = NetworkFromOnnxPath(job.graph, strongly_typed=True)()
+    builder, network, parser = NetworkFromOnnxPath(job.graph, strongly_typed=bool(strongly_typed_flags(trt)))()
     notes: list[str] = []
     config = _config(job, trt, notes)
 

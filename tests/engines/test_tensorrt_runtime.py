@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from fake_cuda import FakeDriver, FakeTensorRT
@@ -17,7 +18,7 @@ from fake_cuda import FakeDriver, FakeTensorRT
 from engines import Embedder, errors
 from engines.batches import run_in_batches
 from engines.cuda import Cuda, CudaError
-from engines.manifest import Engine, Profile, Range, Target, read_manifest
+from engines.manifest import Engine, Manifest, Profile, Range, Target, Tower, read_manifest
 from engines.run_onnxruntime import open_tower as open_onnxruntime
 from engines.tensorrt_shapes import Run, TowerShape
 from engines.tensorrt_slot import GraphLimits, Slot
@@ -36,8 +37,9 @@ def make_tower(
     parallel: int = 2,
     graphs: GraphLimits | None = GraphLimits(),  # noqa: B008
     capturable: bool = True,
+    tower: Tower | None = None,
 ) -> tuple[TensorRTTower, FakeDriver, FakeTensorRT]:
-    tower = read_manifest(bundle).towers[name]
+    tower = tower or read_manifest(bundle).towers[name]
     length = None
     if name == "text":
         assert tower.length is not None
@@ -75,6 +77,15 @@ def test_any_batch_size_gives_the_same_embeddings(bundle_copy: Path, pixels: np.
     tower, _, trt = make_tower(bundle_copy)
     np.testing.assert_allclose(tower.run(pixels[:rows]), reference(bundle_copy, "image", pixels[:rows]), atol=2e-6)
     assert all(1 <= shape[0] <= 8 or 16 <= shape[0] <= 64 for shape in trt.shapes)
+
+
+def test_the_gate_runs_engines_before_there_is_a_manifest(bundle_copy: Path, pixels: np.ndarray) -> None:
+    expected = reference(bundle_copy, "image", pixels[:2])
+    (bundle_copy / "manifest.json").rename(bundle_copy / "later.json")
+    text = (bundle_copy / "later.json").read_bytes()
+    tower = msgspec.json.decode(text, type=Manifest).towers["image"]
+    opened, _, _ = make_tower(bundle_copy, tower=tower)
+    np.testing.assert_allclose(opened.run(pixels[:2]), expected, atol=2e-6)
 
 
 def test_texts_are_padded_to_buckets_with_the_pad_id(bundle_copy: Path) -> None:

@@ -14,6 +14,7 @@ from exporter.errors import ExportError
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
 from exporter.source import load_source
+from exporter.tensorrt import worker
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
 from exporter.tensorrt.profiles import input_shapes
 from exporter.towers import image_tower, text_tower
@@ -100,11 +101,12 @@ def test_units_kept_in_float32_build_beside_half_ones(tmp_path: Path) -> None:
     assert set(result.build.layers["MATRIX_MULTIPLY"]) == {"FLOAT", "HALF"}
 
 
-class TestErrors:
-    @pytest.fixture(scope="class")
-    def graph(self, tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
-        return export_half("ViT-B-32", "bf16", tmp_path_factory.mktemp("errors"))["text"]
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
+    return export_half("ViT-B-32", "bf16", tmp_path_factory.mktemp("errors"))["text"]
 
+
+class TestErrors:
     def test_a_target_without_the_dtype(self, graph: OnnxGraph) -> None:
         with pytest.raises(ExportError, match=r"cannot build text\.onnx for sm75: .*sm75.*datatypes: b16"):
             run_job(job_for(graph, "sm75"))
@@ -127,3 +129,35 @@ class TestErrors:
             pytest.skip("there is a GPU")
         with pytest.raises(ExportError, match="CUDA_SUCCESS"):
             run_job(job_for(graph, strip_weights=True))
+
+
+class FakeConfig:
+    """A builder configuration that takes timing caches of its own version."""
+
+    def __init__(self) -> None:
+        self.cache: bytes | None = None
+
+    def create_timing_cache(self, data: bytes) -> bytes | None:
+        return None if data == b"damaged" else data
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if cache in (b"", b"good"):
+            self.cache = cache
+        return cache in (b"", b"good")
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"), [(None, None), (b"good", b"good"), (b"other version", b""), (b"damaged", b"")]
+)
+def test_a_timing_cache_of_another_version_is_ignored_with_a_line(
+    content: bytes | None, kept: bytes | None, tmp_path: Path
+) -> None:
+    """TensorRT-RTX keeps none, so this is about a stand-in for the full library's configuration."""
+    path, config, notes = tmp_path / "x.timing", FakeConfig(), []
+    if content is not None:
+        path.write_bytes(content)
+    worker._load_timing_cache(config, path, notes)
+    assert config.cache == kept
+    assert bool(notes) == (content in (b"other version", b"damaged"))
+    assert content is None or path.read_bytes() == content
