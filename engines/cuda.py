@@ -58,6 +58,10 @@ class Cuda:
             driver = bindings
         self._driver = driver
         self.device = device
+        # Those of every run, looked up once: a run of one image costs tens of microseconds on the host.
+        self._memcpy = driver.cuMemcpyAsync
+        self._event_record, self._stream_wait = driver.cuEventRecord, driver.cuStreamWaitEvent
+        self._graph_launch = driver.cuGraphLaunch
         self._call("cuInit", 0)
         self._handle = self._call("cuDeviceGet", device)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._handle)
@@ -126,7 +130,9 @@ class Cuda:
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:
         """Copy between any two addresses, host or device, in stream order."""
-        self._call("cuMemcpyAsync", target, source, size, stream)
+        (code,) = self._memcpy(target, source, size, stream)
+        if code:
+            self._check("cuMemcpyAsync", code)
 
     def clear(self, address: int, size: int, stream: int) -> None:
         """Set device memory to zero."""
@@ -156,7 +162,9 @@ class Cuda:
 
     def record(self, event: int, stream: int) -> None:
         """The event happens when what is in the stream now is done."""
-        self._call("cuEventRecord", event, stream)
+        (code,) = self._event_record(event, stream)
+        if code:
+            self._check("cuEventRecord", code)
 
     def wait_for_event(self, event: int) -> None:
         """Block until the event has happened."""
@@ -164,7 +172,9 @@ class Cuda:
 
     def order_after(self, stream: int, event: int) -> None:
         """What comes into the stream from now on begins after the event."""
-        self._call("cuStreamWaitEvent", stream, event, 0)
+        (code,) = self._stream_wait(stream, event, 0)
+        if code:
+            self._check("cuStreamWaitEvent", code)
 
     def begin_capture(self, stream: int) -> None:
         """Record what comes into the stream instead of running it; other threads' calls are not affected."""
@@ -183,7 +193,9 @@ class Cuda:
 
     def launch(self, graph: Any, stream: int) -> None:
         """Run a recorded graph."""
-        self._call("cuGraphLaunch", graph, stream)
+        (code,) = self._graph_launch(graph, stream)
+        if code:
+            self._check("cuGraphLaunch", code)
 
     def destroy_graph(self, graph: Any) -> None:
         """Free a recorded graph."""

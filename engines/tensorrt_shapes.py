@@ -6,6 +6,7 @@ kernels for each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ class TowerShape:
 
     def input_bytes(self, run: Run) -> int:
         """Bytes of the input in a run."""
-        return int(np.prod(self.shape(run))) * self.dtype.itemsize
+        return math.prod(self.shape(run)) * self.dtype.itemsize
 
     def output_bytes(self, rows: int) -> int:
         """Bytes of that many embeddings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ class TensorRTTower:
         address = self._cuda.allocate_in_order(self._shape.output_bytes(rows), used)
         free = functools.partial(self._free, stream)
         result = DeviceEmbeddings(address, (rows, self._shape.dim), self._cuda.device, used, free)
-        row_bytes = int(np.prod(view.shape[1:])) * self._shape.dtype.itemsize
+        row_bytes = math.prod(view.shape[1:]) * self._shape.dtype.itemsize
         todo = deque(self._plan(rows, tokens))
         while todo:
             run = todo.popleft()
