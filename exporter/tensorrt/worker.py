@@ -6,7 +6,9 @@ It imports neither torch nor the exporter's other parts, so that its memory is t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -19,6 +21,8 @@ import msgspec
 from engines.manifest import Build
 from exporter.tensorrt.attention import FusedKernels, mark_decomposable, strongly_typed_flags
 from exporter.tensorrt.job import BuildJob, BuildResult
+
+_PR_SET_PDEATHSIG = 1
 
 
 def build(job: BuildJob) -> BuildResult:
@@ -196,8 +200,16 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def _die_with_parent() -> None:
+    """Where the exporter is killed, a build that nobody waits for must not go on (Linux's prctl)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> int:
     """Read the job, build, write the result."""
+    _die_with_parent()
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=BuildJob)
     result = build(job)
     Path(sys.argv[1]).write_bytes(msgspec.json.encode(result))
