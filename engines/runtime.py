@@ -7,6 +7,7 @@ has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundl
 from __future__ import annotations
 
 import importlib
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle_files import file_problem
-from engines.errors import EngineUnavailableError
+from engines.errors import EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 
 # Kinds in order of preference, and the modules that run them.
@@ -115,9 +116,15 @@ def open_tower(
         options: of the engine's runtime; see its ``open_tower``.
 
     Raises:
+        InputError: the runtime has no such option.
         EngineError: it cannot be loaded.
     """
-    runtime: TowerRuntime = _module(engine.kind).open_tower(bundle, engine, tower, precision, device, **options)
+    module = _module(engine.kind)
+    known = [p.name for p in inspect.signature(module.open_tower).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise InputError(f"engine {engine.kind} has no option {unknown[0]!r}: it takes {', '.join(known)}")
+    runtime: TowerRuntime = module.open_tower(bundle, engine, tower, precision, device, **options)
     return runtime
 
 

@@ -250,3 +250,8 @@ def test_attributes() -> None:
     assert engines.Embedder is Embedder
     with pytest.raises(AttributeError):
         _ = engines.nothing
+
+
+def test_an_option_that_the_engine_does_not_have(demo_bundle: Path) -> None:
+    with pytest.raises(InputError, match="engine onnxruntime has no option 'parallel': it takes threads, "):
+        engines.load(demo_bundle, parallel=2)
