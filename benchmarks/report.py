@@ -78,7 +78,27 @@ def _engine_cells(rows: Sequence[Mapping[str, str]], targets: Sequence[str]) -> 
     ]
 
 
-TABLES: dict[str, Callable[[], str]] = {"figures": figures_table, "zoo": zoo_table}
+def roofline_table() -> str:
+    """The work in every architecture, and what GPUs could reach at most, predicted."""
+    rows = read_rows(RESULTS / "roofline.csv")
+    gpus = [name.removeprefix("predicted_per_s_") for name in rows[0] if name.startswith("predicted_per_s_")]
+    header = [
+        "model",
+        "GFLOP image / text",
+        "fp16 MB image / text",
+        *(f"{gpu}, predicted: images/s, texts/s" for gpu in gpus),
+    ]
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    for model in dict.fromkeys(r["model"] for r in rows):
+        image, text = ({r["tower"]: r for r in rows if r["model"] == model}[tower] for tower in _TOWERS)
+        cells = [model, f"{float(image['gflops']):.1f} / {float(text['gflops']):.1f}"]
+        cells.append(f"{float(image['weights_mb']):,.0f} / {float(text['weights_mb']):,.0f}")
+        cells += [", ".join(f"{int(r[f'predicted_per_s_{gpu}']):,}" for r in (image, text)) for gpu in gpus]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"figures": figures_table, "zoo": zoo_table, "roofline": roofline_table}
 
 
 def fill(text: str) -> str:

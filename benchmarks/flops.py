@@ -1,0 +1,140 @@
+"""The work in each tower of an architecture, counted from open_clip's own model without computing anything.
+
+The model is built on torch's meta device, where tensors have shapes and no values; torch's FlopCounterMode counts matrix products
+and convolutions (a multiplication and an addition are two).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.offline_text_towers import ARCHITECTURES, offline_architecture
+
+_HALF_BYTES = 2
+
+
+@dataclass(frozen=True)
+class TowerWork:
+    """Work of one tower.
+
+    Attributes:
+        flops: floating-point operations for one image, or one text of full length.
+        parameters: of the tower.
+        looked_up: those of them in token embeddings, of which a text reads a few rows.
+        activation_elements: read and written by its linear layers and convolutions for one image or text, each tensor once; what is
+            fused into them (norms, activations, attention) moves nothing more, so this is a lower bound.
+        tokens: of a text; None for images.
+    """
+
+    flops: int
+    parameters: int
+    looked_up: int
+    activation_elements: int
+    tokens: int | None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of float16 weights."""
+        return self.parameters * _HALF_BYTES
+
+    @property
+    def read_bytes(self) -> int:
+        """Of float16 weights that every batch has to read."""
+        return (self.parameters - self.looked_up) * _HALF_BYTES
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of float16 activations."""
+        return self.activation_elements * _HALF_BYTES
+
+
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the elements that linear layers and convolutions read and write, weights left out."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        aten = torch.ops.aten
+        read = {aten.mm: 0, aten.addmm: 1, aten.convolution: 0}.get(func.overloadpacket)
+        if read is not None:
+            self.elements += args[read].numel() + result.numel()
+        return result
+
+
+def count_work(architecture: str) -> dict[str, TowerWork]:
+    """The work in both towers of an architecture of open_clip's list.
+
+    RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, for no model hub is needed here.
+    """
+    import open_clip
+
+    with tempfile.TemporaryDirectory(prefix="flops-") as folder:
+        if architecture in ARCHITECTURES:
+            offline_architecture(architecture, Path(folder), name=architecture)
+        logging.disable(logging.WARNING)  # open_clip warns that no weights were loaded
+        try:
+            with torch.device("meta"):
+                model: Any = open_clip.create_model(architecture, device="meta", pretrained_hf=False).to("meta").eval()
+        finally:
+            logging.disable(logging.NOTSET)
+    size = model.visual.image_size
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    # With gradients, for without them PyTorch takes a path through attention that its counter does not see.
+    image = _count(lambda: model.encode_image(torch.empty(1, 3, height, width, device="meta")))
+    config: Any = open_clip.get_model_config(architecture)
+    context = int(
+        config["text_cfg"].get("context_length", 77)
+    )  # not Hugging Face's 514: open_clip's tokenizer gives 77
+    device = "meta"
+    if architecture in ARCHITECTURES:  # transformers' models look at the values of their masks
+        device = "cpu"
+        model.text.to_empty(device=device)
+        for buffer in model.text.buffers():
+            buffer.zero_()
+    text = _count(lambda: model.encode_text(torch.zeros(1, context, dtype=torch.long, device=device)))
+    parameters = _parameters(model)
+    return {
+        "image": TowerWork(image[0], parameters["image"], 0, image[1], None),
+        "text": TowerWork(text[0], parameters["text"], _embedding(model), text[1], context),
+    }
+
+
+def _count(run: Any) -> tuple[int, int]:
+    counter, traffic = FlopCounterMode(display=False), _Traffic()
+    with counter, traffic:
+        run()
+    return int(counter.get_total_flops()), traffic.elements
+
+
+def _embedding(model: Any) -> int:
+    """Parameters of the largest embedding table: the tokens'."""
+    tables = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    return max(tables, default=0)
+
+
+def _parameters(model: Any) -> dict[str, int]:
+    """Of both towers; what belongs to neither (scale, CoCa's decoder) is left out."""
+    image = {id(p): p.numel() for p in model.visual.parameters()}
+    if hasattr(model, "text"):
+        return {"image": sum(image.values()), "text": sum(p.numel() for p in model.text.parameters())}
+    names = ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection")
+    text = 0
+    for name in names:
+        part = getattr(model, name, None)
+        if isinstance(part, torch.nn.Module):
+            text += sum(p.numel() for p in part.parameters())
+        elif part is not None:
+            text += math.prod(part.shape)
+    return {"image": sum(image.values()), "text": text}

@@ -1,0 +1,93 @@
+"""Speed on paper: what each architecture could reach at most on GPUs that are not here. ``python -m benchmarks.roofline``.
+
+A batch takes at least as long as its arithmetic at the GPU's rate, and at least as long as moving its weights and activations once
+at the memory's bandwidth. Nothing runs that fast; the measured share of it says what is left to gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpus import GPUS, GpuCeiling
+from benchmarks.results_file import commit, upsert
+
+RESULTS = Path(__file__).parent / "results" / "roofline.csv"
+PREDICTED = ("A100 80GB", "H100", "H200")
+BATCH = 32
+COLUMNS = (
+    "model",
+    "tower",
+    "tokens",
+    "gflops",
+    "weights_mb",
+    "activations_mb",
+    "batch",
+    *(f"predicted_per_s_{name}" for name in PREDICTED),
+    "versions",
+    "commit",
+)
+_KEY = ("model", "tower")
+
+
+def predicted_rate(flops: float, weight_bytes: float, activation_bytes: float, batch: int, gpu: GpuCeiling) -> float:
+    """Images or texts per second that a GPU cannot exceed in float16.
+
+    Args:
+        flops: for one.
+        weight_bytes: read once for a batch.
+        activation_bytes: for one.
+        batch: how many run together.
+        gpu: its ceilings.
+    """
+    arithmetic = batch * flops / (gpu.half * 1e12)
+    memory = (weight_bytes + batch * activation_bytes) / (gpu.bandwidth * 1e12)
+    return batch / max(arithmetic, memory)
+
+
+def rows_of(model: str) -> list[dict[str, Any]]:
+    """One row for each tower."""
+    import open_clip
+    import torch
+
+    from benchmarks.flops import count_work
+
+    rows = []
+    for tower, work in count_work(model).items():
+        row: dict[str, Any] = {
+            "model": model,
+            "tower": tower,
+            "tokens": work.tokens or "",
+            "gflops": f"{work.flops / 1e9:.2f}",
+            "weights_mb": f"{work.weight_bytes / 1e6:.1f}",
+            "activations_mb": f"{work.activation_bytes / 1e6:.2f}",
+            "batch": BATCH,
+            "versions": f"torch {torch.__version__} open_clip {open_clip.__version__}",
+        }
+        for name in PREDICTED:
+            rate = predicted_rate(work.flops, work.read_bytes, work.activation_bytes, BATCH, GPUS[name])
+            row[f"predicted_per_s_{name}"] = round(rate)
+        rows.append(row)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the rows of the 34 architectures, or of those that are named."""
+    from benchmarks.zoo import MODELS
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
+    args = parser.parse_args(argv)
+    for model in args.models or MODELS:
+        rows = rows_of(model)
+        upsert(args.results, [row | {"commit": commit()} for row in rows], COLUMNS, _KEY)
+        print(model, *(f"{row['tower']} {row['gflops']} GFLOP" for row in rows), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
