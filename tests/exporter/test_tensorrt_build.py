@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from shallow import FAMILIES, register
 
+from engines.gpu import find_gpu
 from engines.manifest import Profile, Range, TextLength, Tower
 from exporter.errors import ExportError
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
@@ -106,6 +108,17 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
     return export_half("ViT-B-32", "bf16", tmp_path_factory.mktemp("errors"))["text"]
 
 
+@pytest.mark.parametrize("target", ["sm80", "sm86", "sm89", "sm120", "sm121"])
+def test_every_target_with_two_profiles_and_options(target: str, graph: OnnxGraph) -> None:
+    job = job_for(graph, target, workspace=2 << 30, optimization_level=1)
+    low, best, high = job.shapes[0]
+    larger = tuple((size[0] + 16, size[1]) for size in (low, best, high))
+    result = run_job(msgspec.structs.replace(job, shapes=(job.shapes[0], larger)))
+    built(graph, result)
+    assert result.build.options == {"workspace": 2 << 30, "optimization_level": 1}
+    assert not result.inspected or find_gpu() is not None
+
+
 class TestErrors:
     def test_a_target_without_the_dtype(self, graph: OnnxGraph) -> None:
         with pytest.raises(ExportError, match=r"cannot build text\.onnx for sm75: .*sm75.*datatypes: b16"):
@@ -114,9 +127,7 @@ class TestErrors:
     def test_a_damaged_graph(self, graph: OnnxGraph, tmp_path: Path) -> None:
         (tmp_path / "text.onnx").write_bytes(graph.path.read_bytes()[:1000])
         job = job_for(graph)
-        broken = BuildJob(
-            **{name: getattr(job, name) for name in job.__struct_fields__} | {"graph": str(tmp_path / "text.onnx")}
-        )
+        broken = msgspec.structs.replace(job, graph=str(tmp_path / "text.onnx"))
         with pytest.raises(ExportError, match=r"cannot build text\.onnx for sm80: ") as caught:
             run_job(broken)
         assert "\n" not in str(caught.value)
