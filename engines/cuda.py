@@ -7,8 +7,9 @@ the runtime API.
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,11 @@ class Cuda:
         self._handle = self._call("cuDeviceGet", device)
         self._context = self._call("cuDevicePrimaryCtxRetain", self._handle)
 
-    def close(self) -> None:
-        """Give the context back."""
-        context, self._context = self._context, None
-        if context is not None:
-            self._call("cuDevicePrimaryCtxRelease", self._handle)
+    def __del__(self) -> None:
+        """Give the context back, once nothing that lies in it holds this object any more."""
+        if getattr(self, "_context", None) is not None and not sys.is_finalizing():
+            with suppress(Exception):
+                self._driver.cuDevicePrimaryCtxRelease(self._handle)
 
     @contextmanager
     def current(self) -> Iterator[None]:

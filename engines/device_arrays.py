@@ -64,7 +64,7 @@ class DeviceEmbeddings:
     """
 
     def __init__(
-        self, address: int, shape: tuple[int, int], device: int, stream: int, free: Callable[[int], None]
+        self, address: int, shape: tuple[int, int], device: int, stream: int | None, free: Callable[[int], None]
     ) -> None:
         self.address = address
         self.shape = shape
@@ -81,7 +81,7 @@ class DeviceEmbeddings:
             "typestr": "<f4",
             "data": (self.address, False),
             "strides": None,
-            "stream": self._stream or None,
+            "stream": self._stream,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:

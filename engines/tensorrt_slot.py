@@ -18,6 +18,8 @@ from engines.errors import EngineError
 from engines.tensorrt_library import last
 from engines.tensorrt_shapes import Run, TowerShape
 
+_ALIGNMENT = 256  # of tensors' addresses, asked for by TensorRT
+
 
 @dataclass(frozen=True)
 class GraphLimits:
@@ -95,8 +97,9 @@ class Slot:
     def embed_on_device(self, run: Run, source: int, target: int, stream: int) -> None:
         """Embed rows that lie on the device, in the order of a stream; nothing is waited for.
 
-        A batch that fills its bucket and is too large for a CUDA graph is read and written where it lies. Others pass through the
-        slot's own buffers, whose addresses stand in its graphs: two copies on the device.
+        A batch that fills its bucket and is too large for a CUDA graph is read and written where it lies, if that is aligned (what
+        an allocator gives is; a slice of it may not be). Others pass through the slot's own buffers, whose addresses stand in its
+        graphs: two copies on the device.
 
         Args:
             run: which also says how many rows are computed.
@@ -110,7 +113,8 @@ class Slot:
         if stream != self.stream:
             self._cuda.record(self._ready, stream)
             self._cuda.order_after(self.stream, self._ready)
-        if run.rows == run.batch and not self._wants_graph(run):
+        aligned = source % _ALIGNMENT == 0 and target % _ALIGNMENT == 0
+        if aligned and run.rows == run.batch and not self._wants_graph(run):
             self._launch(self._prepare(run, source, target))
         else:
             own_input, own_output = self._reserve(run)

@@ -23,6 +23,7 @@ from engines.tensorrt_slot import GraphLimits, Slot
 
 _ERRORS_KEPT = 4
 _PLANS_KEPT = 4096
+_LEGACY_STREAM = 1
 
 
 class TensorRTTower:
@@ -83,7 +84,8 @@ class TensorRTTower:
 
         Args:
             inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
-            stream: of the caller; the result is ready in its order, and nothing is waited for. None: the result is ready.
+            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
+                ready when the call returns.
 
         Returns:
             (N, D) float32 on the GPU.
@@ -128,7 +130,6 @@ class TensorRTTower:
         with self._cuda.current():
             self._pool.close()
             self._engine = self._runtime = None
-        self._cuda.close()
 
     def _check_open(self) -> None:
         if self._engine is None:
@@ -191,13 +192,15 @@ class TensorRTTower:
         return [Run(r.start + run.start, r.rows, r.profile, r.batch, r.length) for r in rest]
 
     def _run_device(self, slot: Slot, inputs: Any, stream: int | None) -> DeviceEmbeddings:
+        # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only.
+        stream = _LEGACY_STREAM if stream == 0 else stream
         used = slot.stream if stream is None else stream
         view = device_view(inputs, used)
         rows = self._check_view(view)
         tokens = int(view.shape[1]) if self._dynamic else None
         address = self._cuda.allocate_in_order(self._shape.output_bytes(rows), used)
         free = functools.partial(self._free, stream)
-        result = DeviceEmbeddings(address, (rows, self._shape.dim), self._cuda.device, used, free)
+        result = DeviceEmbeddings(address, (rows, self._shape.dim), self._cuda.device, stream, free)
         row_bytes = math.prod(view.shape[1:]) * self._shape.dtype.itemsize
         todo = deque(self._plan(rows, tokens))
         while todo:
@@ -228,6 +231,10 @@ class TensorRTTower:
             )
         if not view.shape[0]:
             raise InputError("there is no row: pass at least one")
+        if view.device_id != self._cuda.device:
+            raise InputError(
+                f"the array is on GPU {view.device_id}, the engine on GPU {self._cuda.device}: move one of them"
+            )
         return int(view.shape[0])
 
     def _free(self, stream: int | None, address: int) -> None:

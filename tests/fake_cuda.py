@@ -42,7 +42,7 @@ class FakeDriver:
 
     @property
     def used(self) -> int:
-        return sum(len(block) for block in self.blocks.values())
+        return sum(size for _, size in self.blocks.values())
 
     def do(self, stream: int, work: Any) -> None:
         """Work in a stream: now, or recorded."""
@@ -75,15 +75,16 @@ class FakeDriver:
         with self._lock:
             if self.used + size > self.capacity:
                 return CUresult.OUT_OF_MEMORY, 0
-            block = (ctypes.c_uint8 * size)()
-            ctypes.memset(block, 0xFF, size)
-            self.blocks[ctypes.addressof(block)] = block
-            return CUresult.SUCCESS, ctypes.addressof(block)
+            block = (ctypes.c_uint8 * (size + 256))()
+            ctypes.memset(block, 0xFF, size + 256)
+            address = -(-ctypes.addressof(block) // 256) * 256  # as the driver aligns
+            self.blocks[address] = (block, size)
+            return CUresult.SUCCESS, address
 
     def cuMemFree(self, address):
         with self._lock:
-            block = self.blocks.pop(address)
-            ctypes.memset(block, 0xFF, len(block))
+            _block, size = self.blocks.pop(address)
+            ctypes.memset(address, 0xFF, size)
         return (CUresult.SUCCESS,)
 
     def cuMemAllocAsync(self, size, stream):
@@ -267,6 +268,7 @@ class FakeContext:
             return False
         inputs, outputs = session.get_inputs()[0], session.get_outputs()[0]
         source, target = self.addresses[inputs.name], self.addresses[outputs.name]
+        assert source % 256 == target % 256 == 0, "TensorRT wants tensors at multiples of 256"
         dtype = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32}[inputs.type]
 
         def work():

@@ -220,15 +220,17 @@ def test_rows_on_the_device_stay_there(bundle_copy: Path, pixels: np.ndarray) ->
     shape = tower._shape
     slot = tower._pool.acquire()
     stream = cuda.create_stream()
-    for rows, batch, profile in ((3, 3, 0), (3, 4, 0), (64, 64, 1), (40, 48, 1), (3, 3, 0), (3, 3, 0)):
+    cases = ((3, 3, 0, 0), (3, 4, 0, 0), (64, 64, 1, 0), (64, 64, 1, 16), (40, 48, 1, 0), (3, 3, 0, 0), (3, 3, 0, 16))
+    for rows, batch, profile, offset in cases:
         run = Run(0, rows, profile, batch, None)
-        source, target = cuda.allocate(pixels[:rows].nbytes), cuda.allocate(shape.output_bytes(rows))
+        block, target = cuda.allocate(pixels[:rows].nbytes + offset), cuda.allocate(shape.output_bytes(rows))
+        source = block + offset
         cuda.copy(source, np.ascontiguousarray(pixels[:rows]).ctypes.data, pixels[:rows].nbytes, stream)
         slot.embed_on_device(run, source, target, stream)
         found = np.empty((rows, shape.dim), dtype=np.float32)
         cuda.copy(found.ctypes.data, target, found.nbytes, stream)
         np.testing.assert_allclose(found, expected[:rows], atol=2e-6)
-        cuda.free(source)
+        cuda.free(block)
         cuda.free(target)
     tower._pool.release(slot)
     cuda.destroy_stream(stream)
