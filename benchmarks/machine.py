@@ -1,0 +1,111 @@
+"""Where a figure was measured: the processor or GPU, its clock, threads and the versions of what computed."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.results_file import commit
+from benchmarks.rows import Row
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One processor or GPU.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        name: for people: "AMD EPYC, 2 cores".
+        slug: for folders: "amd-epyc-2-cores".
+    """
+
+    device: str
+    name: str
+
+    @property
+    def slug(self) -> str:
+        """The name in lower case, words joined by hyphens."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+def this_machine(device: str = "cpu") -> Machine:
+    """The processor, or with ``cuda`` the first GPU.
+
+    Raises:
+        RuntimeError: there is no GPU that answers.
+    """
+    if device == "cpu":
+        return Machine("cpu", f"{_processor()}, {usable_cores()} cores")
+    found = _nvidia_smi("name")
+    if found is None:
+        raise RuntimeError("no NVIDIA GPU answers: nvidia-smi is missing or fails; measure with --device cpu")
+    return Machine("cuda", found)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def clock_mhz(device: str) -> int:
+    """Clock of the processor (mean over its cores) or of the GPU's multiprocessors now; 0 where nothing tells it."""
+    if device == "cuda":
+        found = _nvidia_smi("clocks.sm")
+        return int(found.split()[0]) if found else 0
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    clocks = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
+    return round(sum(clocks) / len(clocks)) if clocks else 0
+
+
+def versions(packages: Sequence[str]) -> str:
+    """ "torch 2.15.0 onnxruntime 1.32.0", of those that are installed."""
+    found = []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return " ".join(found)
+
+
+def stamp(rows: Sequence[Row], machine: Machine, **common: object) -> list[Row]:
+    """Rows with machine, commit and date filled in, and whatever else all of them share.
+
+    Args:
+        rows: measured here and now.
+        machine: of `this_machine`.
+        common: columns and values.
+    """
+    import dataclasses
+
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    shared = {"machine": machine.name, "commit": commit(), "date": now} | common
+    return [dataclasses.replace(row, **shared) for row in rows]  # type: ignore[arg-type]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _nvidia_smi(field: str) -> str | None:
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "-i", "0"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ran.stdout.strip() or None

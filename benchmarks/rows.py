@@ -1,0 +1,213 @@
+"""One schema for everything that is measured: a row is one figure of one thing on one machine.
+
+Rows live in ``benchmarks/results/<machine>/<what>.csv`` and are replaced by key. Tables, plots and comparisons are made of them and
+of nothing else. The module needs nothing but the standard library (parquet: pyarrow), so that it runs on a bare PyTorch image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.results_file import read_rows, upsert
+
+Status = Literal["ok", "noisy", "missing", "failed"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure means.
+
+    Attributes:
+        unit: as the tables show it.
+        better: ``higher`` or ``lower``; None where neither is (a description, not an achievement).
+        relative: measured against something else in the same run, so that it can be compared between runs on a noisy machine.
+    """
+
+    unit: str
+    better: Literal["higher", "lower"] | None = None
+    relative: bool = False
+
+
+FIGURES = {
+    # what = throughput, end_to_end
+    "per_second": Figure("1/s", "higher"),
+    "speedup": Figure("x", "higher", relative=True),  # over eager float32, round by round
+    "tflops": Figure("TFLOP/s", "higher"),
+    "gbytes_per_second": Figure("GB/s", "higher"),
+    "fraction_of_ceiling": Figure("", "higher"),  # of the machine's own measured matrix product in that precision
+    "joules_per_item": Figure("J", "lower"),
+    "decode_share": Figure(""),  # of the wall time in which the engine waits for pixels
+    # what = latency, one item at a time
+    "p50": Figure("ms", "lower"),
+    "p90": Figure("ms", "lower"),
+    "p99": Figure("ms", "lower"),
+    # what = start
+    "load": Figure("s", "lower"),
+    "first_call": Figure("s", "lower"),
+    "peak_host_memory": Figure("MB", "lower"),
+    "peak_device_memory": Figure("MB", "lower"),
+    # what = overhead
+    "overhead": Figure("us", "lower"),
+    # what = parity
+    "min_cosine": Figure("", "higher", relative=True),
+    "mean_cosine": Figure("", "higher", relative=True),
+    "p1_cosine": Figure("", "higher", relative=True),
+    "max_abs_error": Figure("", "lower", relative=True),
+    "top1_agreement": Figure("", "higher", relative=True),
+    # what = zero_shot, retrieval; shares of 1 with a 95 % confidence interval
+    "top1": Figure("", "higher", relative=True),
+    "top5": Figure("", "higher", relative=True),
+    "top1_change": Figure("", "higher", relative=True),  # engine - eager on the same images
+    "image_to_text_recall_1": Figure("", "higher", relative=True),
+    "image_to_text_recall_5": Figure("", "higher", relative=True),
+    "image_to_text_recall_10": Figure("", "higher", relative=True),
+    "text_to_image_recall_1": Figure("", "higher", relative=True),
+    "text_to_image_recall_5": Figure("", "higher", relative=True),
+    "text_to_image_recall_10": Figure("", "higher", relative=True),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    The key is `what`, `model`, `tower`, `engine`, `precision`, `batch`, `shape` and `figure`: a newer row with the same key takes
+    the older one's place.
+
+    Attributes:
+        what: kind of measurement and name of the file: throughput, latency, start, end_to_end, overhead, parity, zero_shot,
+            retrieval, ceiling, kernel.
+        model: architecture, or ``demo``; of a ceiling or kernel, the operation.
+        tower: ``image``, ``text`` or empty.
+        engine: what was measured: ``eager``, ``torch.compile``, ``onnxruntime``, ….
+        precision: ``fp32``, ``fp16``, ….
+        batch: rows in one call; 0 where there is no batch.
+        shape: of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
+        figure: a name of `FIGURES`.
+        value: median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
+        low, high: quartiles over the repeats; of accuracies the ends of the 95 % confidence interval.
+        unit: of value, low and high.
+        repeats: rounds, or samples of an accuracy.
+        status: ``ok``; ``noisy``: the quartiles are more than 10 % of the median apart; ``missing``: a library, a GPU or weights
+            are not there; ``failed``: it crashed. `note` has the reason.
+        note: anything a reader must know, in a few words.
+        weights: ``random`` where speed was measured without trained weights, else where they are from.
+        threads: of the process that computed, on the CPU.
+        clock_mhz: of the processor that computed, at the end.
+        machine: name, cores or memory.
+        versions: of the libraries that computed.
+        commit: of this repository, with ``+`` if files were changed.
+        date: UTC, ISO 8601.
+    """
+
+    what: str
+    model: str
+    figure: str
+    tower: str = ""
+    engine: str = ""
+    precision: str = ""
+    batch: int = 0
+    shape: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    repeats: int = 0
+    status: Status = "ok"
+    note: str = ""
+    weights: str = ""
+    threads: int = 0
+    clock_mhz: int = 0
+    machine: str = ""
+    versions: str = ""
+    commit: str = ""
+    date: str = ""
+
+    def __post_init__(self) -> None:
+        if self.figure not in FIGURES:
+            raise ValueError(f"figure {self.figure!r} is none of {', '.join(FIGURES)}")
+        if self.value is None and self.status not in ("missing", "failed"):
+            raise ValueError(f"a row of {self.figure} without a value must say why: status is {self.status}")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes it the same measurement as another row."""
+        return tuple(str(getattr(self, name)) for name in KEY)
+
+    @property
+    def case(self) -> tuple[str, ...]:
+        """The key without the figure: all figures of one case were measured together."""
+        return self.key[:-1]
+
+
+KEY = ("what", "model", "tower", "engine", "precision", "batch", "shape", "figure")
+COLUMNS = (*KEY, *(field.name for field in dataclasses.fields(Row) if field.name not in KEY))
+_INTEGERS = ("batch", "repeats", "threads", "clock_mhz")
+_FLOATS = ("value", "low", "high")
+
+
+def read(path: Path) -> list[Row]:
+    """All rows of a CSV file, a parquet file, or of every ``<what>.csv`` in a machine's folder.
+
+    Raises:
+        ValueError: a file has other columns or values than this schema.
+    """
+    if path.is_dir():
+        return [row for file in sorted(path.glob("*.csv")) for row in read(file)]
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return [
+            _from_strings({k: "" if v is None else str(v) for k, v in record.items()}, path)
+            for record in pyarrow.parquet.read_table(path).to_pylist()
+        ]
+    return [_from_strings(record, path) for record in read_rows(path)]
+
+
+def merge(folder: Path, rows: Iterable[Row]) -> None:
+    """Upsert rows into ``<folder>/<what>.csv``, each file replaced in one step."""
+    by_file: dict[str, list[Row]] = {}
+    for row in rows:
+        by_file.setdefault(row.what, []).append(row)
+    for what, group in by_file.items():
+        upsert(folder / f"{what}.csv", [_to_strings(row) for row in group], COLUMNS, KEY)
+
+
+def write_parquet(path: Path, rows: Sequence[Row]) -> None:
+    """All rows as one parquet file with typed columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    records = [{name: getattr(row, name) for name in COLUMNS} for row in rows]
+    kinds = {name: pyarrow.int64() for name in _INTEGERS} | {name: pyarrow.float64() for name in _FLOATS}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    temporary = path.with_suffix(".tmp")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records, schema=schema), temporary)
+    temporary.replace(path)
+
+
+def select(rows: Iterable[Row], **wanted: object) -> Iterator[Row]:
+    """Rows whose columns have these values."""
+    return (row for row in rows if all(getattr(row, name) == value for name, value in wanted.items()))
+
+
+def _to_strings(row: Row) -> dict[str, str]:
+    record = {name: getattr(row, name) for name in COLUMNS}
+    return record | {name: "" if record[name] is None else f"{record[name]:.6g}" for name in _FLOATS}
+
+
+def _from_strings(record: dict[str, str], path: Path) -> Row:
+    missing = [name for name in COLUMNS if name not in record]
+    if missing:
+        raise ValueError(f"{path} is no file of rows: it lacks the column {missing[0]}")
+    values: dict[str, object] = {name: record[name] for name in COLUMNS}
+    try:
+        values |= {name: int(record[name] or 0) for name in _INTEGERS}
+        values |= {name: float(record[name]) if record[name] else None for name in _FLOATS}
+        return Row(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
