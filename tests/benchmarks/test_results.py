@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report, zoo
+from benchmarks import tables, zoo
 from benchmarks.results_file import read_rows, upsert
 from benchmarks.timing import alternate
 
@@ -49,12 +49,12 @@ def test_alternate_runs_all_ways_equally_often() -> None:
 
 
 def test_readme_tables_are_those_of_the_rows() -> None:
-    assert report.main(["--check"]) == 0, "run `python -m benchmarks.report`"
+    assert tables.main(["--check"]) == 0, "run `python -m benchmarks.tables`"
 
 
 def test_fill_replaces_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "TABLES", {"zoo": lambda: "new"})
-    assert report.fill("x <!-- table: zoo -->\nold\n<!-- end --> y") == "x <!-- table: zoo -->\nnew\n<!-- end --> y"
+    monkeypatch.setattr(tables, "TABLES", {"zoo": lambda: "new"})
+    assert tables.fill("x <!-- table: zoo -->\nold\n<!-- end --> y") == "x <!-- table: zoo -->\nnew\n<!-- end --> y"
 
 
 def test_zoo_models_are_published() -> None:

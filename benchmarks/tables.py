@@ -1,4 +1,4 @@
-"""The README's tables from the rows under ``benchmarks/results/``: ``python -m benchmarks.report`` writes them in place."""
+"""The README's tables from the rows under ``benchmarks/results/``: ``python -m benchmarks.tables`` writes them in place."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def fill(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the tables, or with ``--check`` say whether they are up to date."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     args = parser.parse_args(argv)
     readme = ROOT / "README.md"
