@@ -65,9 +65,11 @@ FIGURES = {
     "image_to_text_recall_1": Figure("", "higher", relative=True),
     "image_to_text_recall_5": Figure("", "higher", relative=True),
     "image_to_text_recall_10": Figure("", "higher", relative=True),
+    "image_to_text_recall_1_change": Figure("", "higher", relative=True),  # engine - eager on the same samples
     "text_to_image_recall_1": Figure("", "higher", relative=True),
     "text_to_image_recall_5": Figure("", "higher", relative=True),
     "text_to_image_recall_10": Figure("", "higher", relative=True),
+    "text_to_image_recall_1_change": Figure("", "higher", relative=True),  # engine - eager on the same samples
 }
 
 
