@@ -1,0 +1,28 @@
+"""Labelled pictures: what zero-shot classification and retrieval are measured on.
+
+| what users have | task | what says which |
+| --- | --- | --- |
+| a folder with a folder for each class | zero-shot | the folders' names (``_`` is a space), or ``classnames.txt`` in their order |
+| a folder with ``captions.txt``, ``.tsv`` or ``.csv`` | retrieval | a line for each caption, see `benchmarks.datasets.folders` |
+| a folder with ``x.jpg`` and ``x.txt`` | retrieval | every line of ``x.txt`` is a caption |
+| ``.tar`` files (webdataset), alone, in a folder, or as clip-benchmark has them | both | ``.cls``, ``classnames.txt``; ``.txt`` |
+
+``zeroshot_classification_templates.txt`` beside the classes has the prompts, one a line, ``{c}`` in the place of the class.
+"""
+
+from benchmarks.datasets.data import Dataset, Picture, Sample, parse_templates
+from benchmarks.datasets.opening import open_dataset
+from benchmarks.datasets.reading import Batch, Skipped, read_batches
+from benchmarks.datasets.scenes import demo_dataset
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "Picture",
+    "Sample",
+    "Skipped",
+    "demo_dataset",
+    "open_dataset",
+    "parse_templates",
+    "read_batches",
+]

@@ -1,0 +1,34 @@
+"""Find out what kind of dataset a path is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.datasets.data import Dataset, parse_templates
+from benchmarks.datasets.folders import open_folder
+from benchmarks.datasets.shards import find_shards, open_shards
+from engines.errors import InputError
+
+
+def open_dataset(
+    path: Path, split: str = "test", templates: Sequence[str] | None = None, limit: int | None = None
+) -> Dataset:
+    """A labelled folder or webdataset; see `benchmarks.datasets` for what is understood.
+
+    Args:
+        path: a folder or a ``.tar``.
+        split: of clip-benchmark's layout: the folder with the archives.
+        templates: prompts in place of the dataset's own.
+        limit: take no more than so many pictures: of folders evenly from all, of archives the first.
+
+    Raises:
+        InputError: nothing is there, it has no labels, a class has no picture, there is one class only, or a file in it is damaged.
+    """
+    if limit is not None and limit < 2:
+        raise InputError(f"a limit of {limit} pictures is too small: pass 2 or more")
+    if not path.exists():
+        raise InputError(f"dataset {path} is not there")
+    prompts = parse_templates(templates, "--template") if templates else None
+    shards = find_shards(path, split)
+    return open_shards(path, shards, prompts, limit) if shards else open_folder(path, prompts, limit)
