@@ -104,9 +104,9 @@ def _with_captions(folder: Path, captions: dict[Path, list[str]], where: str, li
         raise InputError(f"the {where} in {folder} give no picture a caption: {problem}")
     notes = []
     if len(told) < len(captions):
-        notes.append(f"{len(captions) - len(told)} pictures without a caption were left out")
+        notes.append(f"pictures left out because they have no caption: {len(captions) - len(told)}")
     if absent:
-        notes.append(f"{len(absent)} pictures with captions are not there ({absent[0].name}) and were left out")
+        notes.append(f"pictures left out because they are not there: {len(absent)} ({absent[0].name})")
     chosen = [usable[i] for i in spread(len(usable), limit)]
     if len(chosen) < 2:
         raise InputError(f"{folder} has only one picture with a caption: retrieval needs two or more")

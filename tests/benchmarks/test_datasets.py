@@ -97,7 +97,7 @@ class TestCaptions:
         (tmp_path / "c.txt").write_text("\n")
         dataset = open_dataset(tmp_path)
         assert listed(dataset) == [("a.png", None, ("one", "two")), ("b.png", None, ("three",))]
-        assert dataset.notes == ("1 pictures without a caption were left out",)
+        assert dataset.notes == ("pictures left out because they have no caption: 1",)
 
     def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
         for name in ("a", "b", "c"):
@@ -105,8 +105,8 @@ class TestCaptions:
         (tmp_path / "captions.txt").write_text("a.png\tx\nb.png\ty\nc.png\t\ngone.png\tz\n")
         dataset = open_dataset(tmp_path)
         assert [name for name, _, _ in listed(dataset)] == ["a.png", "b.png"]
-        assert "1 pictures without a caption" in dataset.notes[0]
-        assert "gone.png" in dataset.notes[1]
+        assert dataset.notes[0] == "pictures left out because they have no caption: 1"
+        assert dataset.notes[1] == "pictures left out because they are not there: 1 (gone.png)"
 
 
 class TestShards:

@@ -1,0 +1,180 @@
+"""Eager float32 PyTorch as the measure of a bundle: open_clip's own transform, tokenizer and model, proved to be the bundle's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from benchmarks.datasets import Picture
+from engines.manifest import Manifest, Model, Preprocess
+from engines.preprocess import normalize_pixels
+from engines.verify import compare_embeddings, read_reference
+from exporter.errors import ExportError
+from exporter.origins import FOLDER_PREFIX
+from exporter.source import Source, load_source
+
+# Between two machines or two thread counts, eager float32 differs from itself by about 1e-6.
+SAME_WEIGHTS = 1e-4
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Eager:
+    """The model that a bundle was exported from, in float32."""
+
+    model: Any  # open_clip's
+    transform: Any  # picture -> float32 (3, H, W)
+    tokenizer: Any  # texts -> int64 (N, context length); None: the bundle has no text tower
+    device: str
+    error: float  # largest difference from the embeddings that the export kept
+
+    def encode_pictures(self, pictures: Sequence[Picture], _pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embeddings (N, D), L2-normalized; the pixels are the engine's business."""
+        import torch
+
+        parts = []
+        with torch.inference_mode(), full_precision():
+            for start in range(0, len(pictures), _BATCH):
+                batch = torch.stack([self._transformed(picture) for picture in pictures[start : start + _BATCH]])
+                parts.append(self.model.encode_image(batch.to(self.device), normalize=True).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embeddings (N, D), L2-normalized."""
+        return _encode_ids(self.model, self.tokenizer(list(texts)), self.device)
+
+    def _transformed(self, picture: Picture) -> Any:
+        if isinstance(picture, Image.Image):
+            return self.transform(picture)
+        import io
+
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
+            return self.transform(opened)
+
+
+def load_eager(bundle: Path, manifest: Manifest, pretrained: str | None, device: str) -> Eager:
+    """Load the model that the manifest names, and prove that it is the one.
+
+    Args:
+        bundle: the folder; its reference inputs and embeddings are the proof.
+        manifest: of it.
+        pretrained: a checkpoint file or a folder in open_clip's format; None is what the manifest names, which keeps no paths.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        ExportError: the weights are not at hand, or are other ones.
+        BundleError: the bundle's reference is damaged.
+    """
+    has_text = "text" in manifest.towers
+    try:
+        source = _load(manifest.model, pretrained, has_text)
+    except ExportError as error:
+        raise ExportError(f"there is no eager PyTorch to compare with: {error}") from error
+    # A bare file of a published tag does not bring the tag's preprocessing, which the manifest keeps.
+    bare = source.info.source == "checkpoint" != manifest.model.source
+    preprocess = manifest.preprocess if bare else source.preprocess
+    if source.info.embed_dim != manifest.model.embed_dim or preprocess != manifest.preprocess:
+        raise ExportError(
+            f"{source.info.name} has another embedding size or preprocessing than the model that {bundle} was exported from: pass "
+            "that one's weights with --pretrained, or export again"
+        )
+    model = source.model.to(device)
+    difference = _reference_error(model, bundle, manifest, device)
+    if not difference < SAME_WEIGHTS:
+        raise ExportError(
+            f"eager PyTorch with the weights of {source.info.name} differs from the embeddings that {bundle} was exported with by "
+            f"{difference:.1e} (at most {SAME_WEIGHTS:.0e}): pass the weights that were exported with --pretrained, or export again"
+        )
+    return Eager(model, open_clip_transform(preprocess), source.tokenizer, device, difference)
+
+
+def _load(model: Model, pretrained: str | None, with_tokenizer: bool) -> Source:
+    import open_clip
+
+    name, weights = model.architecture, model.tag
+    if pretrained is not None and (pretrained.startswith(FOLDER_PREFIX) or Path(pretrained).is_dir()):
+        name = FOLDER_PREFIX + pretrained.removeprefix(FOLDER_PREFIX)
+        weights = "none" if model.source == "random" else None
+    elif pretrained is not None:
+        weights, quick = pretrained, f"{name}-quickgelu"
+        name = quick if model.quick_gelu and open_clip.get_model_config(quick) is not None else name
+    elif model.source == "checkpoint" or model.name.startswith(FOLDER_PREFIX):
+        raise ExportError(f"the bundle keeps the name {model.name}, but not its path: pass that with --pretrained")
+    elif model.source == "random":
+        name, weights = model.name, "none"
+    elif model.source in ("hf-hub", "demo"):
+        name, weights = model.name, None
+    source = load_source(name, weights, with_tokenizer=with_tokenizer)
+    if source.info.quick_gelu != model.quick_gelu:  # exported with --keep-activation
+        source = load_source(name, weights, keep_activation=True, with_tokenizer=with_tokenizer)
+    return source
+
+
+def _reference_error(model: Any, bundle: Path, manifest: Manifest, device: str) -> float:
+    import torch
+
+    reference = read_reference(bundle, manifest)
+    errors = []
+    for tower in manifest.towers:
+        inputs = reference.inputs[tower]
+        if tower == "text":
+            embeds = _encode_ids(model, torch.from_numpy(inputs.astype(np.int64)), device)
+        else:
+            parts = []
+            with torch.inference_mode(), full_precision():
+                for start in range(0, len(inputs), _BATCH):
+                    floats = normalize_pixels(inputs[start : start + _BATCH].astype(np.uint8), manifest.preprocess)
+                    batch = torch.from_numpy(floats).to(device)
+                    parts.append(model.encode_image(batch, normalize=True).float().cpu().numpy())
+            embeds = np.concatenate(parts)
+        errors.append(compare_embeddings(reference.embeds[tower], embeds).max_abs_error)
+    return max(errors)
+
+
+def _encode_ids(model: Any, ids: Any, device: str) -> npt.NDArray[np.float32]:
+    import torch
+
+    parts = []
+    with torch.inference_mode(), full_precision():
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH].to(device)
+            parts.append(model.encode_text(batch, normalize=True).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def open_clip_transform(config: Preprocess) -> Any:
+    """open_clip's inference transform of a checkpoint's preprocessing: a Pillow image to float32 (3, H, W)."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return image_transform_v2(
+        PreprocessCfg(
+            size=config.size,
+            mode="RGB",
+            mean=config.mean,
+            std=config.std,
+            interpolation=config.interpolation,
+            resize_mode=config.resize_mode,
+            fill_color=config.fill_color,
+        ),
+        is_train=False,
+    )
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 products on a GPU are float32, not TensorFloat-32, which cuDNN's convolutions are by default."""
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,138 @@
+"""Rows and tables of the parity benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.metrics import Estimate, wilson
+from benchmarks.parity_inputs import Agreement
+from benchmarks.rows import FIGURES, Row, Status
+from engines.manifest import Manifest
+from engines.tables import format_table
+
+_COSINES = ("min_cosine", "mean_cosine", "p1_cosine", "max_abs_error")
+_ACCURACIES = {
+    "zero_shot": ("top1", "top5", "top1_change"),
+    "retrieval": tuple(name for name in FIGURES if "_recall_" in name),
+}
+
+
+def parity_rows(agreement: Agreement, engine: str, manifest: Manifest, data: str, note: str) -> list[Row]:
+    """Cosines, errors and agreement of one engine; the agreement's interval is Wilson's."""
+    rows = []
+    for tower, distance in agreement.distances.items():
+        shared = _columns(manifest, engine, data, note, tower=tower, repeats=distance.samples)
+        rows += [Row("parity", figure=name, value=getattr(distance, name), **shared) for name in _COSINES]
+        if tower in agreement.top1:
+            value = agreement.top1[tower]
+            low, high = wilson(value * distance.samples, distance.samples)
+            rows.append(Row("parity", figure="top1_agreement", value=value, low=low, high=high, **shared))
+    return rows
+
+
+def accuracy_rows(
+    figures: Mapping[str, Mapping[str, Estimate]], engine: str, manifest: Manifest, data: str, note: str
+) -> list[Row]:
+    """Accuracies of eager or of an engine, with their intervals."""
+    rows = []
+    for task, estimates in figures.items():
+        for name, found in estimates.items():
+            shared = _columns(manifest, engine, data, note, repeats=found.samples)
+            rows.append(Row(task, figure=name, value=found.value, low=found.low, high=found.high, **shared))
+    return rows
+
+
+def empty_parity_rows(engine: str, manifest: Manifest, data: str, status: Status, note: str) -> list[Row]:
+    """Rows without values, in the place of every figure that the engine would have."""
+    towers = [_columns(manifest, engine, data, note, tower=tower, status=status) for tower in manifest.towers]
+    return [Row("parity", figure=name, **shared) for shared in towers for name in (*_COSINES, "top1_agreement")]
+
+
+def empty_accuracy_rows(
+    tasks: Sequence[str], engine: str, manifest: Manifest, data: str, status: Status, note: str
+) -> list[Row]:
+    """The same for the tasks."""
+    shared = _columns(manifest, engine, data, note, status=status)
+    return [Row(task, figure=name, **shared) for task in tasks for name in _ACCURACIES[task]]
+
+
+def _columns(manifest: Manifest, engine: str, data: str, note: str, **more: Any) -> dict[str, Any]:
+    model = manifest.model
+    return {
+        "model": model.name if model.name == "demo" else model.architecture,
+        "weights": "random" if model.source == "random" else model.tag or model.name,
+        "engine": engine,
+        "precision": "fp32" if engine.startswith("eager") else manifest.precision,
+        "shape": data,
+        "note": note,
+    } | more
+
+
+def tables(rows: Iterable[Row]) -> str:
+    """The rows of one run as tables for a terminal."""
+    by_what: dict[str, list[Row]] = {}
+    for row in rows:
+        by_what.setdefault(row.what, []).append(row)
+    parts = []
+    for what, title in (
+        ("parity", "embeddings against eager float32"),
+        ("zero_shot", "zero-shot"),
+        ("retrieval", "recall"),
+    ):
+        found = by_what.get(what)
+        if found:
+            parts.append(
+                f"{title}, {found[0].shape}:\n{_parity_table(found) if what == 'parity' else _accuracy_table(found)}"
+            )
+    return "\n\n".join(parts)
+
+
+def _parity_table(rows: Sequence[Row]) -> str:
+    cells, empty = [], []
+    for case in dict.fromkeys(row.case for row in rows):
+        own = {row.figure: row for row in rows if row.case == case}
+        first = next(iter(own.values()))
+        if first.value is None:
+            empty.append(f"{first.engine}  {first.tower}  {first.status}: {first.note}")
+            continue
+        cosines = [f"{own[name].value:.6f}" for name in ("min_cosine", "p1_cosine", "mean_cosine")]
+        agreement = _percent(own["top1_agreement"]) if "top1_agreement" in own else "-"
+        error = f"{own['max_abs_error'].value:.1e}"
+        cells.append((first.engine, first.tower, *cosines, error, agreement, str(first.repeats)))
+    header = ("engine", "tower", "min cosine", "1 % below", "mean cosine", "max error", "top-1 as eager", "samples")
+    return "\n".join([*([format_table(header, cells)] if cells else []), *empty])
+
+
+def _accuracy_table(rows: Sequence[Row]) -> str:
+    """Engines side by side: there are more figures than engines."""
+    figures = list(dict.fromkeys(row.figure for row in rows if row.value is not None))
+    engines = list(dict.fromkeys(row.engine for row in rows if row.value is not None))
+    found = {(row.figure, row.engine): row for row in rows}
+    cells = [
+        (
+            _heading(name),
+            *(_percent(found[name, engine]) if (name, engine) in found else "" for engine in engines),
+            str(next(row.repeats for row in rows if row.figure == name)),
+        )
+        for name in figures
+    ]
+    lines = [format_table(("", *engines, "samples"), cells)] if cells else []
+    empty = dict.fromkeys((row.engine, f"{row.status}: {row.note}") for row in rows if row.value is None)
+    return "\n".join([*lines, *("  ".join(pair) for pair in empty)])
+
+
+def _heading(figure: str) -> str:
+    words = {"top1": "top-1", "top5": "top-5", "top1_change": "top-1 - eager's"}
+    short = figure.replace("image_to_text_recall_", "image→text @").replace("text_to_image_recall_", "text→image @")
+    return words.get(figure, short.replace("_change", " - eager's"))
+
+
+def _percent(row: Row) -> str:
+    assert row.value is not None
+    if row.low is None or row.high is None:
+        return f"{row.value:.1%}"
+    sign = "+" if row.figure.endswith("_change") else ""
+    digits = 2 if sign else 1
+    value, low, high = (f"{number * 100:{sign}.{digits}f}" for number in (row.value, row.low, row.high))
+    return f"{value} % [{low}, {high}]"

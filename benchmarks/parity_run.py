@@ -1,0 +1,157 @@
+"""The steps of the parity benchmark: eager once, then engine after engine, rows kept after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+import engines
+from benchmarks.datasets import Batch, Dataset, Picture, Skipped
+from benchmarks.machine import Machine, stamp, versions
+from benchmarks.metrics import Estimate
+from benchmarks.parity_eager import Eager
+from benchmarks.parity_inputs import Inputs, compare, embed_inputs
+from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
+from benchmarks.parity_tasks import accuracies, measure
+from benchmarks.rows import Row, merge
+from engines.manifest import Manifest
+
+if TYPE_CHECKING:
+    from benchmarks.clip_benchmark_adapter import Job
+
+_EAGER_VERSIONS = ("torch", "open_clip_torch", "pillow")
+
+
+@dataclass
+class Run:
+    """One run of the command: what all its steps share, and the rows so far."""
+
+    bundle: Path
+    manifest: Manifest
+    device: str
+    machine: Machine
+    results: Path
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, rows: Sequence[Row], computed_with: str) -> None:
+        """Keep rows, on disk too."""
+        done = stamp(rows, self.machine, versions=computed_with)
+        self.rows += done
+        merge(self.results, done)
+
+    def note_skipped(self, skipped: Skipped) -> None:
+        """Say how many pictures were left out."""
+        if skipped.count:
+            self.note(f"pictures left out because they cannot be read: {skipped.count} ({skipped.first})")
+
+    def note(self, text: str) -> None:
+        """A sentence for the reader, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@dataclass(frozen=True)
+class EngineEncoders:
+    """An engine as it serves."""
+
+    clip: engines.Embedder
+
+    def encode_pictures(self, _pictures: Sequence[Picture], pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embeddings of pixels that the bundle's preprocessing made."""
+        embeds: npt.NDArray[np.float32] = self.clip.encode_image(pixels)
+        return embeds
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embeddings of texts, by the bundle's tokenizer."""
+        embeds: npt.NDArray[np.float32] = self.clip.encode_text(list(texts))
+        return embeds
+
+
+class Measurement:
+    """Eager's embeddings and ranks, and what engines make of the same inputs.
+
+    Args:
+        run: gets the rows.
+        eager: the measure.
+        inputs: on which embeddings are compared.
+        dataset: on which accuracy is measured; None: it is not.
+        job: measure accuracy by clip-benchmark on that dataset.
+    """
+
+    def __init__(self, run: Run, eager: Eager, inputs: Inputs, dataset: Dataset | None, job: Job | None) -> None:
+        self._run, self._eager, self._inputs, self._dataset, self._job = run, eager, inputs, dataset, job
+        self._reference = embed_inputs(eager, inputs, run.manifest, _progress("eager, embeddings"))
+        run.note_skipped(self._reference.skipped)
+        self._outcome = None
+        if dataset is not None and job is None:
+            self._outcome = measure(eager, dataset, run.manifest.preprocess, _progress("eager, accuracy"))
+            run.note_skipped(self._outcome.skipped)
+            self._add_accuracy("eager", accuracies(self._outcome), versions(_EAGER_VERSIONS), "")
+        elif job is not None:
+            from benchmarks.clip_benchmark_adapter import evaluate
+
+            found = evaluate(job, eager.model, eager.transform, eager.tokenizer, eager.device)
+            self._add_accuracy("eager, clip-benchmark", found, versions(_EAGER_VERSIONS), job.measured_by)
+
+    def measure_engine(self, kind: str, device: str) -> bool:
+        """Measure one kind of engine; whether it went through. An engine that fails gets rows that say so."""
+        run, dataset = self._run, self._dataset
+        try:
+            with engines.load(run.bundle, engine=kind, device=device) as clip:
+                computed_with = " + ".join(dict.fromkeys(clip.engines.values()))
+                self._compare_embeddings(kind, EngineEncoders(clip), computed_with)
+                self._compare_accuracy(kind, clip, computed_with)
+        except Exception as error:  # noqa: BLE001 - whatever an engine's library raises, the other engines are measured
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            run.note(f"{kind} failed: {reason}")
+            if not any(row.what == "parity" and row.engine == kind for row in run.rows):
+                run.add(empty_parity_rows(kind, run.manifest, self._inputs.name, "failed", reason), "")
+            if dataset is not None:
+                tasks = dataset.tasks if self._job is None else (self._job.task,)
+                name = kind if self._job is None else f"{kind}, clip-benchmark"
+                run.add(empty_accuracy_rows(tasks, name, run.manifest, dataset.name, "failed", reason), "")
+            return False
+        return True
+
+    def _compare_embeddings(self, kind: str, encoders: EngineEncoders, computed_with: str) -> None:
+        run = self._run
+        embeddings = embed_inputs(encoders, self._inputs, run.manifest, _progress(f"{kind}, embeddings"))
+        agreement = compare(self._reference, embeddings, run.manifest)
+        run.add(parity_rows(agreement, kind, run.manifest, self._inputs.name, self._inputs.source), computed_with)
+
+    def _compare_accuracy(self, kind: str, clip: engines.Embedder, computed_with: str) -> None:
+        config, dataset, job = self._run.manifest.preprocess, self._dataset, self._job
+        if job is not None:
+            from benchmarks.clip_benchmark_adapter import EngineModule, evaluate
+
+            module = EngineModule(clip)
+            found = evaluate(job, module, module.transform, module.tokenize, "cpu")
+            self._add_accuracy(f"{kind}, clip-benchmark", found, computed_with, job.measured_by)
+        elif dataset is not None:
+            outcome = measure(EngineEncoders(clip), dataset, config, _progress(f"{kind}, accuracy"))
+            self._add_accuracy(kind, accuracies(outcome, self._outcome), computed_with, "")
+
+    def _add_accuracy(self, engine: str, found: dict[str, dict[str, Estimate]], computed_with: str, note: str) -> None:
+        assert self._dataset is not None
+        classes = f"{len(self._dataset.classes)} classes" if self._dataset.classes is not None else ""
+        note = "; ".join(part for part in (note, classes) if part)
+        self._run.add(accuracy_rows(found, engine, self._run.manifest, self._dataset.name, note), computed_with)
+
+
+def _progress(name: str) -> Callable[[Iterable[Batch], int | None], Iterator[Batch]]:
+    """A bar of pictures on a terminal, nothing in a pipe."""
+
+    def follow(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
+        with tqdm(total=count, desc=name, unit=" pictures", disable=None, leave=False) as bar:
+            for batch in batches:
+                yield batch
+                bar.update(len(batch.samples))
+
+    return follow
