@@ -168,9 +168,8 @@ def _inputs_name(args: argparse.Namespace, dataset: Dataset | None) -> str:
 
 
 def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, inputs_name: str) -> list[str]:
-    """Kinds of engine that can run both towers here; the others get rows that say why not."""
+    """Kinds of engine that can run every tower here; the others get rows that say why not."""
     from benchmarks.parity_rows import empty_accuracy_rows, empty_parity_rows
-    from engines.runtime import choose_engine
 
     manifest = current.manifest
     kinds = list(dict.fromkeys(engine.kind for engine in manifest.engines))
@@ -178,19 +177,30 @@ def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, i
         raise EngineUnavailableError(f"the bundle has no engine {args.engine!r}: it has {', '.join(kinds)}")
     found, problems = [], []
     for kind in kinds if args.engine == "all" else [args.engine]:
-        try:
-            for tower in manifest.towers:
-                choose_engine(current.bundle, manifest, tower, kind, args.device)
+        problem = _why_not(current, kind, args.device)
+        if problem is None:
             found.append(kind)
-        except EngineUnavailableError as error:
-            problems.append(str(error))
-            rows = empty_parity_rows(kind, manifest, inputs_name, "missing", str(error))
-            if dataset is not None:
-                rows += empty_accuracy_rows(dataset.tasks, kind, manifest, dataset.name, "missing", str(error))
-            current.add(rows, "")
+            continue
+        problems.append(problem)
+        rows = empty_parity_rows(kind, manifest, inputs_name, "missing", problem)
+        if dataset is not None:
+            rows += empty_accuracy_rows(dataset.tasks, kind, manifest, dataset.name, "missing", problem)
+        current.add(rows, "")
     if not found:
-        raise EngineUnavailableError("; ".join(dict.fromkeys(problems)))
+        raise EngineUnavailableError(f"no engine of the bundle that was asked for can run here ({'; '.join(problems)})")
     return found
+
+
+def _why_not(current: Run, kind: str, device: str) -> str | None:
+    """Why no engine of that kind can run one of the towers here; None if one can for each."""
+    from engines.runtime import candidates, label
+
+    for tower in current.manifest.towers:
+        items = [x for x in candidates(current.bundle, current.manifest, tower, device) if x.engine.kind == kind]
+        if all(item.why_not is not None for item in items):
+            reasons = [f"{label(item.engine)}: {item.why_not}" for item in items]
+            return "; ".join(dict.fromkeys(reasons)) or f"{kind}: there is none for the {tower} tower"
+    return None
 
 
 def _clip_benchmark_job(args: argparse.Namespace, dataset: Dataset | None) -> Job | None:

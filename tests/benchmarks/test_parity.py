@@ -184,7 +184,9 @@ class TestEngines:
         )
         code, _, err = run(bundle_copy)
         assert code == 1
-        assert err.startswith("error: no engine 'warp-drive'") or "no engine of the bundle can run" in err
+        assert err.startswith(
+            "error: no engine of the bundle that was asked for can run here (warp-drive: this release"
+        )
         assert err.count("\n") == 1
         assert {row.status for row in rows.read(tmp_path / "rows")} == {"missing"}
 
