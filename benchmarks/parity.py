@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 what --data may be:
-  a folder with a folder of pictures for each class        zero-shot; names from the folders, or the lines of classnames.txt
+  a folder with a folder of pictures for each class        zero-shot; names from the folders, ImageNet's ids or classnames.txt
   a folder of pictures with captions.txt, .tsv or .csv     retrieval; lines are path, tab, caption; or columns image,caption
   a folder of pictures with a .txt beside each             retrieval; every line is a caption
   .tar files (webdataset) or a folder of them              zero-shot where there is .cls and classnames.txt, retrieval where .txt
@@ -184,7 +184,8 @@ def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, i
         problems.append(problem)
         rows = empty_parity_rows(kind, manifest, inputs_name, "missing", problem)
         if dataset is not None:
-            rows += empty_accuracy_rows(dataset.tasks, kind, manifest, dataset.name, "missing", problem)
+            name = f"{kind}, clip-benchmark" if args.clip_benchmark else kind
+            rows += empty_accuracy_rows(dataset.tasks, name, manifest, dataset.name, "missing", problem)
         current.add(rows, "")
     if not found:
         raise EngineUnavailableError(f"no engine of the bundle that was asked for can run here ({'; '.join(problems)})")

@@ -2,7 +2,7 @@
 
 | what users have | task | what says which |
 | --- | --- | --- |
-| a folder with a folder for each class | zero-shot | the folders' names (``_`` is a space), or ``classnames.txt`` in their order |
+| a folder with a folder for each class | zero-shot | the folders' names (``_`` is a space), ImageNet's ids, or ``classnames.txt`` |
 | a folder with ``captions.txt``, ``.tsv`` or ``.csv`` | retrieval | a line for each caption, see `benchmarks.datasets.folders` |
 | a folder with ``x.jpg`` and ``x.txt`` | retrieval | every line of ``x.txt`` is a caption |
 | ``.tar`` files (webdataset), alone, in a folder, or as clip-benchmark has them | both | ``.cls``, ``classnames.txt``; ``.txt`` |

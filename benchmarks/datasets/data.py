@@ -15,7 +15,7 @@ Picture: TypeAlias = "Path | bytes | Image.Image"
 
 CLASSES_NAME = "classnames.txt"
 TEMPLATES_NAME = "zeroshot_classification_templates.txt"
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
+DEFAULT_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)

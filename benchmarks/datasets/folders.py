@@ -1,5 +1,7 @@
 """Labelled folders: one folder for each class, or pictures with captions.
 
+Class folders are named after their class, or are ImageNet's thousand WordNet ids, or are named in ``classnames.txt``.
+
 Captions stand in ``captions.txt``, ``captions.tsv`` or ``captions.csv`` (one of them), one on each line after the picture's path
 relative to the folder; a picture may have several lines. Path and caption are separated by a tab, or, if the first line names the
 columns (``image,caption`` as Flickr8k has it, ``filepath<TAB>title`` as open_clip's training files have it), by what separates the
@@ -32,6 +34,7 @@ from engines.image_files import SUFFIXES, find_images
 _CAPTION_FILES = ("captions.txt", "captions.tsv", "captions.csv")
 _PICTURE_COLUMNS = ("image", "file", "filename", "file_name", "filepath", "path")
 _CAPTION_COLUMNS = ("caption", "title", "text", "comment")
+_WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | None) -> Dataset:
@@ -63,7 +66,7 @@ def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | No
 def _with_classes(
     folder: Path, subfolders: list[Path], templates: tuple[str, ...] | None, limit: int | None
 ) -> Dataset:
-    names = folder / CLASSES_NAME
+    names, prompts = folder / CLASSES_NAME, DEFAULT_TEMPLATES
     if names.is_file():
         classes = read_classes(names)
         if len(classes) != len(subfolders):
@@ -71,9 +74,11 @@ def _with_classes(
                 f"{names} names {len(classes)} classes, but there are {len(subfolders)} folders: it needs a line for each, in "
                 "the folders' order"
             )
+    elif all(_WORDNET_ID.fullmatch(path.name) for path in subfolders):
+        classes, prompts = _imagenet(folder, len(subfolders))
     else:
         classes = tuple(path.name.replace("_", " ") for path in subfolders)
-        require_classes(classes, str(folder))
+    require_classes(classes, str(folder))
     found: list[tuple[Path, int]] = []
     for label, subfolder in enumerate(subfolders):
         try:
@@ -90,9 +95,25 @@ def _with_classes(
         folder.resolve().name,
         samples,
         classes,
-        templates or templates_beside(folder) or DEFAULT_TEMPLATES,
+        templates or templates_beside(folder) or prompts,
         count=len(chosen),
     )
+
+
+def _imagenet(folder: Path, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and prompts of ImageNet's 1000 classes as open_clip evaluates them: its list is in the order of the WordNet ids.
+
+    Raises:
+        InputError: there are not 1000, so that it is unknown which these are.
+    """
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
+
+    if count != len(IMAGENET_CLASSNAMES):
+        raise InputError(
+            f"the folders in {folder} are WordNet ids, but not ImageNet's {len(IMAGENET_CLASSNAMES)}: write the names of their "
+            f"classes into {CLASSES_NAME}, in the folders' order"
+        )
+    return tuple(IMAGENET_CLASSNAMES), tuple(str(template("{}")) for template in OPENAI_IMAGENET_TEMPLATES)
 
 
 def _with_captions(folder: Path, captions: dict[Path, list[str]], where: str, limit: int | None) -> Dataset:

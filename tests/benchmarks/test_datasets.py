@@ -60,6 +60,18 @@ class TestClassFolders:
         assert dataset.templates == ("a {}.", "my {}")
         assert open_dataset(tmp_path, templates=["{}"]).templates == ("{}",)
 
+    def test_imagenets_ids(self, tmp_path: Path) -> None:
+        """Its thousand folders have open_clip's names, which are in the ids' order, and its prompts."""
+        for i in range(1000):
+            folder = tmp_path / f"n{i + 1440764:08}"
+            folder.mkdir()
+            (folder / "a.JPEG").write_bytes(PNG)
+        dataset = open_dataset(tmp_path)
+        assert dataset.classes is not None
+        assert (dataset.classes[0], dataset.classes[999]) == ("tench", "toilet paper")
+        assert (len(dataset.classes), len(dataset.templates)) == (1000, 80)
+        assert dataset.templates[0] == "a bad photo of a {}."
+
     def test_a_limit_keeps_classes_balanced(self, tmp_path: Path) -> None:
         for name in ("a", "b"):
             for i in range(6):
@@ -204,6 +216,12 @@ def one_class(root: Path) -> Path:
     return root
 
 
+def other_wordnet_ids(root: Path) -> Path:
+    save(root / "n01440764" / "x.png")
+    save(root / "n01443537" / "x.png")
+    return root
+
+
 def too_few_names(root: Path) -> Path:
     save(root / "a" / "x.png")
     save(root / "b" / "x.png")
@@ -329,6 +347,10 @@ def unreadable_only(root: Path) -> Path:
         (no_labels, "has pictures but no labels: put them into a folder for each class"),
         (empty_class, "class folder .*b has no image file .*: put pictures into it, or remove it"),
         (one_class, r"has only one class \(a\): zero-shot classification needs two or more"),
+        (
+            other_wordnet_ids,
+            "are WordNet ids, but not ImageNet's 1000: write the names of their classes into classnames.txt",
+        ),
         (too_few_names, "names 3 classes, but there are 2 folders"),
         (empty_captions, "every caption is empty"),
         (blank_list, "has no caption in it"),
