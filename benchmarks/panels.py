@@ -1,0 +1,268 @@
+"""Rows of one machine → what its plots show, as plain numbers. A plot without rows does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks import looks
+from benchmarks.rows import Row
+
+RESOLUTION = 1e-6  # of a cosine in a row
+_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement with the ends of its error bars; an end that is the value itself has no bar."""
+
+    x: float
+    y: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one engine in one precision, joined in order where `joined`."""
+
+    engine: str
+    precision: str
+    points: Sequence[Point]
+    joined: bool = True
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A line behind the points, straight in logarithmic axes: y = level * x ** slope.
+
+    Attributes:
+        label: short; drawn at its end.
+        precision: whose dashes it takes; empty: a plain thin line.
+        until: where it stops (x), None: at the edge.
+    """
+
+    label: str
+    level: float
+    slope: float
+    precision: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot.
+
+    Attributes:
+        title: what it is of.
+        x: label of the axis, with unit.
+        y: label of the axis, with unit.
+        series: points.
+        guides: lines behind them.
+        x_ticks: only these (batches); empty: chosen.
+        y_log: else linear.
+        y_percent: the values are shares of 1.
+        y_floor: values below are drawn at it, and its tick says so; 0: none.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    guides: Sequence[Guide] = ()
+    x_ticks: Sequence[float] = ()
+    y_log: bool = True
+    y_percent: bool = False
+    y_floor: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """In one image, or one text of full length: operations, bytes of float16 activations; and of the weights read by each batch."""
+
+    flops: float
+    activation_bytes: float
+    weight_bytes: float
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Panels of one kind. `name` is that of its file, `caption` says how to read it."""
+
+    name: str
+    title: str
+    caption: str
+    panels: Sequence[Panel]
+
+
+def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plot]:
+    """All plots that have rows.
+
+    Args:
+        rows: of one machine.
+        work: of (model, tower), for the roofline; a tower that is not there is left out of it.
+    """
+    found = [
+        Plot("throughput", "Throughput by batch", "Higher is better. Bars: quartiles.", throughput_panels(rows)),
+        Plot(
+            "latency",
+            "Latency and throughput",
+            "Lower and further right is better. Each diagonal is one batch; bars at batch 1 end at the 99th percentile.",
+            latency_panels(rows),
+        ),
+        Plot(
+            "accuracy",
+            "Accuracy and speed",
+            "Speed at each engine's fastest batch. Bars: 95 % confidence intervals and quartiles.",
+            accuracy_panels(rows),
+        ),
+        Plot(
+            "roofline",
+            "Roofline",
+            "Ceilings are this machine's own measured matrix products and copy. Bytes are counted: weights read once per batch, "
+            "activations moved once. Points above the slope are work that a cache holds.",
+            roofline_panels(rows, work),
+        ),
+    ]
+    return [plot for plot in found if plot.panels]
+
+
+def throughput_panels(rows: Iterable[Row]) -> list[Panel]:
+    """Items per second over the batch, one panel for each model, tower and shape."""
+    panels = []
+    for (model, tower, shape), own in _groups(_rates(rows)):
+        series = _series(own, lambda r: _point(r.batch, r.batch, r.batch, *_interval(r)))
+        ticks = sorted({float(row.batch) for row in own})
+        panels.append(Panel(_title(model, tower, shape), "batch", f"{_items(tower)} per second", series, x_ticks=ticks))
+    return panels
+
+
+def latency_panels(rows: Sequence[Row]) -> list[Panel]:
+    """Milliseconds per call over items per second; at batch 1 the measured median and 99th percentile where there are such rows."""
+    tails = {
+        (row.figure, row.model, row.tower, row.shape, row.engine, row.precision): row.value
+        for row in rows
+        if row.what == "latency" and row.value is not None
+    }
+
+    def point(row: Row) -> Point:
+        rate, low, high = _interval(row)
+        milliseconds = 1000 * row.batch / rate
+        name = (row.model, row.tower, row.shape, row.engine, row.precision)
+        median = tails.get(("p50", *name)) if row.batch == 1 else None
+        if median:
+            return _point(rate, low, high, median, median, tails.get(("p99", *name)) or median)
+        return _point(rate, low, high, milliseconds, milliseconds, milliseconds)
+
+    panels = []
+    for (model, tower, shape), own in _groups(_rates(rows)):
+        batches = sorted({row.batch for row in own})
+        guides = [Guide(f"batch {batch}", 1000.0 * batch, -1) for batch in batches]
+        x = f"{_items(tower)} per second"
+        panels.append(Panel(_title(model, tower, shape), x, "milliseconds per call", _series(own, point), guides))
+    return panels
+
+
+def accuracy_panels(rows: Sequence[Row]) -> list[Panel]:
+    """Zero-shot accuracy, and the distance from eager fp32, over the fastest throughput."""
+    fastest: dict[tuple[str, str, str, str], Row] = {}
+    for row in _rates(rows):
+        if row.shape != "real captions":
+            key = (row.model, row.tower, row.engine, row.precision)
+            best = fastest.get(key)
+            if best is None or (row.value or 0) > (best.value or 0):
+                fastest[key] = row
+
+    def speed(row: Row, tower: str) -> Row | None:
+        return fastest.get((row.model, tower, row.engine, row.precision))
+
+    panels = []
+    top1 = [row for row in rows if row.what == "zero_shot" and row.figure == "top1" and row.value is not None]
+    for model, data in sorted({(row.model, row.shape) for row in top1}):
+        own = [row for row in top1 if (row.model, row.shape) == (model, data) and speed(row, "image")]
+        series = _series(own, lambda r: _point(*_interval(speed(r, "image")), *_interval(r)), joined=False)
+        if series:
+            title = _title(model, "zero-shot", data)
+            panels.append(Panel(title, "images per second", "top-1, %", series, y_log=False, y_percent=True))
+    cosines = [row for row in rows if row.what == "parity" and row.figure == "mean_cosine" and row.value is not None]
+    for (model, tower, data), found in _groups(cosines):
+        own = [row for row in found if speed(row, tower)]
+
+        def distance(row: Row) -> Point:
+            error = max(1 - (row.value or 0), RESOLUTION)
+            return _point(*_interval(speed(row, row.tower)), error, error, error)
+
+        series = _series(own, distance, joined=False)
+        if any(point.y > RESOLUTION for one in series for point in one.points):  # else there is nothing to see
+            x, y = f"{_items(tower)} per second", "1 − mean cosine to eager fp32"
+            panels.append(Panel(_title(model, tower, data), x, y, series, y_floor=RESOLUTION))
+    return panels
+
+
+def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Panel]:
+    """Achieved TFLOP/s over the operations per byte moved, under the machine's measured ceilings."""
+    peaks = {row.precision: row.value for row in rows if row.what == "ceiling" and row.figure == "tflops" and row.value}
+    copies = [row.value for row in rows if row.what == "ceiling" and row.figure == "gbytes_per_second" and row.value]
+    if not peaks or not copies:
+        return []
+    terabytes = max(copies) / 1000
+    panels = []
+    for (model, tower, shape), own in _groups(_rates(rows)):
+        amount = work.get((model, tower))
+        own = [row for row in own if row.precision in peaks and row.precision in _BYTES]
+        if amount is None or shape == "real captions" or not own:
+            continue
+
+        def point(row: Row, amount: Work = amount) -> Point:
+            scale = _BYTES[row.precision] / 2
+            moved = scale * (amount.weight_bytes + row.batch * amount.activation_bytes)
+            intensity = row.batch * amount.flops / moved
+            rate, low, high = (value * amount.flops / 1e12 for value in _interval(row))
+            return _point(intensity, intensity, intensity, rate, low, high)
+
+        guides = [Guide(f"copy {1000 * terabytes:,.0f} GB/s", terabytes, 1, until=max(peaks.values()) / terabytes)]
+        for precision in sorted({row.precision for row in own}, key=lambda name: looks.order("", name)):
+            guides.append(Guide(f"{precision} {peaks[precision]:.3g} TFLOP/s", peaks[precision], 0, precision))
+        x, y = "operations per byte, FLOP/B", "TFLOP/s"
+        panels.append(Panel(_title(model, tower, shape), x, y, _series(own, point), guides))
+    return panels
+
+
+def _rates(rows: Iterable[Row]) -> list[Row]:
+    return [r for r in rows if r.what == "throughput" and r.figure == "per_second" and r.value and r.batch > 0]
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]:
+    names = sorted({(row.model, row.tower, row.shape) for row in rows})
+    return [(name, [row for row in rows if (row.model, row.tower, row.shape) == name]) for name in names]
+
+
+def _series(rows: Sequence[Row], point: Callable[[Row], Point], joined: bool = True) -> list[Series]:
+    """One for each engine and precision, in the order of all tables."""
+    pairs = sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: looks.order(*pair))
+    found = []
+    for engine, precision in pairs:
+        own = sorted((r for r in rows if (r.engine, r.precision) == (engine, precision)), key=lambda r: r.batch)
+        found.append(Series(engine, precision, [point(row) for row in own], joined))
+    return found
+
+
+def _interval(row: Row | None) -> tuple[float, float, float]:
+    """Value, low and high, which are the value where there is no interval."""
+    assert row is not None
+    assert row.value is not None
+    return row.value, row.value if row.low is None else row.low, row.value if row.high is None else row.high
+
+
+def _point(x: float, x_low: float, x_high: float, y: float, y_low: float, y_high: float) -> Point:
+    return Point(x, y, x_low, x_high, y_low, y_high)
+
+
+def _items(tower: str) -> str:
+    return f"{tower}s" if tower else "items"
+
+
+def _title(model: str, tower: str, shape: str) -> str:
+    return ", ".join(part for part in (model, tower, shape) if part)

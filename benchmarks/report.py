@@ -1,0 +1,192 @@
+"""``python -m benchmarks report``: rows → Markdown, one HTML file that needs nothing else, and PNG plots."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import html, plots, rows
+from benchmarks.panels import Plot, Work
+from benchmarks.panels import plots as plots_of
+from benchmarks.rows import Row
+from benchmarks.sections import Section, Table, measured_on, sections
+
+RESULTS = Path(__file__).parent / "results"
+_TITLE = "openclip-engines: measured"
+_INTRO = (
+    "Values are medians. Speedups are over eager float32 PyTorch, each round compared with the same round; a row that could not be "
+    "measured says why at the end of its machine.",
+)
+
+
+def machine_folders(results: Path = RESULTS) -> list[Path]:
+    """Folders under the results that hold rows, one for each machine."""
+    return sorted(path for path in results.glob("*/") if any(path.glob("*.csv")))
+
+
+def read_machines(sources: Sequence[Path]) -> dict[str, list[Row]]:
+    """Machine's name → its rows, from folders, CSV or parquet files.
+
+    Two sources of one machine that have measured the same stay apart: their names are added.
+
+    Raises:
+        FileNotFoundError: a source is not there.
+        ValueError: a file holds something else.
+    """
+    found: dict[str, list[tuple[Path, list[Row]]]] = {}
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f"{source} is not there")
+        by_machine: dict[str, list[Row]] = {}
+        for row in rows.read(source):
+            by_machine.setdefault(row.machine or source.stem, []).append(row)
+        for machine, own in by_machine.items():
+            found.setdefault(machine, []).append((source, own))
+    machines: dict[str, list[Row]] = {}
+    for machine, parts in found.items():
+        together = [row for _, own in parts for row in own]
+        if len({row.key for row in together}) == len(together):
+            machines[machine] = together
+        else:
+            machines |= {f"{machine} ({source})": own for source, own in parts}
+    return machines
+
+
+def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work]:
+    """Work of every tower that the roofline can show; empty, with a line on stderr, where open_clip is missing."""
+    ceilings = [own for own in machines if any(row.what == "ceiling" and row.value for row in own)]
+    models = {row.model for own in ceilings for row in own if row.what == "throughput" and row.value}
+    if not models:
+        return {}
+    try:
+        import open_clip
+
+        from benchmarks.flops import count_work
+    except ImportError as error:
+        print(f"roofline left out: {error.name} is needed to count operations", file=sys.stderr)
+        return {}
+    known = sorted(models & set(open_clip.list_models()))
+    counted = {model: count_work(model) for model in known}
+    return {
+        (model, tower): Work(work.flops, work.activation_bytes, work.read_bytes)
+        for model, towers in counted.items()
+        for tower, work in towers.items()
+    }
+
+
+def markdown(machines: Mapping[str, Sequence[Row]], pictures: Mapping[str, Sequence[tuple[Plot, str]]]) -> str:
+    """The report as Markdown.
+
+    Args:
+        machines: name → rows.
+        pictures: name → plots and their files, relative to the report.
+    """
+    lines = [f"# {_TITLE}", "", *_INTRO, ""]
+    for machine, own in machines.items():
+        lines += [f"## {machine}", "", f"Measured on {measured_on(own)}.", ""]
+        for plot, file in pictures.get(machine, ()):
+            lines += [f"### {plot.title}", "", plot.caption, "", f"![{plot.title}, {machine}]({file})", ""]
+        for section in sections(own):
+            lines += _markdown_section(section)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """A pipe table with its notes under it; numbers to the right."""
+    rule = ["---" if column < table.texts else "---:" for column in range(len(table.header))]
+    lines = [_pipes(table.header), _pipes(rule)]
+    for number, line in enumerate(table.lines):
+        lines.append(_pipes(f"**{cell}**" if (number, i) in table.best else cell for i, cell in enumerate(line)))
+    return "\n".join(lines + (["", " ".join(table.notes)] if table.notes else []))
+
+
+def _markdown_section(section: Section) -> list[str]:
+    lines = [f"### {section.title}", ""]
+    for table in section.tables:
+        lines += [*([f"#### {table.title}", ""] if table.title else []), markdown_table(table), ""]
+    return lines
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _slug(machine: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: bool) -> list[Path]:
+    """Write ``report.md``, ``report.html`` and, with plots, ``<machine>-<plot>.png``.
+
+    Returns:
+        The files.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    works = count_works(machines.values()) if with_plots else {}
+    written, parts = [out / "report.md", out / "report.html"], []
+    pictures: dict[str, list[tuple[Plot, str]]] = {}
+    for machine, own in machines.items():
+        shown = []
+        for plot in plots_of(own, works) if with_plots else []:
+            file = out / f"{_slug(machine)}-{plot.name}.png"
+            plots.write_png(file, plot)
+            written.append(file)
+            pictures.setdefault(machine, []).append((plot, file.name))
+            elements = [(panel.title, plots.svg(panel)) for panel in plot.panels]
+            shown.append(html.Pictures(plot.name, plot.title, plot.caption, elements, plots.svg_keys(plot.panels)))
+        parts.append(html.Part(_slug(machine), machine, measured_on(own), shown, sections(own)))
+    written[0].write_text(markdown(machines, pictures), encoding="utf-8")
+    written[1].write_text(html.page(_TITLE, _INTRO, parts), encoding="utf-8")
+    return written
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: written; 1: something the user can mend, said in one line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="folders or files of rows (default: all of benchmarks/results)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / "report", help="folder (default benchmarks/results/report)"
+    )
+    parser.add_argument("--parquet", action="store_true", help="also all rows as rows.parquet")
+    parser.add_argument("--no-plots", action="store_true", help="tables only; needs no matplotlib")
+    args = parser.parse_args(argv)
+    try:
+        machines = read_machines(args.folders or machine_folders())
+    except (FileNotFoundError, ValueError) as error:
+        return _sorry(str(error))
+    if not machines:
+        where = ", ".join(map(str, args.folders)) or "benchmarks/results"
+        return _sorry(
+            f"there are no rows in {where}; measure first: make bench, or python -m benchmarks throughput BUNDLE"
+        )
+    problem = None if args.no_plots else plots.available()
+    if problem:
+        return _sorry(f"{problem}; or give --no-plots")
+    written = write_report(machines, args.out, not args.no_plots)
+    if args.parquet:
+        try:
+            rows.write_parquet(args.out / "rows.parquet", [row for own in machines.values() for row in own])
+        except ImportError:
+            return _sorry("--parquet needs pyarrow: pip install 'openclip-engines[parquet]'")
+        written.append(args.out / "rows.parquet")
+    for path in written:
+        print(path)
+    return 0
+
+
+def _sorry(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

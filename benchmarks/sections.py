@@ -1,0 +1,274 @@
+"""Rows of one machine → the sections of its report: tables of strings, which Markdown and HTML show alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks import looks
+from benchmarks.rows import FIGURES, Row
+
+NOISY = "†"
+NOISY_LEGEND = f"{NOISY} noisy: the quartiles are more than 10 % of the median apart."
+CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
+SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
+_PERCENT = SHARES | {"decode_share", "fraction_of_ceiling"}
+_OPERATIONS = ("ceiling", "kernel")  # rows of them are of an operation, and their notes are its sizes
+_COSINES = {"min_cosine", "mean_cosine", "p1_cosine"}
+_LABELS = {
+    "per_second": "per second",
+    "fraction_of_ceiling": "of the ceiling",
+    "decode_share": "waiting for pixels",
+    "first_call": "first call, s",
+    "load": "load, s",
+    "peak_host_memory": "peak host memory, MB",
+    "peak_device_memory": "peak device memory, MB",
+    "gbytes_per_second": "GB/s",
+    "joules_per_item": "J per item",
+    "tflops": "TFLOP/s",
+    "overhead": "overhead, µs",
+    "top1": "top-1",
+    "top5": "top-5",
+    "top1_change": "top-1 − eager's",
+    "top1_agreement": "top-1 agreement",
+    "max_abs_error": "max abs error",
+}
+_TITLES = {
+    "latency": "Latency, one item at a time",
+    "start": "Start-up and memory",
+    "end_to_end": "End to end: files on disk to embeddings",
+    "parity": "Parity with eager fp32",
+    "zero_shot": "Zero-shot classification",
+    "retrieval": "Retrieval",
+    "ceiling": "Ceilings of this machine",
+    "overhead": "What the harness costs per call",
+    "kernel": "Kernels",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings.
+
+    Attributes:
+        title: above it; may be empty.
+        header: one name for each column.
+        lines: cells.
+        texts: how many columns from the left are words; the others are numbers.
+        best: (line, column) of cells to stress.
+        notes: sentences under it.
+    """
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    texts: int = 1
+    best: frozenset[tuple[int, int]] = frozenset()
+    notes: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with tables; `name` is what its rows measure, and names its anchor."""
+
+    name: str
+    title: str
+    tables: Sequence[Table]
+
+
+def sections(rows: Sequence[Row]) -> list[Section]:
+    """Everything that was measured on one machine, and at the end what was not; nothing that has no rows."""
+    found = []
+    throughput = throughput_tables([row for row in rows if row.what == "throughput"])
+    if throughput:
+        found.append(Section("throughput", "Throughput", throughput))
+    others = [*_TITLES, *sorted({row.what for row in rows} - {"throughput", *_TITLES})]
+    for what in others:
+        own = [row for row in rows if row.what == what]
+        if own:
+            found.append(Section(what, _TITLES.get(what, what), [flat_table(own)]))
+    remarks = remarks_table(rows)
+    if remarks is not None:
+        found.append(Section("remarks", "Not measured, and remarks", [remarks]))
+    return found
+
+
+def throughput_tables(rows: Sequence[Row]) -> list[Table]:
+    """One table for each model, tower and shape: engines below each other, a column for each batch."""
+    tables = []
+    for model, tower, shape in sorted({(row.model, row.tower, row.shape) for row in rows}):
+        own = [row for row in rows if (row.model, row.tower, row.shape) == (model, tower, shape)]
+        tables.append(_throughput_table(f"{model}, {tower} tower, {shape}", f"{tower or 'item'}s", own))
+    return tables
+
+
+def _throughput_table(title: str, items: str, rows: Sequence[Row]) -> Table:
+    by_key = {(row.engine, row.precision, row.batch, row.figure): row for row in rows}
+    measured = [row for row in rows if row.value is not None]
+    batches = sorted({row.batch for row in measured or rows})
+    extras = [f for f in ("tflops", "fraction_of_ceiling", "joules_per_item") if any(r.figure == f for r in measured)]
+    lines, speeds = [], []
+    for engine, precision in sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: looks.order(*pair)):
+        line = [by_key.get((engine, precision, batch, "per_second")) for batch in batches]
+        if not any(line):  # it has rows, but of other batches than those that could be measured
+            first = next(r for r in rows if (r.engine, r.precision) == (engine, precision))
+            line[0] = first
+        cells = []
+        for batch, row in zip(batches, line, strict=True):
+            ratio = by_key.get((engine, precision, batch, "speedup"))
+            text = "–" if row is None else cell(row)
+            if row is not None and row.value is not None and ratio is not None and ratio.value is not None:
+                text += f" ({cell(ratio)})"
+            cells.append(text)
+        speeds.append([row.value if row is not None and row.figure == "per_second" else None for row in line])
+        rated = [(value, batch) for value, batch in zip(speeds[-1], batches, strict=True) if value is not None]
+        top = max(rated)[1] if rated else None
+        cells += [_cell_or_dash(by_key.get((engine, precision, top or 0, extra))) for extra in extras]
+        lines.append([engine, precision, *cells])
+    best = set()
+    for column in range(len(batches)):
+        values = [speed[column] or 0.0 for speed in speeds]
+        fastest = values.index(max(values))
+        if sum(value > 0 for value in values) > 1 and NOISY not in lines[fastest][column + 2].split(" (")[0]:
+            best.add((fastest, column + 2))
+    notes = [f"{items.capitalize()} per second, in brackets the speedup over eager fp32; medians{_spread(measured)}."]
+    if extras:
+        notes.append("The columns after the batches are those of the engine's fastest batch.")
+    header = ["engine", "precision", *(f"batch {batch}" for batch in batches), *(label(extra) for extra in extras)]
+    return Table(title, header, lines, 2, frozenset(best), [*notes, *_noise_note(rows)])
+
+
+def flat_table(rows: Sequence[Row]) -> Table:
+    """One line for each case, a column for each part of the key that says something and for each figure."""
+    figures = [name for name in FIGURES if any(row.figure == name for row in rows)]
+    operation = all(row.what in _OPERATIONS for row in rows)
+    names = ("model", "tower", "engine", "precision", "batch", "shape", *(("note",) if operation else ()))
+    used = [name for name in names if any(getattr(row, name) for row in rows)]
+    if {row.batch for row in rows} <= {0, 1}:
+        used = [name for name in used if name != "batch"]
+    cases: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in sorted(rows, key=lambda r: (r.model, r.tower, r.shape, r.batch, *looks.order(r.engine, r.precision))):
+        cases.setdefault(row.case, {})[row.figure] = row
+    lines = []
+    for by_figure in cases.values():
+        one = next(iter(by_figure.values()))
+        words = ["–" if getattr(one, name) in ("", 0) else str(getattr(one, name)) for name in used]
+        lines.append([*words, *(_cell_or_dash(by_figure.get(figure)) for figure in figures)])
+    header = ["operation" if name == "model" and operation else name for name in used]
+    notes = []
+    if any(row.figure in SHARES and row.low is not None for row in rows):
+        notes.append("In brackets the 95 % confidence interval.")
+    return Table("", [*header, *(label(f) for f in figures)], lines, len(used), notes=[*notes, *_noise_note(rows)])
+
+
+def remarks_table(rows: Sequence[Row]) -> Table | None:
+    """What is missing or failed with its reason, and what a reader must know of the others; None if there is nothing."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        remark = row.note or ("no reason was written down" if row.value is None else "")
+        if remark and (row.value is None or row.what not in _OPERATIONS):
+            status = row.status if row.value is None else "measured"
+            subject = (status, f"{row.engine} {row.precision}".strip() or "–", row.model, remark)
+            where = f"{row.what} {row.tower}".strip()
+            found.setdefault(subject, [])
+            if where not in found[subject]:
+                found[subject].append(where)
+    if not found:
+        return None
+    place = {"failed": 0, "missing": 1}
+    ordered = sorted(found.items(), key=lambda item: (place.get(item[0][0], 2), item[0]))
+    lines = [[status, engine, model, ", ".join(w), remark] for (status, engine, model, remark), w in ordered]
+    return Table("", ["status", "engine", "model", "of", "remark"], lines, texts=5)
+
+
+def measured_on(rows: Iterable[Row]) -> str:
+    """ "AMD EPYC, 2 cores; torch 2.15.0, onnxruntime 1.32.0; 2 threads; 2 August 2026; commit 11e1a18"."""
+    rows = [row for row in rows if row.value is not None]
+    parts = [
+        " and ".join(_distinct(row.machine for row in rows)),
+        ", ".join(_distinct(v for row in rows for v in re.findall(r"\S+ \d\S*", row.versions) or [row.versions])),
+        _threads(rows),
+        _range(row.date[:10] for row in rows),
+        "commit " + ", ".join(_distinct(row.commit for row in rows)) if any(row.commit for row in rows) else "",
+    ]
+    if any(row.weights == "random" for row in rows):
+        models = _distinct(row.model for row in rows if row.weights == "random")
+        parts.append(f"random weights: {', '.join(models)}")
+    return "; ".join(part for part in parts if part)
+
+
+def cell(row: Row) -> str:
+    """The value as people read it, with its interval if it is an accuracy, and the sign of noise; else the status."""
+    if row.value is None:
+        return row.status
+    text = number(row.value, row.figure)
+    if row.figure in SHARES and row.low is not None and row.high is not None:
+        low, high = (number(value, row.figure).removesuffix(" %") for value in (row.low, row.high))
+        text += f" [{low}, {high}]"
+    return text + (f" {NOISY}" if row.status == "noisy" else "")
+
+
+def number(value: float, figure: str) -> str:
+    """Three digits that count; cosines with the six that a row has; shares in percent."""
+    if figure in _COSINES:
+        return f"{value:.6f}"
+    if figure in _PERCENT:
+        return f"{100 * value:+.2f} %" if figure in CHANGES else f"{100 * value:.1f} %"
+    if figure == "max_abs_error":
+        return f"{value:.1e}"
+    unit = "×" if figure == "speedup" else ""
+    if abs(value) >= 100:
+        return f"{value:,.0f}{unit}"
+    digits = f"{value:.3g}"
+    if "e" in digits:
+        return digits + unit
+    missing = 3 - len(digits.replace(".", "").lstrip("0")) if value else 0  # 1 → 1.00, so that columns line up
+    if missing > 0:
+        digits = (digits if "." in digits else digits + ".") + "0" * missing
+    return digits + unit
+
+
+def label(figure: str) -> str:
+    """Heading of a figure's column, with its unit."""
+    if figure in _LABELS:
+        return _LABELS[figure]
+    recall = re.fullmatch(r"([a-z]+)_to_([a-z]+)_recall_(\d+)(_change)?", figure)
+    if recall:
+        return f"{recall[1]} → {recall[2]} R@{recall[3]}" + (" − eager's" if recall[4] else "")
+    unit = FIGURES[figure].unit
+    return figure.replace("_", " ") + (f", {unit}" if unit and unit != "x" else "")
+
+
+def _cell_or_dash(row: Row | None) -> str:
+    return "–" if row is None else cell(row)
+
+
+def _noise_note(rows: Iterable[Row]) -> list[str]:
+    return [NOISY_LEGEND] if any(row.status == "noisy" and row.value is not None for row in rows) else []
+
+
+def _spread(rows: Iterable[Row]) -> str:
+    """ ", quartiles at most 3 % apart" over the speedups that are not marked as noisy."""
+    apart = [
+        (row.high - row.low) / row.value
+        for row in rows
+        if row.status == "ok" and row.figure in ("speedup", "per_second") and row.value and row.low and row.high
+    ]
+    return f", quartiles at most {100 * max(apart):.1f} % apart where not marked" if apart and max(apart) > 0 else ""
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def _threads(rows: Sequence[Row]) -> str:
+    counts = sorted({row.threads for row in rows if row.threads})
+    return f"{' and '.join(map(str, counts))} thread{'s' if counts != [1] else ''}" if counts else ""
+
+
+def _range(values: Iterable[str]) -> str:
+    ordered = sorted(filter(None, values))
+    if not ordered:
+        return ""
+    return ordered[0] if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
