@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all gpu lint format zoo figures clean help
+.PHONY: demo test test-all gpu gpu-tests bench report tables lint format zoo figures clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
 	@echo "make test      run the tests (test-all: with the slow ones)"
-	@echo "make gpu       run the tests that need an NVIDIA GPU, for the TensorRT that is installed"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
+	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
+	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"
+	@echo "make report    tables and plots of the rows; make tables writes the README's"
 	@echo "make figures   measure start-up, export time, memory and throughput -> benchmarks/results/figures.csv"
 
 demo: $(STAMP)
@@ -24,8 +26,20 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
 gpu: $(STAMP)
+	$(BIN)/python -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))
+
+gpu-tests: $(STAMP)
 	nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 	$(BIN)/python -m pytest -m gpu -s
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks suite bench $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))
+
+report: $(STAMP)
+	$(BIN)/python -m benchmarks report
+
+tables: $(STAMP)
+	$(BIN)/python -m benchmarks tables
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -45,7 +59,7 @@ figures: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,rtx,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,rtx,bench,dev]' -c constraints.txt
 	touch $(STAMP)
 
 clean:

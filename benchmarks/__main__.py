@@ -1,0 +1,39 @@
+"""``python -m benchmarks COMMAND``: measure, report, compare."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "throughput": ("benchmarks.throughput", "a bundle's engines against eager PyTorch and the peers"),
+    "parity": ("benchmarks.parity", "a bundle's accuracy against eager PyTorch, on pictures, classes and captions"),
+    "ceilings": ("benchmarks.ceilings", "what this machine's matrix products and copies reach at most"),
+    "suite": ("benchmarks.suite", "make bench and make gpu: a fixed list of models, engines and batches"),
+    "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
+    "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),
+    "tables": ("benchmarks.tables", "the README's tables from the rows"),
+    "roofline": ("benchmarks.roofline", "what GPUs that are not here could reach at most, counted"),
+    "figures": ("benchmarks.figures", "start-up, export time and memory"),
+    "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command's own ``main``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m benchmarks COMMAND [-h] …\n")
+        for name, (_, summary) in COMMANDS.items():
+            print(f"  {name:<12} {summary}")
+        return 0 if arguments else 1
+    if arguments[0] not in COMMANDS:
+        print(f"error: command {arguments[0]!r} is none of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 1
+    code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What this machine reaches at most: large matrix products in every precision, and copies. ``python -m benchmarks ceilings``.
+
+Measured on random values, for zeros take less power. The best of a few sizes counts: it is a ceiling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import rows as rowfiles
+from benchmarks.estimates import Estimate, estimate
+from benchmarks.machine import clock_mhz, stamp, this_machine, versions
+from benchmarks.rows import FIGURES, Row
+
+RESULTS = Path(__file__).parent / "results"
+_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+_COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
+_SECONDS = 1.0
+_LEAST, _MOST = 5, 200
+
+
+def measure_ceilings(device: str) -> list[Row]:
+    """Rows of ``what = ceiling``: matrix products as TFLOP/s (int8: TOP/s), copies as GB/s read plus written."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    found = []
+    for precision, make in _products(device).items():
+        best: tuple[int, Estimate] | None = None
+        problem = ""
+        for n in _SIZES[device]:
+            try:
+                seconds = _timed(make(n), device)
+            except (RuntimeError, NotImplementedError, AttributeError) as error:
+                problem = " ".join(str(error).split())[:160]
+                continue
+            rate = estimate([2 * n**3 / s / 1e12 for s in seconds])
+            if best is None or rate.value > best[1].value:
+                best = n, rate
+        found.append(_row("matmul", "tflops", precision, best, problem))
+    size = _COPY_BYTES[device]
+    source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = _timed(lambda: target.copy_(source), device)
+    rate = estimate([2 * size / s / 1e9 for s in seconds])
+    found.append(_row("copy", "gbytes_per_second", "", (size, rate), ""))
+    return found
+
+
+def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
+    """For each precision, what makes a product of two n × n matrices."""
+    import torch
+
+    def plain(dtype: Any) -> Callable[[int], Callable[[], object]]:
+        def make(n: int) -> Callable[[], object]:
+            x, y = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+            return lambda: x @ y
+
+        return make
+
+    def int8(n: int) -> Callable[[], object]:
+        x, y = (torch.randint(-127, 127, (n, n), device=device, dtype=torch.int8) for _ in range(2))
+        y = y.t()
+        return lambda: torch._int_mm(x, y)
+
+    def fp8(n: int) -> Callable[[], object]:
+        x, y = (torch.randn(n, n, device=device).to(torch.float8_e4m3fn) for _ in range(2))
+        y, one = y.t(), torch.ones((), device=device)
+        return lambda: torch._scaled_mm(x, y, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+
+    products = {"fp32": plain(torch.float32)}
+    if device == "cuda":
+        products |= {"fp16": plain(torch.float16), "bf16": plain(torch.bfloat16), "fp8": fp8}
+    return products | {"int8": int8}
+
+
+def _timed(run: Callable[[], object], device: str) -> list[float]:
+    """Seconds of each of some calls, warm."""
+    import torch
+
+    for _ in range(3):
+        run()
+    taken: list[float] = []
+    if device == "cuda":
+        torch.cuda.synchronize()
+    end = time.perf_counter() + _SECONDS
+    while len(taken) < _LEAST or (time.perf_counter() < end and len(taken) < _MOST):
+        if device == "cuda":
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            first.record()
+            run()
+            last.record()
+            torch.cuda.synchronize()
+            taken.append(first.elapsed_time(last) / 1e3)
+        else:
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+    return taken
+
+
+def _row(what: str, figure: str, precision: str, best: tuple[int, Estimate] | None, problem: str) -> Row:
+    common: dict[str, Any] = {"what": "ceiling", "model": what, "figure": figure, "precision": precision}
+    common |= {"engine": "torch", "unit": FIGURES[figure].unit, "versions": versions(("torch",))}
+    if best is None:
+        return Row(status="missing", note=problem, **common)
+    n, rate = best
+    note = f"{n}x{n}x{n}" if what == "matmul" else f"{n >> 20} MiB"
+    status: Any = "noisy" if rate.noisy else "ok"
+    return Row(value=rate.value, low=rate.low, high=rate.high, repeats=rate.repeats, note=note, status=status, **common)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and keep the rows."""
+    from benchmarks.throughput import pick_device
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ceilings", description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
+    args = parser.parse_args(argv)
+    device = pick_device(args.device)
+    try:
+        machine = this_machine(device)
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = stamp(measure_ceilings(device), machine, clock_mhz=clock_mhz(device))
+    rowfiles.merge(args.results or RESULTS / machine.slug, found)
+    print_ceilings(found)
+    return 0
+
+
+def print_ceilings(found: Sequence[Row]) -> None:
+    """A line each."""
+    for row in found:
+        value = f"{row.value:>10,.4g} {row.unit}" if row.value is not None else f"   {row.note}"
+        print(f"  {row.model + ' ' + row.precision:<16}{value}")

@@ -1,0 +1,118 @@
+"""What can be measured: one module per kind of contender, one entry here for each.
+
+A module has ``why_not(subject, contender, device)``, which says in words why it cannot run here (None: it can), and
+``open_tower(subject, contender, tower, device, folder)``, which loads it and returns an `Opened`. A module that needs files made
+first has ``setup(subject, contender, tower, folder)``, which runs in a process of its own and is not measured. They are called in
+the contender's process only; nothing here imports a library before that.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from benchmarks.inputs import Case
+    from benchmarks.subject import Subject
+
+Call = Callable[[int], object]  # runs the i-th set of a case's inputs
+
+MODULES = {
+    "eager": "benchmarks.contenders.eager",
+    "torch.compile": "benchmarks.contenders.eager",
+    "torch.compile max-autotune": "benchmarks.contenders.eager",
+    "onnxruntime plain": "benchmarks.contenders.plain_onnxruntime",
+    "openvino": "benchmarks.contenders.openvino",
+    "torch-tensorrt": "benchmarks.contenders.torch_tensorrt",
+    "null": "benchmarks.contenders.null",
+}
+BUNDLE_MODULE = "benchmarks.contenders.bundle"  # every engine of a bundle
+BASELINE = "eager"
+_GPU_ONLY = ("torch-tensorrt",)
+_CPU_ONLY = ("openvino",)
+_FLOAT32_ONLY = ("onnxruntime plain", "openvino")  # open_clip's half models do not go through the plain export
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run a model.
+
+    Attributes:
+        engine: a key of `MODULES`, or the kind of one of the bundle's engines.
+        precision: ``fp32``, ``fp16``, ``bf16``, …: of weights and arithmetic.
+        of_bundle: it is an engine of the bundle.
+    """
+
+    engine: str
+    precision: str
+    of_bundle: bool = False
+
+    @property
+    def label(self) -> str:
+        """``torch.compile fp16``."""
+        return f"{self.engine} {self.precision}"
+
+    def takes(self, case: Case) -> bool:
+        """Whether the case is one for it: from files to embeddings run only eager and what has preprocessing of its own."""
+        return case.kind != "files" or self.of_bundle or self.engine == BASELINE
+
+    @property
+    def module(self) -> ModuleType:
+        """The module that runs it."""
+        return importlib.import_module(BUNDLE_MODULE if self.of_bundle else MODULES[self.engine])
+
+
+class Opened(Protocol):
+    """A loaded contender.
+
+    Attributes:
+        versions: of the libraries that compute.
+        weights: ``random``, or where they are from.
+        note: what a reader must know, or empty.
+        threads: that compute on the CPU.
+        on_stream: calls return before the GPU is done: time them by events on torch's current stream.
+    """
+
+    versions: str
+    weights: str
+    note: str
+    threads: int
+    on_stream: bool
+
+    def prepare(self, case: Case) -> Call:
+        """Load a case's inputs to where the contender wants them, and give the function that runs one set of them."""
+
+    def figures(self) -> dict[str, float]:
+        """Figures of its own about the last call, by their name in `benchmarks.rows.FIGURES`."""
+
+
+def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> list[Contender]:
+    """All contenders that make sense for a model on a device, eager float32 first.
+
+    Args:
+        subject: the model.
+        device: ``cpu`` or ``cuda``.
+        wanted: engines, to take only those (and the baseline); empty is all.
+
+    Raises:
+        ValueError: an engine is neither known nor in the bundle.
+    """
+    known = [*MODULES, *subject.kinds]
+    for engine in wanted:
+        if engine not in known:
+            raise ValueError(f"contender {engine!r} is none of {', '.join(known)}")
+    half = ("fp16", "bf16") if device == "cuda" else ()
+    found = [Contender(BASELINE, "fp32")]
+    for engine in MODULES:
+        precisions = ("fp32",) if engine in _FLOAT32_ONLY or device == "cpu" or engine == "null" else ("fp32", *half)
+        if engine in (_CPU_ONLY if device == "cuda" else _GPU_ONLY):
+            continue
+        if engine == "torch-tensorrt":
+            precisions = ("fp16",)
+        found += [Contender(engine, precision) for precision in precisions]
+    found += [Contender(kind, subject.precision, of_bundle=True) for kind in subject.kinds]
+    chosen = [c for c in dict.fromkeys(found) if not wanted or c.engine in wanted or c == found[0]]
+    return chosen

@@ -1,0 +1,88 @@
+"""The engines of a bundle, through the very calls that a service makes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders import Call, Contender
+from benchmarks.inputs import SETS, Case
+from benchmarks.machine import usable_cores
+
+if TYPE_CHECKING:
+    from benchmarks.subject import Subject
+
+_FILES_BATCH = 32
+
+
+def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
+    """What `engines.runtime` says, of both towers."""
+    from engines.manifest import read_manifest
+    from engines.runtime import candidates
+
+    assert subject.bundle is not None
+    folder = Path(subject.bundle)
+    manifest = read_manifest(folder)
+    for tower in manifest.towers:
+        own = [c for c in candidates(folder, manifest, tower, device) if c.engine.kind == contender.engine]
+        if all(candidate.why_not is not None for candidate in own):
+            return own[0].why_not if own else f"the bundle has no such engine for its {tower} tower"
+    return None
+
+
+def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> BundleTower:
+    """Load the bundle with this kind of engine and one tower."""
+    import engines
+
+    assert subject.bundle is not None
+    clip = engines.load(subject.bundle, contender.engine, device, towers=(tower,))  # type: ignore[arg-type]
+    return BundleTower(clip, tower, device)
+
+
+class BundleTower:
+    """An embedder of which one tower is loaded."""
+
+    def __init__(self, clip: Any, tower: str, device: str) -> None:
+        self._clip, self._device = clip, device
+        description = clip.engines[tower]
+        self.versions = " ".join(description.split()[:2])
+        model = clip.manifest.model
+        self.weights = "random" if model.source == "random" else (model.tag or model.source)
+        self.note = " ".join(description.split()[2:])
+        self.threads = usable_cores() if device == "cpu" else 0
+        self.on_stream = device == "cuda" and hasattr(clip._runtime(tower), "run_on_device")
+        self._wait = self._total = 0.0
+
+    def prepare(self, case: Case) -> Call:
+        """Pixels or ids as numpy arrays, or on the GPU where the engine takes them there."""
+        inputs, clip = case.load(), self._clip
+        if case.kind == "files":
+            return lambda i: self._embed_files(inputs)
+        if case.kind == "ids":
+            ids = [inputs[i] for i in range(SETS)]
+            return lambda i: clip.encode_text(ids[i % SETS])
+        pixels = [inputs[i] for i in range(SETS)]
+        if self.on_stream:
+            import torch
+
+            pixels = [torch.from_numpy(rows).cuda() for rows in pixels]
+        return lambda i: clip.encode_image(pixels[i % SETS])
+
+    def figures(self) -> dict[str, float]:
+        """Of a run over files: the share of the time in which the engine waits for pixels."""
+        return {"decode_share": self._wait / self._total} if self._total else {}
+
+    def _embed_files(self, files: list[str]) -> None:
+        from engines.decode import readable
+
+        start, self._wait = time.perf_counter(), 0.0
+        batches = self._clip.preprocess_ahead(files, _FILES_BATCH)
+        while True:
+            asked = time.perf_counter()
+            item = next(batches, None)
+            self._wait += time.perf_counter() - asked
+            if item is None:
+                break
+            self._clip.encode_image(readable(item[1]))
+        self._total = time.perf_counter() - start

@@ -1,0 +1,61 @@
+"""OpenVINO on the CPU, on a plain export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.contenders import Call, Contender
+from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
+from benchmarks.inputs import SETS, Case
+from benchmarks.machine import usable_cores
+
+if TYPE_CHECKING:
+    from benchmarks.subject import Subject
+
+
+def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
+    """OpenVINO, or what the export needs, is missing."""
+    try:
+        import onnxscript  # noqa: F401
+        import open_clip  # noqa: F401
+        import openvino  # noqa: F401
+    except ImportError as error:
+        return f"not installed: {error.name}"
+    return None
+
+
+def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> None:
+    """Export the tower."""
+    export_plain(subject, tower, folder)
+
+
+def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> OpenVINOTower:
+    """Compiled for one request at a time on all cores, in float32 as the graph says."""
+    import openvino
+
+    core = openvino.Core()
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(str(plain_graph(folder, tower))), "CPU", config)
+    return OpenVINOTower(compiled, subject, f"openvino {openvino.__version__.split('-')[0]}")
+
+
+class OpenVINOTower:
+    """A compiled model."""
+
+    on_stream = False
+    note = "plain torch.onnx.export"
+
+    def __init__(self, compiled: Any, subject: Subject, versions: str) -> None:
+        self._request, self._subject = compiled.create_infer_request(), subject
+        self.versions, self.threads = versions, usable_cores()
+        self.weights = "random" if subject.pretrained == "none" else (subject.pretrained or subject.source)
+
+    def prepare(self, case: Case) -> Call:
+        """Numpy arrays."""
+        sets = plain_inputs(self._subject, case.kind, case.load())
+        return lambda i: self._request.infer([sets[i % SETS]])
+
+    def figures(self) -> dict[str, float]:
+        """None."""
+        return {}

@@ -1,0 +1,126 @@
+"""Contenders' processes as seen by the run: start, ask, and find out why one died."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.contenders import Contender
+    from benchmarks.inputs import Case
+    from benchmarks.subject import Subject
+    from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PATIENCE = 900.0  # seconds for one answer: max-autotune of a large tower takes minutes
+
+
+class ContenderError(Exception):
+    """A contender failed; the message is what its row says."""
+
+
+class Member:
+    """One contender's process for one tower. Close it."""
+
+    def __init__(self, contender: Contender, patience: float = _PATIENCE) -> None:
+        self.contender = contender
+        self._patience = patience
+        ours, theirs = multiprocessing.Pipe()
+        self._connection = ours
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        with contextlib.closing(theirs):
+            self._process = subprocess.Popen(
+                # Not -m: what the worker sends back must not be pickled as classes of __main__.
+                [sys.executable, "-c", "from benchmarks.worker import main; main()", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stderr=self._log,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            )
+
+    def why_not(self, subject: Subject, device: str) -> str | None:
+        """Why the contender cannot run here; None if it can."""
+        reason: str | None = self._ask("why_not", subject, self.contender, device)
+        return reason
+
+    def setup(self, subject: Subject, tower: str, folder: Path) -> None:
+        """Make the files that it needs."""
+        self._ask("setup", subject, self.contender, tower, str(folder))
+
+    def open(self, subject: Subject, tower: str, device: str, folder: Path) -> OpenedInfo:
+        """Load the tower."""
+        info: OpenedInfo = self._ask("open", subject, self.contender, tower, device, str(folder))
+        return info
+
+    def prepare(self, case: Case) -> Prepared:
+        """Load inputs and warm up."""
+        prepared: Prepared = self._ask("prepare", case)
+        return prepared
+
+    def measure(self, calls: int, each: bool) -> Measured:
+        """One round."""
+        measured: Measured = self._ask("measure", calls, each)
+        return measured
+
+    def memory(self) -> Memory:
+        """What it has taken."""
+        memory: Memory = self._ask("memory")
+        return memory
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        try:
+            self._connection.send((method, arguments))
+            if not self._connection.poll(self._patience):
+                self._process.kill()
+                raise ContenderError(f"no answer to {method!r} within {self._patience:.0f} s")
+            good, answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise ContenderError(self._cause_of_death()) from None
+        if not good:
+            raise ContenderError(answer)
+        return answer
+
+    def _cause_of_death(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        last = f": {' '.join(lines[-1].split())[:200]}" if lines else ""
+        if code >= 0:
+            return f"its process ended with exit code {code}{last}"
+        name = signal.Signals(-code).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"its process died of {name}{hint}{last}"
+
+
+@contextlib.contextmanager
+def hired(contender: Contender) -> Iterator[Member]:
+    """A member that is closed at the end."""
+    member = Member(contender)
+    try:
+        yield member
+    finally:
+        member.close()

@@ -1,0 +1,120 @@
+"""What `make bench` and `make gpu` measure, as data: an engine or kernel that comes later joins by its name here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.contenders import Contender
+    from benchmarks.inputs import Case
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One model in a part.
+
+    Attributes:
+        model: an architecture, or ``demo``.
+        precision: of the bundle that is exported for its engines; None exports none.
+        engines: kinds in that bundle; one that cannot be built here costs a line.
+        contenders: names; see `benchmarks.contenders`.
+        batches: of both towers.
+        texts: ``real``, ``full``.
+        files: also from files to embeddings.
+        only: which contender takes part in which case.
+    """
+
+    model: str
+    precision: str | None
+    engines: tuple[str, ...]
+    contenders: tuple[str, ...]
+    batches: tuple[int, ...]
+    texts: tuple[str, ...] = ("real",)
+    files: bool = False
+    only: Callable[[Contender, Case], bool] = lambda contender, case: True
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A command's work.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        minutes: that all parts may take together.
+        parts: name to its sweeps; ``tests`` and ``ceilings`` are parts without.
+        rounds, round_seconds: see `benchmarks.run.Plan`.
+    """
+
+    device: str
+    minutes: float
+    parts: dict[str, tuple[Sweep, ...]]
+    rounds: int
+    round_seconds: float
+
+
+def _compile_is_slow(contender: Contender, case: Case) -> bool:
+    """Compilers search for each shape anew, up to minutes: they take part where the batch fills the GPU, and alone for latency."""
+    if "max-autotune" in contender.engine:
+        return contender.precision == "fp16" and case.tower == "image" and case.batch == MOST
+    if "compile" in contender.engine:
+        return contender.precision == "fp16" and case.batch in (1, MOST)
+    return contender.precision in ("fp32", "fp16")
+
+
+MOST = 256
+GPU_BATCHES = (MOST, 32, 1)  # what matters most comes first, in case the time is over
+_GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
+_TORCH = ("eager", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
+_BUILT = ("tensorrt", "tensorrt-rtx", "aotinductor", "onnxruntime")
+_ON_CPU = ("onnxruntime", "aotinductor")
+
+SUITES = {
+    "bench": Suite(
+        device="cpu",
+        minutes=10,
+        parts={
+            "ceilings": (),
+            "demo": (
+                Sweep(
+                    "demo",
+                    "fp32",
+                    _ON_CPU,
+                    ("eager", "torch.compile", "onnxruntime plain", "openvino", "null"),
+                    (1, 32),
+                    files=True,
+                ),
+            ),
+            "models": (
+                Sweep(
+                    "ViT-B-32",
+                    "fp32",
+                    _ON_CPU,
+                    ("eager", "torch.compile", "onnxruntime plain", "openvino"),
+                    (1, 16),
+                    ("real", "full"),
+                    files=True,
+                    only=lambda contender, case: "compile" not in contender.engine or case.batch > 1,
+                ),
+            ),
+        },
+        rounds=7,
+        round_seconds=0.3,
+    ),
+    "gpu": Suite(
+        device="cuda",
+        minutes=9,
+        parts={
+            "ceilings": (),
+            "tests": (),
+            "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
+            "engines": tuple(
+                Sweep(m, "fp16", _BUILT, ("eager", "onnxruntime plain"), GPU_BATCHES, only=_compile_is_slow)
+                for m in _GPU_MODELS
+            ),
+        },
+        rounds=5,
+        round_seconds=0.15,
+    ),
+}

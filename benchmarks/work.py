@@ -1,0 +1,26 @@
+"""How much work a tower is, and how much the machine can do: from rows that were measured or counted before."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from benchmarks import rows
+from benchmarks.results_file import read_rows
+
+_ROOFLINE = Path(__file__).parent / "results" / "roofline.csv"
+
+
+@functools.cache
+def flops_of(model: str, tower: str) -> float | None:
+    """Operations for one image, or one text of full length, as `benchmarks.roofline` counted them; None if it has not."""
+    for row in read_rows(_ROOFLINE):
+        if (row["model"], row["tower"]) == (model, tower):
+            return float(row["gflops"]) * 1e9
+    return None
+
+
+def ceiling_tflops(results: Path, precision: str) -> float | None:
+    """The machine's measured matrix products in that precision, from its ``ceiling.csv``; None if they were not measured."""
+    found = rows.select(rows.read(results / "ceiling.csv"), model="matmul", precision=precision, figure="tflops")
+    return max((row.value for row in found if row.value is not None), default=None)
