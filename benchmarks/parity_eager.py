@@ -13,11 +13,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.datasets import Picture
-from engines.manifest import Manifest, Model, Preprocess
+from engines.manifest import Manifest, Model
 from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
 from exporter.errors import ExportError
 from exporter.origins import FOLDER_PREFIX
+from exporter.parity import open_clip_transform
 from exporter.source import Source, load_source
 
 # Between two machines or two thread counts, eager float32 differs from itself by about 1e-6.
@@ -147,24 +148,6 @@ def _encode_ids(model: Any, ids: Any, device: str) -> npt.NDArray[np.float32]:
             batch = ids[start : start + _BATCH].to(device)
             parts.append(model.encode_text(batch, normalize=True).float().cpu().numpy())
     return np.concatenate(parts)
-
-
-def open_clip_transform(config: Preprocess) -> Any:
-    """open_clip's inference transform of a checkpoint's preprocessing: a Pillow image to float32 (3, H, W)."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    return image_transform_v2(
-        PreprocessCfg(
-            size=config.size,
-            mode="RGB",
-            mean=config.mean,
-            std=config.std,
-            interpolation=config.interpolation,
-            resize_mode=config.resize_mode,
-            fill_color=config.fill_color,
-        ),
-        is_train=False,
-    )
 
 
 @contextlib.contextmanager

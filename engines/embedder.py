@@ -64,7 +64,7 @@ class Embedder:
             for name in wanted:
                 tower = self._tower(name)
                 chosen = choose_engine(folder, self.manifest, name, engine, device)
-                _report(folder, self.manifest, chosen, device)
+                _report(folder, self.manifest, chosen, device, chosen_here=engine == "auto")
                 self._runtimes[name] = open_tower(folder, chosen, tower, self.manifest.precision, device, **options)
             config = self.manifest.tokenizer
             has_text = "text" in self._runtimes and config is not None
@@ -271,8 +271,8 @@ class Embedder:
         return ids.astype(np.int32, copy=False)
 
 
-def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str) -> None:
-    """Log which engine serves a tower: as a warning where better ones of the bundle cannot run here, with the reasons."""
+def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
+    """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
     passed_over = []
     for item in candidates(folder, manifest, chosen.tower, device):
         if item.engine == chosen:
@@ -280,7 +280,7 @@ def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str) -> No
         if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
             passed_over.append(f"{label(item.engine)}: {item.why_not}")
     words = f"the {chosen.tower} tower of {folder} runs on {label(chosen)}"
-    if passed_over:
+    if passed_over and chosen_here:
         _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
     else:
         _LOG.info("%s", words)

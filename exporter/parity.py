@@ -47,12 +47,11 @@ class Reference:
         return Reference(self.inputs[:count], self.embeds[:count])
 
 
-def image_reference(source: Source, data: ParityData) -> Reference:
-    """Eager's image embeddings for as many of the images as the budget allows, at least a few."""
+def open_clip_transform(config: Preprocess) -> Any:
+    """open_clip's inference transform of a checkpoint's preprocessing: a Pillow image to float32 (3, H, W)."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    config = source.preprocess
-    transform = image_transform_v2(
+    return image_transform_v2(
         PreprocessCfg(
             size=config.size,
             mode="RGB",
@@ -64,6 +63,11 @@ def image_reference(source: Source, data: ParityData) -> Reference:
         ),
         is_train=False,
     )
+
+
+def image_reference(source: Source, data: ParityData) -> Reference:
+    """Eager's image embeddings for as many of the images as the budget allows, at least a few."""
+    transform = open_clip_transform(source.preprocess)
     model: Any = source.model
     dtype = next(model.parameters()).dtype
 
@@ -74,7 +78,7 @@ def image_reference(source: Source, data: ParityData) -> Reference:
 
     count = _affordable(eager, list(data.images[:1]), len(data.images))
     images = list(data.images[:count])
-    pixels = np.stack([preprocess_image(image, config) for image in images])
+    pixels = np.stack([preprocess_image(image, source.preprocess) for image in images])
     return Reference(pixels, _in_batches(eager, images))
 
 

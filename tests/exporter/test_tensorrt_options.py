@@ -219,6 +219,9 @@ class TestBundle:
             f"the image tower of {rtx_bundle} runs on onnxruntime; not on "
             "tensorrt-rtx sm80: this machine has no NVIDIA driver; tensorrt-rtx sm89: this machine has no NVIDIA driver"
         )
+        caplog.clear()
+        with engines.load(rtx_bundle, engine="onnxruntime"):  # who names an engine need not be told
+            assert not [record for record in caplog.records if record.name == "engines"]
         with pytest.raises(errors.EngineUnavailableError, match=r"tensorrt-rtx sm80: .*; tensorrt-rtx sm89: "):
             engines.load(rtx_bundle, engine="tensorrt-rtx")
         reasons = [item.why_not for item in candidates(rtx_bundle, read_manifest(rtx_bundle), "image")]
