@@ -1,0 +1,288 @@
+"""``python -m benchmarks compare A B``: what became slower or less accurate from A to B, beyond the noise.
+
+Only rows with the same key, measured on the same machine, are compared; by default only figures that were measured against
+something else in the same run (speedups over eager, accuracies), for the speed of a shared machine drifts from run to run. Of those
+
+- a speed has changed if its medians differ by more than the threshold and the boxes between their quartiles do not overlap, each
+  widened on both sides by three quarters of its height, or of the median height of that run's boxes where that is more (a few
+  rounds can lie close together by chance). With 3 % of noise and 9 rounds that is less than one false alarm in 100,000 figures,
+  and a slowdown of 20 % is missed in two of 100,000. A figure without quartiles has to differ by four times the threshold;
+- a share (top-1, recall, agreement; and the change from eager's on the same samples) has changed if the 95 % confidence intervals
+  do not overlap; without intervals, by the threshold;
+- a cosine or an error has changed if its distance from exact has doubled or halved, and that by more than 0.00001.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from benchmarks import rows as rowfiles
+from benchmarks.rows import FIGURES, Row
+from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
+from engines.tables import format_table
+
+Verdict = Literal["worse", "better", "same"]
+_WIDENED = 0.75
+_WITHOUT_QUARTILES = 4
+_ERRORS = {"min_cosine": 1.0, "mean_cosine": 1.0, "p1_cosine": 1.0, "max_abs_error": 0.0}  # figure → its exact value
+_LEAST_ERROR = 1e-5
+
+
+@dataclass
+class Comparison:
+    """What became of the rows of A.
+
+    Attributes:
+        worse, better: pairs of rows that differ beyond the noise.
+        compared: pairs, these included.
+        failed: rows of B that crashed, one for each case that was measured in A.
+        missing: rows of B that could not be measured, one for each case that was measured in A.
+        vanished: rows of A that B does not have.
+        added: rows that only B has.
+        elsewhere: pairs of rows of different machines, not compared.
+    """
+
+    worse: list[tuple[Row, Row]] = field(default_factory=list)
+    better: list[tuple[Row, Row]] = field(default_factory=list)
+    compared: list[tuple[Row, Row]] = field(default_factory=list)
+    failed: list[Row] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
+    vanished: list[Row] = field(default_factory=list)
+    added: list[Row] = field(default_factory=list)
+    elsewhere: list[tuple[Row, Row]] = field(default_factory=list)
+
+
+def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05, absolute: bool = False) -> Comparison:
+    """Compare rows by key.
+
+    Args:
+        before: rows of A.
+        after: rows of B.
+        threshold: relative change of a speed that is none.
+        absolute: compare also figures that were not measured against something else in the same run.
+    """
+    before, after = list(before), list(after)
+    old, new = ({row.key: row for row in rows if _counts(row, absolute)} for rows in (before, after))
+    usual_old, usual_new = _usual_heights(old.values()), _usual_heights(new.values())
+    # One row says for its whole case that it could not be measured; older figures beside it no longer count.
+    empty = {row.case: row for row in after if row.value is None}
+    had = {row.case: row for row in before if row.value is not None}
+    found = Comparison(added=[row for key, row in new.items() if key not in old and row.case not in empty])
+    for case, row in empty.items():
+        if case in had:
+            (found.failed if row.status == "failed" else found.missing).append(row)
+    for key, a in old.items():
+        b = new.get(key)
+        if a.case in empty:
+            continue
+        if b is None:
+            found.vanished.append(a)
+        elif a.machine != b.machine:
+            found.elsewhere.append((a, b))
+        else:
+            found.compared.append((a, b))
+            verdict = judge(a, b, threshold, usual_old.get(a.figure, 0.0), usual_new.get(b.figure, 0.0))
+            if verdict != "same":
+                (found.worse if verdict == "worse" else found.better).append((a, b))
+    return found
+
+
+def judge(a: Row, b: Row, threshold: float, usual_a: float = 0.0, usual_b: float = 0.0) -> Verdict:
+    """Whether a figure changed beyond the noise, by the rules above.
+
+    Args:
+        a: before, with a value.
+        b: after, with a value.
+        threshold: relative change.
+        usual_a, usual_b: height of the run's usual box of that figure, relative to the median.
+    """
+    assert a.value is not None
+    assert b.value is not None
+    if a.figure in _ERRORS:
+        exact = _ERRORS[a.figure]
+        distances = abs(a.value - exact), abs(b.value - exact)
+        if max(distances) - min(distances) <= _LEAST_ERROR or max(distances) <= 2 * min(distances):
+            return "same"
+        return "worse" if distances[1] > distances[0] else "better"
+    higher = b.value > a.value
+    verdict: Verdict = "better" if higher == (FIGURES[a.figure].better == "higher") else "worse"
+    box_a, box_b = _box(a), _box(b)
+    relative = abs(b.value - a.value) / abs(a.value) if a.value else float(b.value != a.value)
+    if box_a is None or box_b is None:
+        factor = 1 if a.figure in SHARES else _WITHOUT_QUARTILES
+        return verdict if relative > factor * threshold else "same"
+    if a.figure in SHARES:
+        return "same" if _overlap(box_a, box_b) else verdict
+    wide_a, wide_b = _widened(box_a, usual_a * abs(a.value)), _widened(box_b, usual_b * abs(b.value))
+    return verdict if relative > threshold and not _overlap(wide_a, wide_b) else "same"
+
+
+def load(source: str) -> list[Row]:
+    """Rows of a folder, a CSV or parquet file, or of ``REVISION:PATH`` in git.
+
+    Raises:
+        ValueError: there is no such thing, or it holds no rows.
+    """
+    path = Path(source)
+    if path.exists():
+        found = rowfiles.read(path)
+    elif ":" in source:
+        found = _load_revision(*source.split(":", 1))
+    else:
+        raise ValueError(f"{source} is not there; give a folder, a CSV or parquet file, or REVISION:PATH")
+    if not found:
+        raise ValueError(f"there are no rows in {source}")
+    return found
+
+
+def _load_revision(revision: str, path: str) -> list[Row]:
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "archive", "--format=tar", "--end-of-options", revision, path]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    if ran.returncode:
+        problem = (ran.stderr.decode(errors="replace").strip().splitlines() or ["git failed"])[-1]
+        raise ValueError(f"{revision}:{path} cannot be read: {problem.removeprefix('fatal: ')}")
+    with tempfile.TemporaryDirectory(prefix="rows-") as folder:
+        with tarfile.open(fileobj=BytesIO(ran.stdout)) as archive:
+            for member in archive.getmembers():
+                if member.isfile():
+                    target = Path(folder) / member.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    target.write_bytes(content.read())
+        return rowfiles.read(Path(folder) / path)
+
+
+def _counts(row: Row, absolute: bool) -> bool:
+    if row.figure == "speedup" and (row.engine, row.precision) == ("eager", "fp32"):
+        return False  # over itself
+    kind = FIGURES[row.figure]
+    return row.value is not None and (kind.relative or (absolute and kind.better is not None))
+
+
+def _box(row: Row) -> tuple[float, float] | None:
+    return None if row.low is None or row.high is None else (row.low, row.high)
+
+
+def _widened(box: tuple[float, float], usual: float) -> tuple[float, float]:
+    more = _WIDENED * max(box[1] - box[0], usual)
+    return box[0] - more, box[1] + more
+
+
+def _overlap(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a[0] <= b[1] and b[0] <= a[1]
+
+
+def _usual_heights(rows: Iterable[Row]) -> dict[str, float]:
+    """Figure → median height of its boxes, relative to their medians."""
+    heights: dict[str, list[float]] = {}
+    for row in rows:
+        box = _box(row)
+        if row.value and box is not None:
+            heights.setdefault(row.figure, []).append((box[1] - box[0]) / abs(row.value))
+    return {figure: statistics.median(values) for figure, values in heights.items()}
+
+
+def describe(found: Comparison) -> str:
+    """The comparison for people: what is worse first, one sentence at the end."""
+    parts = [_changes("worse", found.worse), _changes("better", found.better)]
+    parts += [_cases("failed now", found.failed), _cases("missing now", found.missing)]
+    parts += [_cases("not measured again", found.vanished), _cases("new", found.added)]
+    if found.elsewhere:
+        places = sorted({f"{a.machine or 'no name'} → {b.machine or 'no name'}" for a, b in found.elsewhere})
+        parts.append(f"of another machine, not compared: {len(found.elsewhere)} figures ({', '.join(places)})")
+    updates = sorted({f"{a.versions} → {b.versions}" for a, b in found.compared if a.versions != b.versions})
+    if updates:
+        parts.append("\n".join(["other versions:", *(f"  {update}" for update in updates)]))
+    if any(row.status == "noisy" for pair in (*found.worse, *found.better) for row in pair):
+        parts.append(NOISY_LEGEND)
+    same = len(found.compared) - len(found.worse) - len(found.better)
+    counts = f"{len(found.worse)} worse, {len(found.better)} better, {same} within the noise"
+    parts.append(f"{len(found.compared)} figures compared: {counts}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _changes(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
+    if not pairs:
+        return ""
+    lines = []
+    for a, b in sorted(pairs, key=lambda pair: pair[0].key):
+        assert a.value is not None
+        assert b.value is not None
+        relative = f"{100 * (b.value / a.value - 1):+.1f} %" if a.value and a.figure not in SHARES else ""
+        lines.append((*_words(a), label(a.figure), _shown(a), _shown(b), relative))
+    header = ("what", "model", "tower", "engine", "batch", "shape", "figure", "before", "after", "")
+    return f"{title}:\n{format_table(header, lines, indent='  ')}"
+
+
+def _cases(title: str, rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = {
+        " ".join(word for word in _words(row) if word) + (f": {row.note}" if row.value is None else "") for row in rows
+    }
+    return "\n".join([f"{title}:", *(f"  {line}" for line in sorted(lines))])
+
+
+def _words(row: Row) -> tuple[str, ...]:
+    batch = str(row.batch) if row.batch else ""
+    return row.what, row.model, row.tower, f"{row.engine} {row.precision}".strip(), batch, row.shape
+
+
+def _shown(row: Row) -> str:
+    assert row.value is not None
+    return number(row.value, row.figure) + (f" {NOISY}" if row.status == "noisy" else "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0: nothing is worse; 1: something is worse or fails now; 2: wrong usage, or nothing can be compared."""
+    description, rules = (__doc__ or "").split("\n\n", 1)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks compare",
+        description=description,
+        epilog=rules
+        + "\nexit codes: 0 nothing is worse; 1 something is worse, or fails now; 2 wrong usage, or nothing to compare.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = "a machine's folder of rows, a CSV or parquet file, or REVISION:PATH in git"
+    parser.add_argument("a", metavar="A", help=f"before: {what}")
+    parser.add_argument("b", metavar="B", help="after")
+    parser.add_argument(
+        "--threshold", type=_share, default=0.05, help="relative change of a speed that is none (default 0.05)"
+    )
+    parser.add_argument(
+        "--absolute", action="store_true", help="also seconds, rates and memory, which drift on shared machines"
+    )
+    args = parser.parse_args(argv)
+    try:
+        found = compare(load(args.a), load(args.b), args.threshold, args.absolute)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(describe(found))
+    if not (found.compared or found.failed or found.missing):
+        print(f"error: {args.a} and {args.b} have no figure in common that can be compared", file=sys.stderr)
+        return 2
+    return int(bool(found.worse or found.failed))
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
