@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all gpu gpu-tests bench report tables lint format zoo figures clean help
+.PHONY: demo test test-all gpu gpu-tests bench report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
@@ -14,7 +14,7 @@ help:
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
 	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"
 	@echo "make report    tables and plots of the rows; make tables writes the README's"
-	@echo "make figures   measure start-up, export time, memory and throughput -> benchmarks/results/figures.csv"
+	@echo "make cold-start  export time and memory, import, load, first embedding"
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
@@ -53,8 +53,8 @@ format: $(STAMP)
 zoo: $(STAMP)
 	$(BIN)/python -m benchmarks.zoo
 
-figures: $(STAMP)
-	$(BIN)/python -m benchmarks.figures
+cold-start: $(STAMP)
+	$(BIN)/python -m benchmarks cold-start
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …"; exit 1; }

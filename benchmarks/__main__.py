@@ -15,7 +15,7 @@ COMMANDS = {
     "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),
     "tables": ("benchmarks.tables", "the README's tables from the rows"),
     "roofline": ("benchmarks.roofline", "what GPUs that are not here could reach at most, counted"),
-    "figures": ("benchmarks.figures", "start-up, export time and memory"),
+    "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
 }
 

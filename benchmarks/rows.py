@@ -50,6 +50,12 @@ FIGURES = {
     "first_call": Figure("s", "lower"),
     "peak_host_memory": Figure("MB", "lower"),
     "peak_device_memory": Figure("MB", "lower"),
+    # what = export
+    "export_seconds": Figure("s", "lower"),
+    "export_memory": Figure("x", "lower", relative=True),
+    "import_engines": Figure("s", "lower"),
+    "first_text": Figure("s", "lower"),  # from the process's start to the first text's embedding
+    "first_image": Figure("s", "lower"),  # …and the first image's
     # what = overhead
     "overhead": Figure("us", "lower"),
     # what = parity
@@ -81,8 +87,8 @@ class Row:
     the older one's place.
 
     Attributes:
-        what: kind of measurement and name of the file: throughput, latency, start, end_to_end, overhead, parity, zero_shot,
-            retrieval, ceiling, kernel.
+        what: kind of measurement and name of the file: throughput, latency, start, end_to_end, export, overhead, parity,
+            zero_shot, retrieval, ceiling, kernel.
         model: architecture, or ``demo``; of a ceiling or kernel, the operation.
         tower: ``image``, ``text`` or empty.
         engine: what was measured: ``eager``, ``torch.compile``, ``onnxruntime``, ….
