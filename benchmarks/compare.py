@@ -5,8 +5,8 @@ something else in the same run (speedups over eager, accuracies), for the speed 
 
 - a speed has changed if its medians differ by more than the threshold and the boxes between their quartiles do not overlap, each
   widened on both sides by three quarters of its height, or of the median height of that run's boxes where that is more (a few
-  rounds can lie close together by chance). With 3 % of noise and 9 rounds that is less than one false alarm in 100,000 figures,
-  and a slowdown of 20 % is missed in two of 100,000. A figure without quartiles has to differ by four times the threshold;
+  rounds can lie close together by chance). With 3 % of noise and 7 rounds that is one false alarm in 100,000 figures, and a
+  slowdown of 20 % is missed in three. A figure without quartiles has to differ by four times the threshold;
 - a share (top-1, recall, agreement; and the change from eager's on the same samples) has changed if the 95 % confidence intervals
   do not overlap; without intervals, by the threshold;
 - a cosine or an error has changed if its distance from exact has doubled or halved, and that by more than 0.00001.

@@ -33,6 +33,7 @@ ENGINES = {
     "tensorrt-rtx": Look("#8028f8", "<"),
     "aotinductor": Look("#b04028", ">"),
 }
+BUNDLED = ("onnxruntime", "tensorrt", "tensorrt-rtx", "aotinductor")  # engines that a bundle of this project can hold
 _SPARE = tuple(Look(colour, marker) for colour in ("#8a7560", "#4d8f8f", "#b06a6a") for marker in ("h", "p", "d", "H"))
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")

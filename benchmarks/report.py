@@ -8,17 +8,19 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import html, plots, rows
+from benchmarks import html, looks, plots, rows
+from benchmarks.markdown import document
 from benchmarks.panels import Plot, Work
 from benchmarks.panels import plots as plots_of
 from benchmarks.rows import Row
-from benchmarks.sections import Section, Table, measured_on, sections
+from benchmarks.sections import measured_on, sections
 
 RESULTS = Path(__file__).parent / "results"
 _TITLE = "openclip-engines: measured"
 _INTRO = (
-    "Values are medians. Speedups are over eager float32 PyTorch, each round compared with the same round; a row that could not be "
-    "measured says why at the end of its machine.",
+    "Values are medians. Speedups are over eager float32 PyTorch, each round compared with the same round. "
+    "What could not be measured says why at the end of its machine.",
+    f"Engines of this project's bundles are {', '.join(looks.BUNDLED)}; the others are peers.",
 )
 
 
@@ -77,43 +79,6 @@ def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work
     }
 
 
-def markdown(machines: Mapping[str, Sequence[Row]], pictures: Mapping[str, Sequence[tuple[Plot, str]]]) -> str:
-    """The report as Markdown.
-
-    Args:
-        machines: name → rows.
-        pictures: name → plots and their files, relative to the report.
-    """
-    lines = [f"# {_TITLE}", "", *_INTRO, ""]
-    for machine, own in machines.items():
-        lines += [f"## {machine}", "", f"Measured on {measured_on(own)}.", ""]
-        for plot, file in pictures.get(machine, ()):
-            lines += [f"### {plot.title}", "", plot.caption, "", f"![{plot.title}, {machine}]({file})", ""]
-        for section in sections(own):
-            lines += _markdown_section(section)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def markdown_table(table: Table) -> str:
-    """A pipe table with its notes under it; numbers to the right."""
-    rule = ["---" if column < table.texts else "---:" for column in range(len(table.header))]
-    lines = [_pipes(table.header), _pipes(rule)]
-    for number, line in enumerate(table.lines):
-        lines.append(_pipes(f"**{cell}**" if (number, i) in table.best else cell for i, cell in enumerate(line)))
-    return "\n".join(lines + (["", " ".join(table.notes)] if table.notes else []))
-
-
-def _markdown_section(section: Section) -> list[str]:
-    lines = [f"### {section.title}", ""]
-    for table in section.tables:
-        lines += [*([f"#### {table.title}", ""] if table.title else []), markdown_table(table), ""]
-    return lines
-
-
-def _pipes(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-
 def _slug(machine: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
 
@@ -138,7 +103,7 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
             elements = [(panel.title, plots.svg(panel)) for panel in plot.panels]
             shown.append(html.Pictures(plot.name, plot.title, plot.caption, elements, plots.svg_keys(plot.panels)))
         parts.append(html.Part(_slug(machine), machine, measured_on(own), shown, sections(own)))
-    written[0].write_text(markdown(machines, pictures), encoding="utf-8")
+    written[0].write_text(document(_TITLE, _INTRO, machines, pictures), encoding="utf-8")
     written[1].write_text(html.page(_TITLE, _INTRO, parts), encoding="utf-8")
     return written
 

@@ -214,7 +214,7 @@ def number(value: float, figure: str) -> str:
     if figure in _COSINES:
         return f"{value:.6f}"
     if figure in _PERCENT:
-        return f"{100 * value:+.2f} %" if figure in CHANGES else f"{100 * value:.1f} %"
+        return f"{round(100 * value, 2) + 0.0:+.2f} %" if figure in CHANGES else f"{100 * value:.1f} %"
     if figure == "max_abs_error":
         return f"{value:.1e}"
     unit = "×" if figure == "speedup" else ""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import readme_tables
 from benchmarks.results_file import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +99,14 @@ def roofline_table() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"figures": figures_table, "zoo": zoo_table, "roofline": roofline_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "figures": figures_table,
+    "zoo": zoo_table,
+    "roofline": roofline_table,
+    "bench": lambda: readme_tables.bench_table(RESULTS),
+    "parity": lambda: readme_tables.parity_table(RESULTS),
+    "gpu": lambda: readme_tables.gpu_table(RESULTS),
+}
 
 
 def fill(text: str) -> str:
@@ -112,7 +120,7 @@ def fill(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the tables, or with ``--check`` say whether they are up to date."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     args = parser.parse_args(argv)
     readme = ROOT / "README.md"

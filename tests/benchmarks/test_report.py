@@ -169,6 +169,7 @@ def test_numbers() -> None:
     assert number(0.9999987, "min_cosine") == "0.999999"
     assert number(0.978, "top1") == "97.8 %"
     assert number(-0.004, "top1_change") == "-0.40 %"
+    assert number(-0.00001, "top1_change") == "+0.00 %"
     assert number(2.5, "speedup") == "2.50×"
 
 

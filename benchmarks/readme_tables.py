@@ -1,0 +1,167 @@
+"""Compact tables of the machines' rows for the README: speed of all engines side by side, and their accuracy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import looks, rows
+from benchmarks.markdown import markdown_table
+from benchmarks.rows import Row
+from benchmarks.sections import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
+
+_CPU = re.compile(r", \d+ cores$")  # as `benchmarks.machine` names processors
+_BENCH_MODELS = ("demo", "ViT-B-32")
+_ACCURACIES = ("top1", "top1_change", "image_to_text_recall_1", "text_to_image_recall_1")
+NO_CPU = "No CPU has been measured yet: `make bench` does it."
+NO_GPU = "No GPU has been measured yet: `make gpu` on a machine with one writes its rows."
+NO_PARITY = "No accuracy has been measured yet: `python -m benchmarks parity BUNDLE` does it."
+
+
+def bench_table(results: Path) -> str:
+    """Speed on each measured CPU: the demo and ViT-B-32, the smallest and the largest batch."""
+    tables = []
+    for machine, own in _machines(results, gpu=False):
+        chosen = [row for row in own if row.what == "throughput" and row.model in _BENCH_MODELS]
+        if chosen:
+            tables.append(_with_place(machine, speed_matrix(chosen, every_batch=False), chosen))
+    return "\n\n".join(tables) or NO_CPU
+
+
+def gpu_table(results: Path) -> str:
+    """Speed on each measured GPU: every model and batch, texts of real length."""
+    tables = []
+    for machine, own in _machines(results, gpu=True):
+        chosen = [row for row in own if row.what == "throughput"]
+        if chosen:
+            tables.append(_with_place(machine, speed_matrix(chosen, every_batch=True), chosen))
+    return "\n\n".join(tables) or NO_GPU
+
+
+def parity_table(results: Path) -> str:
+    """Distance from eager float32, zero-shot accuracy and recall on every measured machine."""
+    tables = []
+    for machine, own in [*_machines(results, gpu=False), *_machines(results, gpu=True)]:
+        parity = [row for row in own if row.what == "parity"]
+        accuracy = [row for row in own if row.what in ("zero_shot", "retrieval")]
+        parts = [*([_parity(parity)] if parity else []), *([_accuracy(accuracy)] if accuracy else [])]
+        if parts:
+            tables.append(_with_place(machine, "\n\n".join(parts), [*parity, *accuracy]))
+    return "\n\n".join(tables) or NO_PARITY
+
+
+def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
+    """A line for each model, tower, shape and batch, a column for each engine; the fastest is bold.
+
+    Args:
+        found: rows of throughput.
+        every_batch: else the smallest and the largest of each tower.
+    """
+    by_key = {row.key: row for row in found}
+    rates = [row for row in found if row.figure == "per_second"]
+    measured = [row for row in rates if row.value is not None]
+    engines = sorted({(row.engine, row.precision) for row in measured}, key=lambda pair: looks.order(*pair))
+    precisions = {precision for _, precision in engines}
+    cases = []
+    for model, tower, shape in sorted({(row.model, row.tower, row.shape) for row in measured}, key=_place):
+        batches = sorted({r.batch for r in measured if (r.model, r.tower, r.shape) == (model, tower, shape)})
+        cases += [(model, tower, shape, b) for b in (batches if every_batch else sorted({batches[0], batches[-1]}))]
+    lines, best = [], set()
+    for number, (model, tower, shape, batch) in enumerate(cases):
+        line = [model, f"{tower}s" if tower else "items", shape, str(batch)]
+        values = []
+        for engine, precision in engines:
+            key = ("throughput", model, tower, engine, precision, str(batch), shape)
+            rate, ratio = by_key.get((*key, "per_second")), by_key.get((*key, "speedup"))
+            text = "–" if rate is None else cell(rate)
+            if rate is not None and rate.value is not None and ratio is not None and ratio.value is not None:
+                text += f" ({cell(ratio)})"
+            line.append(text)
+            values.append(rate.value or 0.0 if rate is not None and rate.status == "ok" else 0.0)
+        if sum(value > 0 for value in values) > 1:
+            best.add((number, 4 + values.index(max(values))))
+        lines.append(line)
+    names = [f"{e} {p}" if len(precisions) > 1 else e for e, p in engines]
+    ours = [f"{name} (bundle)" if e in looks.BUNDLED else name for name, (e, _) in zip(names, engines, strict=True)]
+    notes = ["Per second, in brackets the speedup over eager fp32; medians."]
+    if any(NOISY in text for line in lines for text in line):
+        notes.append(NOISY_LEGEND)
+    notes += _not_measured(rates, engines)
+    return markdown_table(Table("", ["model", "of", "shape", "batch", *ours], lines, 3, frozenset(best), notes))
+
+
+def _parity(found: Sequence[Row]) -> str:
+    columns: dict[str, Callable[[Mapping[tuple[str, str], Row]], str]] = {
+        f"{tower}: min / mean cosine": lambda own, tower=tower: (  # type: ignore[misc]
+            " / ".join(_cell(own.get((tower, figure))) for figure in ("min_cosine", "mean_cosine"))
+        )
+        for tower in ("image", "text")
+    }
+    columns["max error, image / text"] = lambda own: " / ".join(
+        _cell(own.get((t, "max_abs_error"))) for t in ("image", "text")
+    )
+    if any(row.figure == "top1_agreement" for row in found):
+        columns["top-1 as eager"] = lambda own: " / ".join(
+            _cell(own.get((t, "top1_agreement"))) for t in ("image", "text")
+        )
+    return _by_engine(found, columns)
+
+
+def _accuracy(found: Sequence[Row]) -> str:
+    figures = [figure for figure in _ACCURACIES if any(row.figure == figure for row in found)]
+    columns: dict[str, Callable[[Mapping[tuple[str, str], Row]], str]] = {
+        label(figure): lambda own, figure=figure: _cell(own.get(("", figure)))  # type: ignore[misc]
+        for figure in figures
+    }
+    return _by_engine(found, columns, ["In brackets the 95 % confidence interval."])
+
+
+def _by_engine(
+    found: Sequence[Row],
+    columns: Mapping[str, Callable[[Mapping[tuple[str, str], Row]], str]],
+    notes: Sequence[str] = (),
+) -> str:
+    """A line for each model, data set, engine and precision that was measured."""
+    cases: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
+    for row in sorted(found, key=lambda r: (*_place((r.model, "", r.shape)), *looks.order(r.engine, r.precision))):
+        cases.setdefault((row.model, row.shape, row.engine, row.precision), {})[row.tower, row.figure] = row
+    shown = {case: own for case, own in cases.items() if any(row.value is not None for row in own.values())}
+    lines = [[*case, *(column(own) for column in columns.values())] for case, own in shown.items()]
+    engines = [(engine, precision) for _, _, engine, precision in shown]
+    header = ["model", "data", "engine", "precision", *columns]
+    return markdown_table(Table("", header, lines, 4, notes=[*notes, *_not_measured(found, engines)]))
+
+
+def _cell(row: Row | None) -> str:
+    return "–" if row is None else cell(row)
+
+
+def _not_measured(found: Iterable[Row], engines: Sequence[tuple[str, str]]) -> list[str]:
+    """ "Not measured: openvino fp32 (missing: not installed)." """
+    reasons = {
+        f"{row.engine} {row.precision} ({row.status}: {row.note})"
+        for row in found
+        if row.value is None and (row.engine, row.precision) not in engines
+    }
+    return [f"Not measured: {'; '.join(sorted(reasons))}."] if reasons else []
+
+
+def _place(case: tuple[str, str, str]) -> tuple[int, str, str, str]:
+    """Models of the README first, in their order."""
+    model, tower, shape = case
+    return _BENCH_MODELS.index(model) if model in _BENCH_MODELS else len(_BENCH_MODELS), model, tower, shape
+
+
+def _machines(results: Path, gpu: bool) -> list[tuple[str, list[Row]]]:
+    """Machine → rows of every folder of the kind."""
+    found: dict[str, list[Row]] = {}
+    for folder in sorted(path for path in results.glob("*/") if any(path.glob("*.csv"))):
+        for row in rows.read(folder):
+            if bool(_CPU.search(row.machine)) != gpu:
+                found.setdefault(row.machine, []).append(row)
+    return sorted(found.items())
+
+
+def _with_place(machine: str, table: str, found: Sequence[Row]) -> str:
+    return f"{table}\n\nMeasured on {measured_on(found) or machine}."
