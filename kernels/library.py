@@ -1,0 +1,132 @@
+"""How an op is registered with PyTorch, and how a call finds its implementation.
+
+An op is four things with one signature: the reference (`kernels.reference`), the launcher of its Triton kernel (a function of a
+module ``kernels.triton_*``), a fake, and the function that users call. The module of an op is then a few lines::
+
+    _OP = register("double", reference.double, lambda x: torch.empty_like(x), launcher="triton_double:launch")
+
+    def double(x: torch.Tensor, impl: str = "auto") -> torch.Tensor:
+        \"\"\"Twice x; `impl` as in `kernels.library.call`.\"\"\"
+        return call(_OP, impl, x)
+
+and the launcher starts its kernel through `launchable`::
+
+    launchable(_double_kernel)[(triton.cdiv(x.numel(), 1024),)](x, out, ...)
+
+A module ``triton_*`` starts with ``# mypy: disallow-untyped-decorators=False``: `triton.jit` has no types for a checker.
+
+Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor look
+inside it, where they find the Triton kernel on a GPU and, as the CPU implementation of the op, the operations of the reference.
+A package compiled for the CPU therefore needs none of this code to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+NAMESPACE = "openclip_kernels"
+IMPLEMENTATIONS = ("auto", "triton", "native")
+
+
+@dataclass(frozen=True)
+class Op:
+    """A registered op: `overload` is ``torch.ops.openclip_kernels.<name>.default``."""
+
+    name: str
+    reference: Callable[..., Any]
+    launcher: Callable[..., Any]
+    overload: Callable[..., Any]
+
+
+def _lazily(launcher: str) -> Callable[..., Any]:
+    """The function "module:function" of this package, imported when it is called: only then is Triton needed."""
+    module, function = launcher.split(":")
+
+    def launch(*args: Any) -> Any:
+        return getattr(importlib.import_module(f"kernels.{module}"), function)(*args)
+
+    return launch
+
+
+def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any], launcher: str) -> Op:
+    """Register ``openclip_kernels::<name>`` with the schema of `reference`'s signature.
+
+    `fake` takes the same arguments and returns empty tensors of the right shape, dtype and device; outputs are contiguous.
+    `launcher` is "module:function" in this package, called with the op's arguments in order.
+    """
+    launch = _lazily(launcher)
+
+    @functools.wraps(reference)
+    def implementation(*args: Any, **kwargs: Any) -> Any:
+        arguments = signature.bind(*args, **kwargs)
+        arguments.apply_defaults()
+        first = arguments.args[0]
+        return launch(*arguments.args) if first.is_cuda else reference(*arguments.args)
+
+    signature = _resolved_signature(reference)
+    implementation.__signature__ = signature  # type: ignore[attr-defined]
+    registered: Any = torch.library.triton_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
+    registered.register_fake(fake)
+    return Op(name, reference, launch, getattr(getattr(torch.ops, NAMESPACE), name).default)
+
+
+def _resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature with its annotations as types: the schema is inferred from them, and not every release reads strings."""
+    signature = inspect.signature(function)
+    hints = typing.get_type_hints(function)
+    parameters = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=hints["return"])
+
+
+def call(op: Op, impl: str, *args: Any) -> Any:
+    """Run `op` by an implementation, chosen by name.
+
+    "auto": by device, the Triton kernel on a GPU and the reference elsewhere. "triton": the kernel, or an error where there is
+    none; on CPU tensors it runs in Triton's interpreter where TRITON_INTERPRET=1 was set before Triton was imported.
+    "native": PyTorch's own operations, wherever the tensors are.
+
+    Raises ValueError for any other name, and for "triton" on tensors that no kernel can run on.
+    """
+    if impl == "native":
+        return op.reference(*args)
+    if impl == "auto":
+        return op.overload(*args)
+    if impl != "triton":
+        raise ValueError(f"impl={impl!r} is not one of {', '.join(IMPLEMENTATIONS)}")
+    device = args[0].device.type
+    if device == "cuda":
+        return op.overload(*args)
+    if device == "cpu" and interpreted():
+        return op.launcher(*args)
+    raise ValueError(
+        f"{op.name} has a Triton kernel for CUDA tensors only, these are on {device}: move them to a GPU, "
+        "set TRITON_INTERPRET=1 to debug on a CPU, or use impl='native'"
+    )
+
+
+def interpreted() -> bool:
+    """Whether Triton functions that are defined now run in its interpreter, on CPU tensors."""
+    try:
+        from triton import knobs
+    except ImportError:
+        return False
+    return bool(knobs.runtime.interpret)
+
+
+def launchable(kernel: Any) -> Any:
+    """`kernel` for ``[grid](...)``: traceable by compilers, or as it is in the interpreter, which not every release can wrap."""
+    from triton.runtime.autotuner import Autotuner, Heuristics
+    from triton.runtime.jit import JITFunction
+
+    inner = kernel
+    while isinstance(inner, (Autotuner, Heuristics)):
+        inner = inner.fn
+    return torch.library.wrap_triton(kernel) if isinstance(inner, JITFunction) else kernel

@@ -1,0 +1,136 @@
+"""Compiling a kernel for a GPU that is not there, and what the compiler says of it: registers, spills, shared memory.
+
+Every module ``kernels.triton_*`` offers ``static_cases() -> list[StaticCase]``, the variants that its launcher picks for the
+shapes that matter, so that a test and a table can go through all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The modules that offer `static_cases`.
+MODULES = (
+    "triton_attention",
+    "triton_bias_gelu",
+    "triton_linear_gelu",
+    "triton_add_layer_norm",
+    "triton_normalize_image",
+    "triton_l2_normalize",
+)
+
+
+@dataclass(frozen=True)
+class StaticCase:
+    """One specialization of a jitted kernel.
+
+    `signature` gives every argument that is no constant its type ("*fp16", "i32", "fp32"), `constants` every `constexpr`
+    argument its value (and None to a pointer that is not there). Names in `divisible` are multiples of 16, as a launch finds
+    out by itself: aligned pointers, strides. `label` says what the variant is for, "L=257 D=64 fp16".
+    """
+
+    label: str
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    num_warps: int
+    num_stages: int
+    divisible: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StaticReport:
+    """What one case needs on one architecture.
+
+    `registers` per thread, `spills` in bytes of local memory per thread, `shared_bytes` per block, `occupancy` the fraction of
+    a multiprocessor's warps that can be resident, 0 where a block does not fit at all.
+    """
+
+    registers: int
+    spills: int
+    shared_bytes: int
+    occupancy: float
+
+
+@dataclass(frozen=True)
+class _Multiprocessor:
+    """Limits of CUDA's programming guide, table "Technical specifications per compute capability"."""
+
+    shared: int  # bytes
+    shared_per_block: int  # bytes
+    warps: int = 64
+    blocks: int = 32
+    registers: int = 65536
+
+
+_MULTIPROCESSORS = {
+    80: _Multiprocessor(164 * 1024, 163 * 1024),
+    86: _Multiprocessor(100 * 1024, 99 * 1024, warps=48, blocks=16),
+    89: _Multiprocessor(100 * 1024, 99 * 1024, warps=48, blocks=24),
+    90: _Multiprocessor(228 * 1024, 227 * 1024),
+    100: _Multiprocessor(228 * 1024, 227 * 1024),
+}
+
+
+def occupancy(arch: int, registers: int, shared_bytes: int, num_warps: int) -> float:
+    """Fraction of the warps of a multiprocessor of `arch` (90 is sm_90) that these blocks can fill."""
+    limits = _MULTIPROCESSORS.get(arch)
+    if limits is None:
+        raise ValueError(f"arch {arch} is not one of {', '.join(map(str, _MULTIPROCESSORS))}")
+    if shared_bytes > limits.shared_per_block:
+        return 0.0
+    per_warp = -(-registers * 32 // 256) * 256
+    by_registers = limits.registers // (per_warp * num_warps)
+    by_shared = limits.shared // (shared_bytes + 1024)  # the driver keeps 1 KiB of each block
+    blocks = min(by_registers, by_shared, limits.warps // num_warps, limits.blocks)
+    return blocks * num_warps / limits.warps
+
+
+def compile_static(case: StaticCase, arch: int) -> StaticReport:
+    """Compile `case` for compute capability `arch` (80, 90, 100), without a GPU.
+
+    Raises RuntimeError if the kernel was defined in Triton's interpreter, and whatever the compiler raises.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime.jit import JITFunction
+
+    if not isinstance(case.kernel, JITFunction):
+        raise RuntimeError(
+            f"{case.label}: its kernel is no JITFunction; unset TRITON_INTERPRET before importing the kernel's module"
+        )
+    names = case.kernel.arg_names
+    missing = set(names) ^ (set(case.signature) | set(case.constants))
+    if missing:
+        raise ValueError(f"{case.label}: arguments {sorted(missing)} are not those of the kernel, which takes {names}")
+    signature = {name: case.signature.get(name, "constexpr") for name in names}
+    constants = {(names.index(name),): value for name, value in case.constants.items()}
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in case.divisible}
+    source = ASTSource(case.kernel, signature, constants, attributes)
+    options = {"num_warps": case.num_warps, "num_stages": case.num_stages, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    registers, spills = _resources(compiled.asm["cubin"])
+    shared = int(compiled.metadata.shared)
+    return StaticReport(registers, spills, shared, occupancy(arch, registers, shared, case.num_warps))
+
+
+def _resources(cubin: bytes) -> tuple[int, int]:
+    """Registers and bytes of stack per thread, as `cuobjdump` reads them from a compiled kernel."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [os.fspath(knobs.nvidia.cuobjdump.path), "--dump-resource-usage", os.fspath(path)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"REG:(\d+)\s+STACK:(\d+)", said)
+    if not found:
+        raise RuntimeError(f"cuobjdump does not say what the kernel needs: {said.strip()!r}")
+    return max(int(registers) for registers, _ in found), max(int(stack) for _, stack in found)
