@@ -12,12 +12,15 @@ rest are the shape class. What the numbers are, op by op:
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 TABLE = Path(__file__).with_name("choices.csv")
 
@@ -26,7 +29,7 @@ Implementation = Literal["triton", "native"]
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: `arch` is "sm_90", `dtype` "float16", `shape` "256x257x16x64"; times are medians in milliseconds."""
+    """One measurement: `arch` is "sm90", `dtype` "float16", `shape` "256x257x16x64"; times are medians in milliseconds."""
 
     arch: str
     op: str
@@ -53,19 +56,24 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def choose(op: str, arch: str, dtype: str, shape: Sequence[int], table: Path = TABLE) -> Implementation:
+def choose(op: str, arch: str, dtype: torch.dtype | str, shape: Sequence[int], table: Path = TABLE) -> Implementation:
     """The implementation that measured faster, "native" where no row covers the shape.
 
-    A shape is covered by rows of its op, architecture, dtype and class that were measured with as many rows or fewer, and
-    with as many or more: the kernel must have won at the nearest of both. An exact row decides alone.
+    A whole shape is covered by rows of its op, architecture, dtype and class that were measured with as many rows or fewer,
+    and with as many or more: the kernel must have won at the nearest of both, and an exact row decides alone. A shape that is
+    only the last numbers, all that is known before a model runs (attention's H and D), is covered by every row that ends with
+    them: the kernel must be faster in their geometric mean.
     """
-    rows = [
-        row
-        for row in read(table)
-        if (row.op, row.arch, row.dtype, row.sizes[1:]) == (op, arch, dtype, tuple(shape)[1:])
-    ]
-    below = max((row for row in rows if row.sizes[0] <= shape[0]), key=lambda row: row.sizes[0], default=None)
-    above = min((row for row in rows if row.sizes[0] >= shape[0]), key=lambda row: row.sizes[0], default=None)
+    name = str(dtype).removeprefix("torch.")
+    rows = [row for row in read(table) if (row.op, row.arch, row.dtype) == (op, arch, name)]
+    wanted = tuple(shape)
+    if any(len(wanted) < len(row.sizes) for row in rows):
+        ending = [row for row in rows if row.sizes[-len(wanted) :] == wanted]
+        gain = sum(math.log(row.native_ms / row.triton_ms) for row in ending)
+        return "triton" if gain > 0 else "native"
+    rows = [row for row in rows if row.sizes[1:] == wanted[1:]]
+    below = max((row for row in rows if row.sizes[0] <= wanted[0]), key=lambda row: row.sizes[0], default=None)
+    above = min((row for row in rows if row.sizes[0] >= wanted[0]), key=lambda row: row.sizes[0], default=None)
     if below is None or above is None:
         return "native"
     return "triton" if all(row.triton_ms < row.native_ms for row in (below, above)) else "native"
@@ -85,10 +93,11 @@ def _read(table: Path, _changed: int) -> tuple[Row, ...]:
             raise ValueError(
                 f"{table} has the columns {lines.fieldnames}, expected {columns}; merge rows with kernels.choices"
             )
-        return tuple(
-            Row(**{**line, "triton_ms": float(line["triton_ms"]), "native_ms": float(line["native_ms"])})
-            for line in lines
-        )
+        return tuple(_row(line) for line in lines)
+
+
+def _row(line: dict[str, Any]) -> Row:
+    return Row(**{**line, "triton_ms": float(line["triton_ms"]), "native_ms": float(line["native_ms"])})
 
 
 def merge(measured: Iterable[Row], table: Path = TABLE) -> int:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from kernels.choices import TABLE, Row, choose, merge, read, shape_text
 
-ROW = Row("sm_90", "attention", "float16", "32x257x16x64", 0.5, 0.8, "H200", "abc")
+ROW = Row("sm90", "attention", "float16", "32x257x16x64", 0.5, 0.8, "H200", "abc")
 
 
 @pytest.fixture
@@ -27,21 +28,21 @@ def test_the_table_in_the_repository_is_readable() -> None:
 
 
 def test_nothing_measured_is_native(table: Path) -> None:
-    assert choose("attention", "sm_90", "float16", (32, 257, 16, 64), table) == "native"
+    assert choose("attention", "sm90", "float16", (32, 257, 16, 64), table) == "native"
 
 
 def test_an_exact_row_decides_alone(table: Path) -> None:
     merge([ROW, replace(ROW, shape="32x50x12x64", triton_ms=0.9)], table)
-    assert choose("attention", "sm_90", "float16", (32, 257, 16, 64), table) == "triton"
-    assert choose("attention", "sm_90", "float16", (32, 50, 12, 64), table) == "native"
+    assert choose("attention", "sm90", "float16", (32, 257, 16, 64), table) == "triton"
+    assert choose("attention", "sm90", "float16", (32, 50, 12, 64), table) == "native"
 
 
 @pytest.mark.parametrize(
-    "other", [{"arch": "sm_80"}, {"op": "bias_gelu"}, {"dtype": "bfloat16"}, {"shape": "32x257x16x80"}]
+    "other", [{"arch": "sm80"}, {"op": "bias_gelu"}, {"dtype": "bfloat16"}, {"shape": "32x257x16x80"}]
 )
 def test_another_thing_covers_nothing(table: Path, other: dict[str, str]) -> None:
     merge([replace(ROW, **other)], table)
-    assert choose("attention", "sm_90", "float16", (32, 257, 16, 64), table) == "native"
+    assert choose("attention", "sm90", "float16", (32, 257, 16, 64), table) == "native"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,17 @@ def test_between_two_batches_both_must_have_won(
     table: Path, batch: int, at_32: float, at_256: float, chosen: str
 ) -> None:
     merge([replace(ROW, triton_ms=at_32), replace(ROW, shape="256x257x16x64", triton_ms=at_256)], table)
-    assert choose("attention", "sm_90", "float16", (batch, 257, 16, 64), table) == chosen
+    assert choose("attention", "sm90", "float16", (batch, 257, 16, 64), table) == chosen
+
+
+@pytest.mark.parametrize(("at_1", "chosen"), [(0.5, "triton"), (1.2, "triton"), (1.4, "native")])
+def test_the_end_of_a_shape_is_decided_by_all_its_rows(table: Path, at_1: float, chosen: str) -> None:
+    merge(
+        [ROW, replace(ROW, shape="1x77x16x64", triton_ms=at_1), replace(ROW, shape="1x77x8x64", triton_ms=9.0)], table
+    )
+    assert choose("attention", "sm90", torch.float16, (16, 64), table) == chosen
+    assert choose("attention", "sm90", torch.bfloat16, (16, 64), table) == "native"
+    assert choose("attention", "sm90", torch.float16, (32, 64), table) == "native"
 
 
 def test_a_new_measurement_replaces_the_old_one_and_rows_stay_sorted(table: Path) -> None:
@@ -79,6 +90,6 @@ def test_a_row_that_measured_nothing_is_refused(table: Path, wrong: dict[str, ob
 
 def test_a_table_with_other_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "choices.csv"
-    path.write_text("arch,op\nsm_90,attention\n")
+    path.write_text("arch,op\nsm90,attention\n")
     with pytest.raises(ValueError, match="columns"):
         read(path)
