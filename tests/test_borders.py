@@ -48,9 +48,28 @@ def test_packages_keep_their_borders(package: str) -> None:
         assert not crossed, f"{path.relative_to(ROOT)} imports {crossed}"
 
 
+# The runtime of AOTInductor's packages is PyTorch's own: it may import it when such an engine is opened, and nothing else may.
+NEEDS_TORCH = {"run_aotinductor.py"}
+
+
 def test_serving_code_never_names_heavy_libraries() -> None:
     for path in modules("engines"):
-        assert not set(imports(path)) & HEAVY, path
+        allowed = {"torch"} if path.name in NEEDS_TORCH else set()
+        assert not set(imports(path)) & (HEAVY - allowed), path
+
+
+def test_kernels_import_triton_only_to_launch() -> None:
+    """`import kernels` and every op work without a GPU and without Triton; the jitted kernels are modules of their own."""
+    for path in modules("kernels"):
+        if not path.name.startswith("triton_"):
+            top = [
+                node
+                for node in ast.parse(path.read_text(encoding="utf-8")).body
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+            ]
+            names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+            names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+            assert not {name for name in names if name.split(".")[0] == "triton" or ".triton_" in name}, path
 
 
 def test_importing_engines_is_light() -> None:
@@ -83,7 +102,7 @@ def test_a_serving_environment_is_enough(demo_bundle: Path, tmp_path: Path) -> N
     assert "verified" in ran.stdout
 
 
-@pytest.mark.parametrize("package", ["exporter", "engines", "benchmarks"])
+@pytest.mark.parametrize("package", ["exporter", "engines", "kernels", "benchmarks"])
 def test_modules_are_short_and_say_what_they_are(package: str) -> None:
     for path in modules(package):
         text = path.read_text(encoding="utf-8")
@@ -94,7 +113,7 @@ def test_modules_are_short_and_say_what_they_are(package: str) -> None:
 
 
 def test_nothing_imports_benchmarks() -> None:
-    for package in ("engines", "exporter"):
+    for package in ("engines", "exporter", "kernels"):
         assert not any("benchmarks" in imports(path) for path in modules(package))
 
 
