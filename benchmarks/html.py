@@ -25,14 +25,15 @@ p.where, p.note, figcaption { font-size: 0.87rem; opacity: 0.8; }
 a { color: var(--link); }
 nav ul { list-style: none; margin: 0.3rem 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; font-size: 0.92rem; }
 .scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.28rem 0.75rem 0.28rem 0; text-align: right; white-space: nowrap; vertical-align: top; }
 th + th, td + td { padding-left: 0.75rem; }
-th { font-weight: 600; border-bottom: 1.5px solid var(--line); vertical-align: bottom; }
+th { font-weight: 600; border-bottom: 2px solid var(--line); vertical-align: bottom; }
 tbody tr:nth-child(even) { background: var(--band); }
 .word { text-align: left; }
 td.long { white-space: normal; min-width: 18rem; max-width: 44rem; overflow-wrap: anywhere; }
 th:first-child, td:first-child { padding-left: 0.5rem; position: sticky; left: 0; background: var(--paper); }
+th:first-child { z-index: 1; }
 tbody tr:nth-child(even) td:first-child { background: var(--band); }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr)); gap: 1.2rem; margin-top: 0.6rem; }
 .keys { list-style: none; padding: 0; margin: 0.6rem 0 0; display: flex; flex-wrap: wrap; gap: 0.15rem 1.3rem; font-size: 0.87rem; }

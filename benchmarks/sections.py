@@ -87,7 +87,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
     for what in others:
         own = [row for row in rows if row.what == what]
         if own:
-            found.append(Section(what, _TITLES.get(what, what), [flat_table(own)]))
+            found.append(Section(what, _TITLES.get(what, what), flat_tables(own)))
     remarks = remarks_table(rows)
     if remarks is not None:
         found.append(Section("remarks", "Not measured, and remarks", [remarks]))
@@ -139,27 +139,37 @@ def _throughput_table(title: str, items: str, rows: Sequence[Row]) -> Table:
     return Table(title, header, lines, 2, frozenset(best), [*notes, *_noise_note(rows)])
 
 
-def flat_table(rows: Sequence[Row]) -> Table:
-    """One line for each case, a column for each part of the key that says something and for each figure."""
+def flat_tables(rows: Sequence[Row]) -> list[Table]:
+    """One table for each model, tower and shape, with a line for each engine; all operations in one."""
+    if all(row.what in _OPERATIONS for row in rows):
+        return [_flat_table("", ("model", "engine", "precision", "batch", "shape", "note"), rows)]
+    return [
+        _flat_table(
+            ", ".join(part for part in (model, f"{tower} tower" if tower else "", shape) if part),
+            ("engine", "precision", "batch"),
+            [row for row in rows if (row.model, row.tower, row.shape) == (model, tower, shape)],
+        )
+        for model, tower, shape in sorted({(row.model, row.tower, row.shape) for row in rows})
+    ]
+
+
+def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
+    """A line for each case, a column for each of the names that says something and for each figure."""
     figures = [name for name in FIGURES if any(row.figure == name for row in rows)]
-    operation = all(row.what in _OPERATIONS for row in rows)
-    names = ("model", "tower", "engine", "precision", "batch", "shape", *(("note",) if operation else ()))
-    used = [name for name in names if any(getattr(row, name) for row in rows)]
-    if {row.batch for row in rows} <= {0, 1}:
-        used = [name for name in used if name != "batch"]
+    used = [name for name in names if {getattr(row, name) for row in rows} - {"", 0, *([1] if name == "batch" else ())}]
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in sorted(rows, key=lambda r: (r.model, r.tower, r.shape, r.batch, *looks.order(r.engine, r.precision))):
+    for row in sorted(rows, key=lambda r: (r.model, r.shape, r.batch, *looks.order(r.engine, r.precision))):
         cases.setdefault(row.case, {})[row.figure] = row
     lines = []
     for by_figure in cases.values():
         one = next(iter(by_figure.values()))
         words = ["–" if getattr(one, name) in ("", 0) else str(getattr(one, name)) for name in used]
         lines.append([*words, *(_cell_or_dash(by_figure.get(figure)) for figure in figures)])
-    header = ["operation" if name == "model" and operation else name for name in used]
+    header = ["operation" if name == "model" else name for name in used]
     notes = []
     if any(row.figure in SHARES and row.low is not None for row in rows):
         notes.append("In brackets the 95 % confidence interval.")
-    return Table("", [*header, *(label(f) for f in figures)], lines, len(used), notes=[*notes, *_noise_note(rows)])
+    return Table(title, [*header, *(label(f) for f in figures)], lines, len(used), notes=[*notes, *_noise_note(rows)])
 
 
 def remarks_table(rows: Sequence[Row]) -> Table | None:

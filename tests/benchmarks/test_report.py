@@ -14,7 +14,7 @@ from made_up_rows import CPU, GPU, others, speeds
 from benchmarks import looks, panels, plots, report, rows
 from benchmarks.panels import Work
 from benchmarks.rows import Row
-from benchmarks.sections import flat_table, measured_on, number, sections
+from benchmarks.sections import flat_tables, measured_on, number, sections
 
 WORK = {("ViT-B-32", "image"): Work(8.8e9, 15e6, 176e6), ("ViT-B-32", "text"): Work(6e9, 15e6, 76e6)}
 
@@ -235,4 +235,13 @@ def test_where_it_was_measured() -> None:
         ),
     ]
     assert measured_on(found) == "M; a 1.0, b 2.1+x; 2 threads; 2026-01-02; random weights: demo"
-    assert "batch" not in flat_table([Row("latency", "demo", "p50", batch=1, value=1.0)]).header
+
+
+def test_tables_have_the_columns_that_say_something() -> None:
+    (latency,) = flat_tables(
+        [Row("latency", "demo", "p50", tower="text", shape="77 tokens", engine="e", batch=1, value=1.0)]
+    )
+    assert (latency.title, list(latency.header)) == ("demo, text tower, 77 tokens", ["engine", "p50, ms"])
+    (ceilings,) = flat_tables([row for row in others(GPU) if row.what == "ceiling"])
+    assert list(ceilings.header) == ["operation", "engine", "precision", "note", "TFLOP/s", "GB/s"]
+    assert len(ceilings.lines) == 3
