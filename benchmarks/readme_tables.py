@@ -15,6 +15,7 @@ _CPU = re.compile(r", \d+ cores$")  # as `benchmarks.machine` names processors
 _BENCH_MODELS = ("demo", "ViT-B-32")
 _ACCURACIES = ("top1", "top1_change", "image_to_text_recall_1", "text_to_image_recall_1")
 NO_CPU = "No CPU has been measured yet: `make bench` does it."
+NO_COLD_START = "Not measured yet: `make cold-start` does it."
 NO_GPU = "No GPU has been measured yet: `make gpu` on a machine with one writes its rows."
 NO_PARITY = "No accuracy has been measured yet: `python -m benchmarks parity BUNDLE` does it."
 
@@ -49,6 +50,26 @@ def parity_table(results: Path) -> str:
         if parts:
             tables.append(_with_place(machine, "\n\n".join(parts), [*parity, *accuracy]))
     return "\n\n".join(tables) or NO_PARITY
+
+
+def cold_start_table(results: Path) -> str:
+    """What it takes before the first embedding, on every measured machine."""
+    tables = []
+    for machine, own in _machines(results, gpu=False):
+        chosen = [row for row in own if row.what == "export"]
+        if not chosen:
+            continue
+        figures = list(dict.fromkeys(row.figure for row in chosen))
+        by_model: dict[str, dict[str, Row]] = {}
+        for row in chosen:
+            by_model.setdefault(row.model, {})[row.figure] = row
+        lines = [
+            [model, *(cell(found[f]) if f in found else "–" for f in figures)] for model, found in by_model.items()
+        ]
+        tables.append(
+            _with_place(machine, markdown_table(Table("", ["model", *map(label, figures)], lines, 1)), chosen)
+        )
+    return "\n\n".join(tables) or NO_COLD_START
 
 
 def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:

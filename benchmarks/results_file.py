@@ -26,7 +26,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def upsert(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], key: Sequence[str]) -> None:
+def upsert(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    key: Sequence[str],
+    replaced: Sequence[str] = (),
+) -> None:
     """Replace the rows that have the same key, append the others, and write the file in one step.
 
     Args:
@@ -34,9 +40,13 @@ def upsert(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
         rows: new rows; columns that a row lacks are empty.
         columns: of the file, in order.
         key: columns that name a row.
+        replaced: columns of the key; older rows that agree with a new one in all of them go. Empty: only those of the same key.
     """
+    gone = {tuple(str(row[name]) for name in replaced) for row in rows} if replaced else set()
     merged = {
-        tuple(row[name] for name in key): {name: row.get(name, "") for name in columns} for row in read_rows(path)
+        tuple(row[name] for name in key): {name: row.get(name, "") for name in columns}
+        for row in read_rows(path)
+        if tuple(row[name] for name in replaced) not in gone
     }
     for row in rows:
         merged[tuple(str(row[name]) for name in key)] = {name: str(row.get(name, "")) for name in columns}

@@ -176,13 +176,21 @@ def read(path: Path) -> list[Row]:
     return [_from_strings(record, path) for record in read_rows(path)]
 
 
-def merge(folder: Path, rows: Iterable[Row]) -> None:
-    """Upsert rows into ``<folder>/<what>.csv``, each file replaced in one step."""
+def merge(folder: Path, rows: Iterable[Row], whole_cases: bool = False) -> None:
+    """Upsert rows into ``<folder>/<what>.csv``, each file replaced in one step.
+
+    Args:
+        folder: of a machine.
+        rows: new ones.
+        whole_cases: `rows` hold all figures of their cases (`Row.case`): older ones of other figures go, so that a case that fails
+            now does not keep the speedup that it had.
+    """
     by_file: dict[str, list[Row]] = {}
     for row in rows:
         by_file.setdefault(row.what, []).append(row)
     for what, group in by_file.items():
-        upsert(folder / f"{what}.csv", [_to_strings(row) for row in group], COLUMNS, KEY)
+        replaced = KEY[:-1] if whole_cases else ()
+        upsert(folder / f"{what}.csv", [_to_strings(row) for row in group], COLUMNS, KEY, replaced)
 
 
 def write_parquet(path: Path, rows: Sequence[Row]) -> None:

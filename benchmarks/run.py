@@ -111,7 +111,7 @@ class Run:
         """Keep rows that were measured just now."""
         stamped = stamp(found, self.machine, clock_mhz=clock_mhz(device), commit=self._commit)
         with self._lock:  # contenders that are loaded side by side may fail at the same time
-            rowfiles.merge(self.folder, stamped)
+            rowfiles.merge(self.folder, stamped, whole_cases=True)
             self.rows += stamped
 
     def measure(self, plan: Plan, work: Path) -> None:

@@ -28,6 +28,11 @@ _LABELS = {
     "joules_per_item": "J per item",
     "tflops": "TFLOP/s",
     "overhead": "overhead, µs",
+    "export_seconds": "export, both towers, gate included, s",
+    "export_memory": "its peak memory / fp32 weights",
+    "import_engines": "import, s",
+    "first_text": "import, load, first text, s",
+    "first_image": "…and first image, s",
     "top1": "top-1",
     "top5": "top-5",
     "top1_change": "top-1 − eager's",
@@ -36,6 +41,7 @@ _LABELS = {
 }
 _TITLES = {
     "latency": "Latency, one item at a time",
+    "export": "Export, and start of a serving process",
     "start": "Start-up and memory",
     "end_to_end": "End to end: files on disk to embeddings",
     "parity": "Parity with eager fp32",

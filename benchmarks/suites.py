@@ -66,7 +66,7 @@ def _compile_is_slow(contender: Contender, case: Case) -> bool:
 MOST = 256
 GPU_BATCHES = (MOST, 32, 1)  # what matters most comes first, in case the time is over
 _GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
-_TORCH = ("eager", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
+_TORCH = ("eager", "triton kernels", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
 _BUILT = ("tensorrt", "tensorrt-rtx", "aotinductor", "onnxruntime")
 _ON_CPU = ("onnxruntime", "aotinductor")
 

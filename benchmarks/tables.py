@@ -16,15 +16,6 @@ RESULTS = ROOT / "benchmarks" / "results"
 _TOWERS = ("image", "text")
 
 
-def figures_table() -> str:
-    """The spine's figures, one row each, with the machine they were measured on."""
-    rows = read_rows(RESULTS / "figures.csv")
-    lines = ["| model | figure | measured | target |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r['model']} | {r['figure']} | {r['value']} {r['unit']} | {r['target'] or '–'} |" for r in rows]
-    where = sorted({f"{r['machine']}; {r['versions']}" for r in rows})
-    return "\n".join([*lines, "", *(f"Measured on {place}." for place in where)])
-
-
 def zoo_table() -> str:
     """Every architecture: file size, error against eager, peak memory; the engines built of it for three targets."""
     rows = read_rows(RESULTS / "zoo.csv")
@@ -100,7 +91,7 @@ def roofline_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "figures": figures_table,
+    "cold_start": lambda: readme_tables.cold_start_table(RESULTS),
     "zoo": zoo_table,
     "roofline": roofline_table,
     "bench": lambda: readme_tables.bench_table(RESULTS),

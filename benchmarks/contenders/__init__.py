@@ -24,6 +24,7 @@ MODULES = {
     "eager": "benchmarks.contenders.eager",
     "torch.compile": "benchmarks.contenders.eager",
     "torch.compile max-autotune": "benchmarks.contenders.eager",
+    "triton kernels": "benchmarks.contenders.swapped",
     "onnxruntime plain": "benchmarks.contenders.plain_onnxruntime",
     "openvino": "benchmarks.contenders.openvino",
     "torch-tensorrt": "benchmarks.contenders.torch_tensorrt",
@@ -31,7 +32,7 @@ MODULES = {
 }
 BUNDLE_MODULE = "benchmarks.contenders.bundle"  # every engine of a bundle
 BASELINE = "eager"
-_GPU_ONLY = ("torch-tensorrt",)
+_GPU_ONLY = ("triton kernels", "torch-tensorrt")
 _CPU_ONLY = ("openvino",)
 _FLOAT32_ONLY = ("onnxruntime plain", "openvino")  # open_clip's half models do not go through the plain export
 

@@ -56,6 +56,16 @@ def test_a_newer_row_takes_the_place(tmp_path: Path) -> None:
     assert [row.value for row in rows.select(rows.read(tmp_path), engine="eager")] == [2.0]
 
 
+def test_a_case_that_fails_now_loses_its_other_figures(tmp_path: Path) -> None:
+    rate = Row("throughput", "demo", "per_second", engine="eager", value=1.0)
+    faster = dataclasses.replace(rate, figure="speedup")
+    other = dataclasses.replace(rate, engine="openvino")
+    rows.merge(tmp_path, [rate, faster, other])
+    failed = dataclasses.replace(rate, value=None, status="failed", note="its process died")
+    rows.merge(tmp_path, [failed], whole_cases=True)
+    assert {row.key: row for row in rows.read(tmp_path)} == {row.key: row for row in (failed, other)}
+
+
 def test_a_row_without_a_value_says_why() -> None:
     with pytest.raises(ValueError, match="must say why"):
         Row("throughput", "demo", "per_second")
