@@ -1,0 +1,32 @@
+"""``bias_gelu``: bias and GELU in one pass over the activations."""
+
+from __future__ import annotations
+
+import torch
+
+from kernels import reference
+from kernels.library import call, register
+
+
+def _fake(x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+_OP = register("bias_gelu", reference.bias_gelu, _fake, launcher="triton_bias_gelu:launch")
+
+
+def bias_gelu(
+    x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none", impl: str = "auto"
+) -> torch.Tensor:
+    """GELU of ``x + bias``: (..., C), (C,) or None, to (..., C).
+
+    Args:
+        x: half, bfloat16 or float32; computed in float32, rounded once.
+        bias: of the same dtype.
+        approximate: "none" (exact), "tanh" or "quick" (x·sigmoid(1.702·x)).
+        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+
+    Raises ValueError for any other name, and for "triton" where no kernel can run.
+    """
+    reference.check_approximate(approximate)
+    return call(_OP, impl, x, bias, approximate)

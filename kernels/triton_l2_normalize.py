@@ -1,0 +1,60 @@
+# mypy: disallow-untyped-decorators=False
+"""Triton kernel of ``l2_normalize``: rows to unit length, in float32 whatever they come in."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kernels.library import launchable
+from kernels.rows import as_rows, row_tile
+from kernels.static import StaticCase
+
+
+@triton.jit
+def _l2_normalize_kernel(
+    x_ptr: tl.tensor,  # (M, C), rows at row_stride
+    out_ptr: tl.tensor,  # (M, C) contiguous, float32
+    row_stride: tl.tensor,
+    eps: tl.tensor,
+    C: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.arange(0, BLOCK)
+    mask = columns < C
+    x = tl.load(x_ptr + row * row_stride + columns, mask=mask, other=0.0).to(tl.float32)
+    length = tl.sqrt(tl.sum(x * x, 0))
+    # A NaN must stay one: `maximum` would otherwise return eps for it.
+    tl.store(out_ptr + row * C + columns, x / tl.where(length < eps, eps, length), mask=mask)
+
+
+def launch(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
+    """`kernels.reference.l2_normalize` by the kernel. Raises ValueError for rows too wide for one tile."""
+    rows = as_rows(x)
+    count, width = rows.shape
+    block, num_warps = row_tile(width)
+    out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    launchable(_l2_normalize_kernel)[(count,)](
+        rows, out, rows.stride(0), eps, C=width, BLOCK=block, num_warps=num_warps
+    )
+    return out
+
+
+def static_cases() -> list[StaticCase]:
+    """Embedding sizes of CLIP's models."""
+    return [_case(*case) for case in ((512, "fp16"), (768, "fp16"), (768, "bf16"), (1024, "fp32"), (1280, "fp16"))]
+
+
+def _case(width: int, dtype: str) -> StaticCase:
+    block, num_warps = row_tile(width)
+    return StaticCase(
+        label=f"C={width} {dtype}",
+        kernel=_l2_normalize_kernel,
+        signature={"x_ptr": f"*{dtype}", "out_ptr": "*fp32", "row_stride": "i32", "eps": "fp32"},
+        constants={"C": width, "BLOCK": block},
+        num_warps=num_warps,
+        num_stages=3,
+        divisible=("x_ptr", "out_ptr", "row_stride"),
+    )
