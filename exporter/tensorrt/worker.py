@@ -6,9 +6,7 @@ It imports neither torch nor the exporter's other parts, so that its memory is t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -19,10 +17,9 @@ from typing import Any
 import msgspec
 
 from engines.manifest import Build
+from exporter.child_process import own_peak_memory, serve
 from exporter.tensorrt.attention import FusedKernels, mark_decomposable, strongly_typed_flags
 from exporter.tensorrt.job import BuildJob, BuildResult
-
-_PR_SET_PDEATHSIG = 1
 
 
 def build(job: BuildJob) -> BuildResult:
@@ -51,7 +48,7 @@ def build(job: BuildJob) -> BuildResult:
     with Path(job.plan).open("wb") as file:
         file.write(memory)
     seconds = time.perf_counter() - start
-    peak = _peak_memory()
+    peak = own_peak_memory()
     inspected = _inspect(trt, job)
     options: dict[str, bool | int | str] = {}
     for name in ("workspace", "optimization_level", "version_compatible", "hardware_compatible", "strip_weights"):
@@ -189,32 +186,5 @@ def _silenced() -> Iterator[None]:
             os.close(descriptor)
 
 
-def _peak_memory() -> int:
-    """Peak resident bytes of this process. Not `ru_maxrss`: a child that was started by vfork begins with its parent's."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _die_with_parent() -> None:
-    """Where the exporter is killed, a build that nobody waits for must not go on (Linux's prctl)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def main() -> int:
-    """Read the job, build, write the result."""
-    _die_with_parent()
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=BuildJob)
-    result = build(job)
-    Path(sys.argv[1]).write_bytes(msgspec.json.encode(result))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(BuildJob, build))

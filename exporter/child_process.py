@@ -1,0 +1,114 @@
+"""A job in a process of its own: a struct goes in, a struct comes out, and the process does not outlive its parent.
+
+Engines are built like that, because a builder may abort on a graph it does not know, because its memory then goes back to the
+system and can be told apart from the exporter's, and because libraries choose some things once, when they are imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+Job = TypeVar("Job", bound=msgspec.Struct)
+Result = TypeVar("Result", bound=msgspec.Struct)
+
+_PR_SET_PDEATHSIG = 1
+_KILLED = (-9, 137)
+
+
+class ChildFailedError(Exception):
+    """The process ended without a result.
+
+    Attributes:
+        code: what it ended with; negative is a signal.
+        output: all that it printed.
+    """
+
+    def __init__(self, code: int, output: str) -> None:
+        super().__init__(f"exit code {code}")
+        self.code, self.output = code, output
+
+    @property
+    def killed(self) -> bool:
+        """Whether the system killed it, which it does when memory runs out."""
+        return self.code in _KILLED
+
+    @property
+    def died(self) -> str:
+        """`` (it died with signal 6)`` for a sentence's middle, or nothing."""
+        return f" (it died with signal {-self.code})" if self.code < 0 else ""
+
+    @property
+    def last_line(self) -> str:
+        """What it said last."""
+        return (self.output.strip().splitlines() or ["it said nothing"])[-1].strip()
+
+
+def run_child(worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> Result:
+    """Run ``python -m <worker>`` on a job.
+
+    Args:
+        worker: a module whose main is `serve`.
+        job: what it reads.
+        result: what it writes.
+        environment: variables besides those of this process.
+
+    Raises:
+        ChildFailedError: it died, or gave no result.
+    """
+    with tempfile.TemporaryDirectory(prefix="openclip-engines-build-") as folder:
+        path = Path(folder) / "result.json"
+        # The worker imports this package from where it is now, whatever the working directory is.
+        root = str(Path(__file__).parents[1])
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        with subprocess.Popen(
+            [sys.executable, "-m", worker, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment, "PYTHONPATH": paths},
+        ) as process:
+            try:
+                output, _ = process.communicate(msgspec.json.encode(job))
+            except BaseException:  # Ctrl-C: the build must not go on alone
+                process.kill()
+                raise
+        if process.returncode == 0 and path.is_file():
+            return msgspec.json.decode(path.read_bytes(), type=result)
+    raise ChildFailedError(process.returncode, output.decode(errors="replace"))
+
+
+def serve(job: type[Job], work: Callable[[Job], msgspec.Struct]) -> int:
+    """A worker's main: read the job, do it, write the result."""
+    _die_with_parent()
+    result = work(msgspec.json.decode(sys.stdin.buffer.read(), type=job))
+    Path(sys.argv[1]).write_bytes(msgspec.json.encode(result))
+    return 0
+
+
+def own_peak_memory() -> int:
+    """Peak resident bytes of this process. Not `ru_maxrss`: a child that was started by vfork begins with its parent's."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _die_with_parent() -> None:
+    """Where the exporter is killed, a build that nobody waits for must not go on (Linux's prctl)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
