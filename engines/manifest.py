@@ -123,7 +123,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     library: str
     version: str
-    device: str | None = None  # "sm80" …; None: any device of the library
+    device: str | None = None  # "sm80" …, "cpu"; None: any device of the library
+    isa: str | None = (
+        None  # instruction set of the CPU that the engine's code uses, "avx512"; None: the library chooses
+    )
     # Which other devices it runs on: those of Ampere and later, or all of the same compute capability. None: only `device`.
     device_compatible: Literal["ampere+", "same-compute-capability"] | None = None
     version_compatible: bool = False  # later versions of the library of the same major version run it, too

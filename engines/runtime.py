@@ -25,6 +25,7 @@ RUNTIMES = {
     "tensorrt": "engines.run_tensorrt",
     "tensorrt-rtx": "engines.run_tensorrt",
     "onnxruntime": "engines.run_onnxruntime",
+    "aotinductor": "engines.run_aotinductor",
 }
 DEVICES = ("auto", "cpu", "cuda")
 

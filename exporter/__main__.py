@@ -54,9 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         dest="engines",
-        help="tensorrt, tensorrt-rtx, onnxruntime or auto (default: tensorrt beside a GPU, else onnxruntime); repeatable",
+        help="tensorrt, tensorrt-rtx, aotinductor, onnxruntime or auto (default: tensorrt beside a GPU, else onnxruntime); "
+        "repeatable",
     )
-    _add_engine_options(parser.add_argument_group("TensorRT engines"))
+    _add_engine_options(parser.add_argument_group("engines that are built (aotinductor takes --target and --batch)"))
     parser.add_argument("--towers", default="image,text", metavar="NAMES", help="image,text (default), image or text")
     parser.add_argument(
         "--image-input",
@@ -91,7 +92,8 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="SM",
-        help="GPU architecture, as in sm80; repeatable (default: the GPU here; tensorrt-rtx builds for any without it)",
+        help="GPU architecture, as in sm80, or cpu for aotinductor; repeatable (default: the GPU here, for aotinductor else the "
+        "CPU; tensorrt-rtx builds for any without it)",
     )
     group.add_argument(
         "--batch",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.gpu import gpu_missing
+from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
+    from exporter.aotinductor.program import ProgramPlan
     from exporter.stages import Stages
     from exporter.tower_export import TowerExport
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 ENGINES = {
     "tensorrt": "exporter.build_tensorrt",
     "tensorrt-rtx": "exporter.build_tensorrt",
+    "aotinductor": "exporter.build_aotinductor",
     "onnxruntime": "exporter.build_onnxruntime",
 }
 
@@ -46,7 +49,7 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
     for kind in dict.fromkeys(asked):
         chosen = _best(options) if kind == "auto" else kind
         try:
-            importlib.import_module(ENGINES[chosen]).check(chosen, options)
+            importlib.import_module(ENGINES[chosen]).check(chosen, _share(chosen, asked, options))
         except ExportError as error:
             problems.append(error)
         else:
@@ -57,8 +60,8 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         )
     if set(kinds) == {"onnxruntime"} and not problems and options != EngineOptions():
         raise ExportError(
-            "targets, batch sizes and builder options are for TensorRT engines, and onnxruntime takes none: "
-            "pass --engine tensorrt or --engine tensorrt-rtx, or leave them out"
+            "targets, batch sizes and builder options are for engines that are built, and onnxruntime takes none: "
+            "pass --engine tensorrt, tensorrt-rtx or aotinductor, or leave them out"
         )
     for problem in problems:
         stages.note(f"left out: {problem}")
@@ -87,7 +90,8 @@ def build_engines(
     for kind in kinds:
         module = importlib.import_module(ENGINES[kind])
         try:
-            built += [engine for item in exports for engine in module.build(kind, item, folder, options, stages)]
+            own = _share(kind, kinds, options)
+            built += [engine for item in exports for engine in module.build(kind, item, folder, own, stages)]
         except ExportError as error:
             shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
             problems.append(error)
@@ -96,6 +100,30 @@ def build_engines(
     for problem in problems:
         stages.note(f"left out: {problem}")
     return tuple(built)
+
+
+def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> ProgramPlan | None:
+    """What `export_towers` has to leave in `folder` for AOTInductor; None if that is not among the kinds."""
+    if "aotinductor" not in kinds:
+        return None
+    plan: ProgramPlan = importlib.import_module(ENGINES["aotinductor"]).program_plan(
+        _share("aotinductor", kinds, options), folder
+    )
+    return plan
+
+
+def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOptions:
+    """The options with a kind's share of the targets, where several kinds were asked for.
+
+    Only AOTInductor builds for the CPU, and TensorRT's kinds alone take GPUs that are not here. A kind without a share keeps all
+    targets, and says itself what is wrong with them.
+    """
+    if "aotinductor" not in kinds or not any(name.startswith("tensorrt") for name in kinds):
+        return options
+    gpu = find_gpu()
+    own = ("cpu", "current", *((gpu.target,) if gpu else ()))
+    share = tuple(t for t in options.targets if (t in own if kind == "aotinductor" else t != "cpu"))
+    return dataclasses.replace(options, targets=share or options.targets)
 
 
 def _best(options: EngineOptions) -> str:

@@ -19,11 +19,12 @@ DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options of the engines that are built ahead of time (TensorRT's); ONNX Runtime takes none of them.
+    """Options of the engines that are built ahead of time; ONNX Runtime takes none of them, AOTInductor targets and batches.
 
     Attributes:
-        targets: such as ``sm80``; empty is the GPU of this machine.
-        batches: one optimization profile for each.
+        targets: such as ``sm80``, or ``cpu``; empty is the GPU of this machine (AOTInductor: or the CPU, if there is none).
+        batches: one optimization profile for each. AOTInductor takes any batch from 1 (on a GPU up to the largest), and is
+            fastest at the first one's `opt`.
         workspace: most bytes of device memory that a layer may use besides its tensors; None is all of the device's.
         optimization_level: 0 (fastest build) to 5 (longest search); None is the library's default, 3.
         timing_cache: file of measured kernel times, read and written; None is one in the user's cache folder.

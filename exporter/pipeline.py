@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ from engines.manifest import (
     TowerName,
     read_manifest,
 )
-from exporter.build_engines import ENGINES, build_engines, engine_kinds
+from exporter.build_engines import ENGINES, build_engines, engine_kinds, program_plan
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 
 _REFERENCE_NAME = "reference.npz"
+_PROGRAMS = ".programs"  # towers as AOTInductor reads them, until it has
 _PARITY_IMAGES = 64
 _PACKAGES = (
     "openclip-engines",
@@ -109,7 +111,7 @@ def export(
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
         force: replace a bundle that is there.
         cache_dir: where downloads go.
-        engine_options: targets, batch sizes and builder options of TensorRT's engines.
+        engine_options: targets, batch sizes and builder options of engines that are built: TensorRT's and AOTInductor's.
 
     Returns:
         The bundle's folder.
@@ -169,8 +171,10 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             tokenizer,
             writer.folder,
             stages,
+            program_plan(kinds, options.engine_options, writer.folder / _PROGRAMS),
         )
         engines = build_engines(kinds, exports, writer.folder, options.engine_options, stages)
+        shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         with stages.stage("parity gate"):
             parity = run_gate(exports, engines, precision, source, writer.folder)
             write_reference(writer.folder / _REFERENCE_NAME, exports)

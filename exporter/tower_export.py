@@ -10,6 +10,7 @@ import msgspec
 import torch
 
 from engines.manifest import TextLength, Tokenizer, Tower, TowerName
+from exporter.aotinductor.program import ProgramPlan, save_program
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
@@ -33,6 +34,7 @@ class TowerExport:
         graph: the ONNX file.
         tower: the manifest's entry.
         probe: of half precisions.
+        program: what AOTInductor compiles, where it was asked for; it goes when the engines are built.
     """
 
     name: TowerName
@@ -40,6 +42,7 @@ class TowerExport:
     graph: OnnxGraph
     tower: Tower
     probe: Probe | None
+    program: Path | None = None
 
 
 def export_towers(
@@ -51,6 +54,7 @@ def export_towers(
     tokenizer: Tokenizer | None,
     folder: Path,
     stages: Stages,
+    programs: ProgramPlan | None = None,
 ) -> list[TowerExport]:
     """Export towers into `folder`.
 
@@ -65,6 +69,7 @@ def export_towers(
         tokenizer: the manifest's entry; None if there is no text tower among them.
         folder: where the files go.
         stages: is told what goes on.
+        programs: where the towers go as programs for AOTInductor, too; None: nowhere.
     """
     references: dict[TowerName, Reference] = {}
     for name in towers:
@@ -82,7 +87,9 @@ def export_towers(
             module = text_tower(model)
         if name == towers[-1]:
             _empty(model)
-        exports.append(_export_tower(name, module, references[name], precision, tokenizer, folder, source, stages))
+        exports.append(
+            _export_tower(name, module, references[name], precision, tokenizer, folder, source, stages, programs)
+        )
         del module
         release_memory()
     return exports
@@ -104,6 +111,7 @@ def _export_tower(
     folder: Path,
     source: Source,
     stages: Stages,
+    programs: ProgramPlan | None,
 ) -> TowerExport:
     normalize = source.preprocess if isinstance(module, ImageTower) and module.image_input == "float32" else None
     length: TextLength | None = None
@@ -124,6 +132,12 @@ def _export_tower(
         example = example_input(module, source.preprocess.size, tokens)
         graph = export_graph(module, example, folder / f"{name}.onnx", length)
         figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
+    program: Path | None = None
+    if programs is not None:
+        release_memory()
+        with stages.stage(f"program of the {name} tower") as figures:
+            program = save_program(module, example, length, programs)
+            figures["bytes"] = program.stat().st_size
     fp32_units = dict(found.plan.fp32_units) if found is not None else {}
     tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
-    return TowerExport(name, reference, graph, tower, found)
+    return TowerExport(name, reference, graph, tower, found, program)

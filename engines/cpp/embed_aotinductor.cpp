@@ -1,0 +1,145 @@
+// Embeds images or texts with an AOTInductor package of a bundle. There is no Python in the process.
+//
+//   embed_aotinductor BUNDLE image|text INPUT.npy OUTPUT.npy [ROWS] [TARGET]
+//
+// INPUT.npy   what the tower takes: pixels uint8 (N, H, W, 3) or normalized float32 (N, 3, H, W), or ids int32 (N, L)
+// OUTPUT.npy  float32 (N, D) embeddings of unit length
+// ROWS        at a time, 32 if left out
+// TARGET      cpu if left out, or the GPU the package was built for, such as sm90
+//
+// README.md beside this file says how to compile it.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <regex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/inductor/aoti_package/model_package_loader.h>
+
+namespace {
+
+[[noreturn]] void fail(const std::string& message) {
+  throw std::runtime_error(message);
+}
+
+std::uint32_t little_endian(const char* bytes, int count) {
+  std::uint32_t value = 0;
+  for (int i = count - 1; i >= 0; --i) {
+    value = value << 8 | static_cast<unsigned char>(bytes[i]);
+  }
+  return value;
+}
+
+at::ScalarType dtype_of(const std::string& description, const std::string& path) {
+  if (description == "|u1") return at::kByte;
+  if (description == "<i4") return at::kInt;
+  if (description == "<f4") return at::kFloat;
+  fail(path + " holds " + description + ": a tower takes uint8, int32 or float32");
+}
+
+// numpy's format, versions 1 to 3: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+at::Tensor read_npy(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) fail("cannot read " + path);
+  char start[12];
+  if (!file.read(start, 8) || std::memcmp(start, "\x93NUMPY", 6) != 0) fail(path + " is no .npy file");
+  const int width = start[6] == 1 ? 2 : 4;
+  if (!file.read(start + 8, width)) fail(path + " is cut off");
+  std::string header(little_endian(start + 8, width), '\0');
+  if (!file.read(header.data(), static_cast<std::streamsize>(header.size()))) fail(path + " is cut off");
+
+  std::smatch description, shape;
+  if (!std::regex_search(header, description, std::regex("'descr':\\s*'([^']+)'")) ||
+      !std::regex_search(header, shape, std::regex("'shape':\\s*\\(([0-9, ]*)\\)"))) {
+    fail(path + " has a header that this program does not read: " + header);
+  }
+  if (header.find("'fortran_order': True") != std::string::npos) {
+    fail(path + " is in Fortran order: save numpy.ascontiguousarray of it");
+  }
+  std::vector<std::int64_t> sizes;
+  const std::string numbers = shape[1];
+  const std::regex number("[0-9]+");
+  for (std::sregex_iterator at(numbers.begin(), numbers.end(), number), end; at != end; ++at) {
+    sizes.push_back(std::stoll(at->str()));
+  }
+  if (sizes.empty() || sizes[0] < 1) fail(path + " holds no row");
+
+  at::Tensor values = at::empty(sizes, dtype_of(description[1], path));
+  if (!file.read(static_cast<char*>(values.data_ptr()), static_cast<std::streamsize>(values.nbytes()))) {
+    fail(path + " is cut off");
+  }
+  return values;
+}
+
+void write_npy(const std::string& path, const at::Tensor& values) {
+  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + std::to_string(values.size(0)) + ", " +
+      std::to_string(values.size(1)) + "), }";
+  header.append(63 - (10 + header.size()) % 64, ' ');  // numbers start at a multiple of 64
+  header.push_back('\n');
+  const char start[10] = {'\x93', 'N', 'U', 'M', 'P', 'Y', 1, 0, static_cast<char>(header.size() & 255),
+                          static_cast<char>(header.size() >> 8)};
+  std::ofstream file(path, std::ios::binary);
+  file.write(start, sizeof start);
+  file.write(header.data(), static_cast<std::streamsize>(header.size()));
+  file.write(static_cast<const char*>(values.data_ptr()), static_cast<std::streamsize>(values.nbytes()));
+  if (!file.flush()) fail("cannot write " + path);
+}
+
+std::int64_t rows_at_a_time(const std::string& text) {
+  if (!std::regex_match(text, std::regex("[1-9][0-9]{0,8}"))) fail("rows are " + text + ": pass 1 or more");
+  return std::stoll(text);
+}
+
+void embed(const std::vector<std::string>& arguments) {
+  if (arguments.size() < 4 || arguments.size() > 6) {
+    fail("usage: embed_aotinductor BUNDLE image|text INPUT.npy OUTPUT.npy [ROWS] [TARGET]");
+  }
+  const std::string tower = arguments[1];
+  if (tower != "image" && tower != "text") fail("tower " + tower + " is neither image nor text");
+  const std::int64_t rows = rows_at_a_time(arguments.size() > 4 ? arguments[4] : "32");
+  const std::string target = arguments.size() > 5 ? arguments[5] : "cpu";
+
+  const std::filesystem::path package =
+      std::filesystem::path(arguments[0]) / "engines" / "aotinductor" / (tower + "-" + target + ".pt2");
+  if (!std::filesystem::is_regular_file(package)) {
+    fail(package.string() + " is not there: export the model with --engine aotinductor --target " + target);
+  }
+  // Without it a package reads whatever it is given, to the end of the array and beyond.
+  setenv("AOTI_RUNTIME_CHECK_INPUTS", "1", 1);
+
+  const c10::InferenceMode mode;
+  const at::Tensor inputs = read_npy(arguments[2]);
+  torch::inductor::AOTIModelPackageLoader loader(package.string());
+  const at::Device device(target == "cpu" ? at::kCPU : at::kCUDA);
+  std::vector<at::Tensor> parts;
+  for (std::int64_t first = 0; first < inputs.size(0); first += rows) {
+    const std::int64_t count = std::min(rows, inputs.size(0) - first);
+    const at::Tensor part = inputs.narrow(0, first, count).to(device);
+    parts.push_back(loader.run({part}).at(0).to(at::kCPU));
+  }
+  write_npy(arguments[3], at::cat(parts).contiguous());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    embed(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    const std::string message = error.what();
+    std::cerr << "error: " << message.substr(0, message.find('\n')) << "\n";
+    return 1;
+  }
+  return 0;
+}

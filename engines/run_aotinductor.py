@@ -1,0 +1,259 @@
+"""AOTInductor packages: compiled code for the CPU or an NVIDIA GPU, loaded by PyTorch's library.
+
+The one engine that needs PyTorch where it serves. PyTorch is imported when a package is opened, and not to tell whether one can be.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bundle_files import file_sha256, resolve_path
+from engines.device_arrays import DeviceEmbeddings
+from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.gpu import find_gpu, gpu_missing
+from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
+
+_CPU = "cpu"
+_ALIGNMENT = 16  # of inputs on a GPU: kernels load that much at a time
+_AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
+# Instruction set that a package's code uses to the processor's flags (/proc/cpuinfo) that it needs, best first.
+_FLAGS = {"avx512": _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": _AVX2}
+# PyTorch reads a package's description into one object for the whole process.
+_LOADING = threading.Lock()
+
+
+def cpu_isa() -> str | None:
+    """The best instruction set of `Target.isa` that this processor has; None if it has none of them."""
+    return next((isa for isa, flags in _FLAGS.items() if flags <= _cpu_flags()), None)
+
+
+def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> str | None:
+    """Why this engine cannot run here; None if it can."""
+    target = engine.target
+    if target.device == _CPU and device == "cuda":
+        return "built for the CPU, and the device is a GPU"
+    if target.device != _CPU:
+        if device == "cpu":
+            return "it runs on NVIDIA GPUs, and the device is the CPU"
+        reason = gpu_missing()
+        if reason is not None:
+            return reason
+        gpu = find_gpu(device_id)
+        if gpu is None:
+            return f"there is no GPU {device_id}"
+        if target.device != gpu.target:
+            return f"built for {target.device}, the GPU here is {gpu.target} ({gpu.name})"
+    if target.isa is not None and not _FLAGS.get(target.isa, frozenset({target.isa})) <= _cpu_flags():
+        return f"its code uses {target.isa} instructions, which this processor lacks: export the model again on this machine"
+    return _version_problem(target.version, target.device != _CPU)
+
+
+def open_tower(
+    bundle: Path,
+    engine: Engine,
+    tower: Tower,
+    precision: str,
+    device: str = "auto",
+    *,
+    threads: int | None = None,
+    parallel: int = 2,
+    device_id: int = 0,
+) -> AOTInductorTower:
+    """Load a package.
+
+    Args:
+        bundle: the folder.
+        engine: the manifest's entry.
+        tower: the tower's signature.
+        precision: of the bundle.
+        device: ``auto``, or what the package was built for: ``cpu`` or ``cuda``.
+        threads: of the CPU, **for all of PyTorch in this process** (`torch.set_num_threads`); None leaves them as they are, one per
+            physical core unless something set another number.
+        parallel: most runs at a time on a GPU. On the CPU runs take turns, each on all threads.
+        device_id: which GPU.
+
+    Raises:
+        EngineUnavailableError: PyTorch is missing or of another version, or the package was built for another machine.
+        InputError: `threads` or `parallel` is less than 1.
+        BundleError: the package is missing or was changed. It is checked before it is loaded, for it holds code.
+        EngineError: PyTorch cannot load it.
+    """
+    for name, value in (("threads", threads), ("parallel", parallel)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: pass 1 or more")
+    reason = why_not(engine, precision, device, device_id)
+    if reason is not None:
+        raise EngineUnavailableError(reason)
+    path = _checked(bundle, engine)
+    import torch
+
+    on_gpu = engine.target.device != _CPU
+    if on_gpu and not torch.cuda.is_available():
+        raise EngineUnavailableError(
+            f"the installed PyTorch {torch.__version__} does not reach the GPU: install its CUDA build"
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with _LOADING:
+            # Not torch._inductor.aoti_load_package: it compiles a test program to compare processors, and so needs a compiler.
+            loader = torch._C._aoti.AOTIModelPackageLoader(
+                str(path), "model", False, parallel if on_gpu else 1, device_id if on_gpu else -1
+            )
+    except RuntimeError as error:
+        raise EngineError(f"PyTorch {torch.__version__} cannot load {path}: {_first_line(error)}") from error
+    place = f"cuda:{device_id}" if on_gpu else _CPU
+    return AOTInductorTower(loader, engine, tower, place)
+
+
+class AOTInductorTower:
+    """A tower in an AOTInductor package; many threads may call it.
+
+    PyTorch holds Python's interpreter lock while a package runs: on the CPU, other Python threads wait for the end of a run.
+    """
+
+    kind = "aotinductor"
+    splits = False
+
+    def __init__(self, loader: Any, engine: Engine, tower: Tower, place: str) -> None:
+        import torch
+
+        self._torch, self._loader, self._place = torch, loader, place
+        self._input, self._length = tower.input, tower.length
+        self.batch: BatchProfile = engine.batch
+        where = f"CPU {engine.target.isa}" if place == _CPU else torch.cuda.get_device_name(place)
+        self.description = f"aotinductor, torch {torch.__version__} on {where}"
+
+    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Embed a batch; see `engines.runtime.TowerRuntime`.
+
+        Ids have to be within the vocabulary, as `Embedder` sees to: the package ends the process on others, for its check fails in
+        a thread that nothing catches errors of.
+
+        Raises:
+            InputError: another dtype or shape. The package itself would read beyond the array.
+            EngineError: it was closed, or failed.
+        """
+        self._check(str(inputs.dtype), inputs.shape)
+        rows = self._torch.from_numpy(np.require(inputs, requirements=("C", "W")))
+        if self._place == _CPU:
+            return self._run(rows).numpy()
+        with self._torch.cuda.device(self._place):
+            return self._run(rows.to(self._place)).cpu().numpy()
+
+    def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
+        """Embed (N, …) rows that lie on the GPU.
+
+        Args:
+            inputs: anything that speaks DLPack, of the tower's dtype and shape, N within `batch`.
+            stream: handle of the caller's; the result is ready in its order. None: it is ready when the call returns.
+
+        Returns:
+            (N, D) float32 on the GPU.
+
+        Raises:
+            InputError: another dtype, shape or device.
+            EngineError: as `run`.
+        """
+        torch = self._torch
+        if self._place == _CPU:
+            raise InputError("the array is on a GPU, and this package runs on the CPU: pass a numpy array")
+        with torch.cuda.device(self._place):
+            used = torch.cuda.current_stream() if stream is None else torch.cuda.ExternalStream(stream)
+            with torch.cuda.stream(used):
+                rows = torch.from_dlpack(inputs)
+                if str(rows.device) != self._place:
+                    raise InputError(f"the array is on {rows.device}, the engine on {self._place}: move it there")
+                self._check(str(rows.dtype).removeprefix("torch."), tuple(rows.shape))
+                rows = rows.contiguous()
+                if rows.data_ptr() % _ALIGNMENT:
+                    rows = rows.clone()
+                embeds = self._run(rows)
+            if stream is None:
+                used.synchronize()
+
+        def keep(address: int, embeds: Any = embeds) -> None:
+            """Hold the tensor for as long as the result is in use."""
+
+        return DeviceEmbeddings(embeds.data_ptr(), tuple(embeds.shape), embeds.device.index, stream, keep)
+
+    def close(self) -> None:
+        """Drop the package and its memory, once the runs that have begun are done."""
+        self._loader = None
+
+    def _run(self, rows: Any) -> Any:
+        loader = self._loader  # a run that has begun keeps the package when another thread closes the tower
+        if loader is None:
+            raise EngineError("the engine was closed: load the bundle again")
+        try:
+            with self._torch.inference_mode():
+                return loader.run([rows])[0]
+        except RuntimeError as error:
+            raise EngineError(
+                f"{self.description} failed on {rows.dtype} {tuple(rows.shape)}: {_first_line(error)}"
+            ) from error
+
+    def _check(self, dtype: str, shape: tuple[int, ...]) -> None:
+        expected, batch, length = self._input, self.batch, self._length
+        fits = dtype == expected.dtype and len(shape) == len(expected.shape)
+        if fits:
+            fits = all(isinstance(want, str) or got == want for got, want in zip(shape, expected.shape, strict=True))
+        if fits and length is not None:
+            fits = length.min <= shape[1] <= length.max
+        if not fits or not 1 <= shape[0] <= (batch.max or shape[0]):
+            bounds = f", L {length.min} to {length.max}" if length is not None else ""
+            most = "any number" if batch.max is None else f"1 to {batch.max}"
+            raise InputError(
+                f"{expected.name} must be {expected.dtype} ({', '.join(map(str, expected.shape))}), N {most}{bounds}, "
+                f"not {dtype} {shape}"
+            )
+
+
+def _version_problem(built: str, on_gpu: bool) -> str | None:
+    """Packages call PyTorch's C interface, which is kept for later versions by intention only, and grows with every one."""
+    family = ".".join(built.split("+")[0].split(".")[:2])
+    try:
+        installed = version("torch")
+    except PackageNotFoundError:
+        return f"PyTorch is not installed: pip install 'torch=={family}.*'"
+    if ".".join(installed.split("+")[0].split(".")[:2]) != family:
+        return (
+            f"built with torch {built}, {installed} is installed, and a package runs with the major and minor version that built "
+            f"it: pip install 'torch=={family}.*', or export the model again"
+        )
+    return None
+
+
+def _checked(bundle: Path, engine: Engine) -> Path:
+    path = resolve_path(bundle, engine.file)
+    if not path.is_file():
+        raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
+    # The gate of a running export loads engines of a bundle that has no manifest yet.
+    files = read_manifest(bundle).files if (bundle / MANIFEST_NAME).is_file() else {}
+    expected = files.get(engine.file)
+    if expected is not None and file_sha256(path) != expected.sha256:
+        raise BundleError(
+            f"{engine.file} in bundle {bundle} was changed: its sha256 is not the manifest's; copy it again"
+        )
+    return path
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line for line in text.splitlines() if line.startswith("flags"))
+    return frozenset(next(lines, "").partition(":")[2].split())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,111 @@
+"""One package as a job for a process of its own: `worker` does it, `run_job` starts it and turns failures into sentences."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from engines.manifest import Build
+from exporter.child_process import ChildFailedError, run_child
+from exporter.errors import ExportError
+
+WORKER = "exporter.aotinductor.worker"
+
+# Instruction sets by the compiler's names of them. What lies beyond (VNNI, AMX, bfloat16) differs from processor to processor of
+# the same level, and would bind a package to the very model that compiled it.
+_FLAGS = {
+    "avx2": "-march=x86-64-v3 -mno-avx512f",
+    "avx512": "-march=x86-64-v4 -mno-avx512vnni -mno-avx512bf16 -mno-amx-tile",
+}
+_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception)): (.+)$")
+_COMPILER_LINE = re.compile(r"^\S+:\d+:\d+: (?:fatal )?error: (.+)$")
+_LONGEST = 400
+
+
+class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker reads.
+
+    Attributes:
+        program: the exported program.
+        package: the ``.pt2`` to write.
+        cuda: for the GPU of this machine; else for the CPU.
+        inductor: options of the compiler, by their names in ``torch._inductor.config``.
+    """
+
+    program: str
+    package: str
+    cuda: bool
+    inductor: dict[str, bool | int | str]
+
+
+class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the worker writes."""
+
+    version: str  # of torch
+    build: Build
+
+
+def compiler() -> str:
+    """The C++ compiler: ``$CXX``, or g++."""
+    return os.environ.get("CXX") or "g++"
+
+
+def compiler_problem() -> str | None:
+    """Why there is no compiler that can build packages; None if there is one."""
+    name = compiler()
+    path = shutil.which(name)
+    if path is None:
+        return f"a C++ compiler, and {name} is not there: apt-get install g++, or name another one in CXX"
+    tried = subprocess.run(
+        [path, "-march=x86-64-v3", "-E", "-x", "c++", os.devnull], capture_output=True, timeout=60, check=False
+    )
+    if tried.returncode:
+        return f"a C++ compiler that knows x86-64-v3, and {name} is older: install GCC 11 or newer, or name another one in CXX"
+    return None
+
+
+def run_job(job: CompileJob, isa: str) -> CompileResult:
+    """Compile one package.
+
+    Args:
+        job: what to compile.
+        isa: the instruction set that the package may use: ``avx2`` or ``avx512``.
+
+    Raises:
+        ExportError: the compiler refused the program, ran out of memory or died; the message holds its own words.
+    """
+    with tempfile.TemporaryDirectory(prefix="openclip-engines-inductor-") as folder:
+        # Inductor compiles for the very processor that it runs on and asks the compiler which instructions that has: one that
+        # knows those of `isa` only makes it plan for them, with any version of torch.
+        cxx = Path(folder) / "bin" / Path(compiler()).name
+        cxx.parent.mkdir()
+        cxx.write_text(f'#!/bin/sh\nexec "{shutil.which(compiler())}" "$@" {_FLAGS[isa]}\n', encoding="utf-8")
+        cxx.chmod(0o755)
+        # Its caches keep every package's weights: they go when the package is made.
+        environment = {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "cache"), "TMPDIR": folder}
+        try:
+            return run_child(WORKER, job, CompileResult, environment)
+        except ChildFailedError as error:
+            raise ExportError(_failure(job, error)) from error
+
+
+def _failure(job: CompileJob, error: ChildFailedError) -> str:
+    what = f"aotinductor cannot compile {Path(job.package).stem}"
+    if error.killed:
+        return f"{what}: the system killed the compiler, most likely for want of memory; free some, or export one tower at a time"
+    words = error.last_line
+    for line in error.output.splitlines():
+        match = _COMPILER_LINE.match(line) or _ERROR_LINE.match(line)
+        if match:
+            words = match.group(match.lastindex or 0)
+            if match.re is _COMPILER_LINE:
+                break
+    if len(words) > _LONGEST:
+        words = words[: _LONGEST - 2] + " …"
+    return f"{what}{error.died}: {words}"

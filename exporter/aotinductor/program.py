@@ -1,0 +1,75 @@
+"""A tower as an exported program on disk: what AOTInductor compiles, as the ONNX graph is what TensorRT builds from.
+
+The file holds the tower's weights once more. It lies in the unfinished bundle's folder while engines are built, and never in a
+bundle.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx.experimental import _config
+
+from engines.manifest import TextLength
+from exporter.towers import TowerModule
+
+
+@dataclass(frozen=True)
+class ProgramPlan:
+    """Where programs go, and which batches they take.
+
+    Attributes:
+        folder: for the files; it is there.
+        rows: the usual batch. Loops are split and, on a GPU, kernels chosen for it.
+        most: the largest batch; None is any. With a bound the compiler knows where 32-bit indices reach.
+    """
+
+    folder: Path
+    rows: int
+    most: int | None
+
+
+def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength | None, plan: ProgramPlan) -> Path:
+    """Trace `tower` with a batch of 1 to `plan.most` and, for texts, the length's range, and write the program.
+
+    Args:
+        tower: in evaluation mode, its precision already applied.
+        example: an input; its first row is repeated.
+        length: of a text tower; ``fixed`` makes the length static.
+        plan: where to and for which batches.
+
+    Returns:
+        The file.
+    """
+    dynamic: dict[int, Any] = {}
+    if plan.most != 1:
+        dynamic[0] = torch.export.Dim("N", min=1, max=plan.most)
+    if length is not None and length.keep != "fixed":
+        dynamic[1] = torch.export.Dim("L", min=length.min, max=length.max)
+    # A batch of one would be taken for a constant.
+    rows = 1 if plan.most == 1 else max(2, plan.rows)
+    inputs = example[:1].expand(rows, *example.shape[1:]).contiguous()
+    path = plan.folder / f"{tower.output_name}.pt2"
+    # Oblivious of the example's size: else dynamic batches begin at two, whatever `Dim` says, and one would run by luck.
+    oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with torch.no_grad(), warnings.catch_warnings(), oblivious:
+        warnings.simplefilter("ignore")  # about its own storage groups, where a weight lies transposed
+        program = torch.export.export(tower, (inputs,), dynamic_shapes=(dynamic,), strict=False)
+        _own_storage(program.state_dict)
+        _own_storage(program.constants)
+        torch.export.save(program, path)
+    return path
+
+
+def _own_storage(weights: dict[str, Any]) -> None:
+    """Give every weight that is a part of a larger one memory of its own: else files hold the larger one each time."""
+    for name, value in weights.items():
+        if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+            own = value.detach().clone(memory_format=torch.contiguous_format)
+            weights[name] = (
+                torch.nn.Parameter(own, requires_grad=False) if isinstance(value, torch.nn.Parameter) else own
+            )

@@ -1,0 +1,63 @@
+"""Compiles one package: ``python -m exporter.aotinductor.worker RESULT`` with a `CompileJob` as JSON on its input.
+
+It imports none of the exporter's other parts, so that its memory is the compiler's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import zipfile
+from typing import Any
+
+from engines.manifest import Build
+from exporter.aotinductor.job import CompileJob, CompileResult
+from exporter.child_process import own_peak_memory, serve
+
+# Attention as one kernel, as the generated code calls it; `_math` is what it is decomposed to where no kernel fits.
+_FUSED = re.compile(r"\baoti_torch_\w*?_scaled_dot_product_(?!\w*math)\w*attention\w*\(")
+
+
+def compile_package(job: CompileJob) -> CompileResult:
+    """Load the program, bring it to the device, compile, count."""
+    import torch
+    from torch._inductor import aoti_compile_and_package
+    from torch.export.passes import move_to_device_pass
+    from torch.fx.experimental import _config
+
+    start = time.perf_counter()
+    # As when it was traced: else the compiler takes dynamic batches to begin at two.
+    oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+    with torch.no_grad(), oblivious:
+        program = torch.export.load(job.program)
+        attentions = _attentions(program)
+        if job.cuda:
+            program = move_to_device_pass(program, "cuda")
+        aoti_compile_and_package(program, package_path=job.package, inductor_configs=dict(job.inductor))
+    fused = min(attentions, _fused(job.package))
+    return CompileResult(
+        version=str(torch.__version__),
+        build=Build(
+            seconds=round(time.perf_counter() - start, 3),
+            peak_memory_bytes=own_peak_memory(),
+            fused_attention=fused,
+            decomposed_attention=attentions - fused,
+            options=dict(job.inductor),
+        ),
+    )
+
+
+def _attentions(program: Any) -> int:
+    return sum("scaled_dot_product_attention" in str(node.target) for node in program.graph.nodes)
+
+
+def _fused(package: str) -> int:
+    """Attentions that one kernel computes: calls in the generated code, which travels in the package."""
+    with zipfile.ZipFile(package) as archive:
+        sources = [name for name in archive.namelist() if name.endswith(".cpp")]
+        return sum(len(_FUSED.findall(archive.read(name).decode(errors="replace"))) for name in sources)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(CompileJob, compile_package))

@@ -1,0 +1,148 @@
+"""AOTInductor packages of a tower, for this machine's CPU or GPU, from its exported program."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.gpu import find_gpu, gpu_missing
+from engines.manifest import BatchProfile, Engine, Target
+from engines.run_aotinductor import cpu_isa
+from exporter.aotinductor.job import CompileJob, compiler_problem, run_job
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+
+if TYPE_CHECKING:
+    from exporter.aotinductor.program import ProgramPlan
+    from exporter.stages import Stages
+    from exporter.tower_export import TowerExport
+
+KIND = "aotinductor"
+CPU = "cpu"
+_LACKS = (
+    "workspace",
+    "optimization_level",
+    "timing_cache",
+    "version_compatible",
+    "hardware_compatible",
+    "strip_weights",
+)
+
+
+def check(kind: str, options: EngineOptions) -> None:
+    """Refuse early what cannot be built here.
+
+    Raises:
+        ExportError: no PyTorch, no C++ compiler, another processor than x86-64 with AVX2, a target that is neither the CPU nor the
+            GPU of this machine, or an option that does not exist; the message names the remedy.
+    """
+    if find_spec("torch") is None:
+        raise ExportError("engine aotinductor needs PyTorch: pip install 'openclip-engines[export]'")
+    if not sys.platform.startswith("linux") or cpu_isa() is None:
+        raise ExportError(
+            f"engine aotinductor builds on Linux and x86-64 processors with AVX2 or AVX-512, and this is {sys.platform} on "
+            f"{platform.machine()}: run this on such a machine, or pass --engine onnxruntime"
+        )
+    problem = compiler_problem()
+    if problem is not None:
+        raise ExportError(f"engine aotinductor needs {problem}")
+    for option in _LACKS:
+        if getattr(options, option) not in (None, False):
+            raise ExportError(f"engine aotinductor has no --{option.replace('_', '-')}: leave it out")
+    devices(options)
+
+
+def devices(options: EngineOptions) -> tuple[str, ...]:
+    """What to build for, GPU before CPU: ``sm90``, ``cpu``.
+
+    Raises:
+        ExportError: a target that is neither the CPU nor the GPU of this machine.
+    """
+    here = None if gpu_missing() is not None else find_gpu()
+    if not options.targets:
+        return (CPU,) if here is None else (here.target,)
+    known = (CPU,) if here is None else (here.target, "current", CPU)
+    for target in options.targets:
+        if target not in known:
+            what = gpu_missing() if here is None else f"that is {here.target}"
+            raise ExportError(
+                f"engine aotinductor builds for this machine's GPU or CPU, not for {target} ({what}): run this on a machine with "
+                "such a GPU, or pass --target cpu"
+            )
+    asked = {here.target if here is not None and target == "current" else target for target in options.targets}
+    return tuple(sorted(asked, key=lambda device: device == CPU))
+
+
+def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
+    """The programs that `build` will need, in `folder`, which is made: the usual batch is the first ``--batch``'s."""
+    from exporter.aotinductor.program import ProgramPlan
+
+    folder.mkdir()
+    only_cpu = devices(options) == (CPU,)
+    return ProgramPlan(folder, options.batches[0].opt, None if only_cpu else max(b.max for b in options.batches))
+
+
+def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
+    """One package for each target, under ``engines/aotinductor/``.
+
+    Args:
+        kind: ``aotinductor``.
+        item: the tower and its program.
+        folder: of the bundle.
+        options: of the user.
+        stages: is told what goes on.
+
+    Raises:
+        ExportError: the compiler refused; the message holds its words.
+    """
+    assert item.program is not None  # the pipeline asks for it with `program_plan`
+    place = folder / "engines" / KIND
+    place.mkdir(parents=True, exist_ok=True)
+    isa = cpu_isa()
+    assert isa is not None  # `check` saw it
+    found = []
+    for device in devices(options):
+        package = place / f"{item.name}-{device}.pt2"
+        job = CompileJob(
+            program=str(item.program), package=str(package), cuda=device != CPU, inductor=_inductor(device)
+        )
+        # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
+        code = isa if device == CPU else "avx2"
+        with stages.stage(f"build {KIND} {device}, {item.name}") as figures:
+            result = run_job(job, code)
+            figures |= {
+                "bytes": package.stat().st_size,
+                "build_seconds": result.build.seconds,
+                "build_peak_memory_bytes": result.build.peak_memory_bytes,
+                "fused_attention": result.build.fused_attention,
+                "decomposed_attention": result.build.decomposed_attention,
+            }
+        most = None if device == CPU else max(batch.max for batch in options.batches)
+        found.append(
+            Engine(
+                kind=KIND,
+                tower=item.name,
+                file=package.relative_to(folder).as_posix(),
+                target=Target(library="torch", version=result.version, device=device, isa=code),
+                batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
+                build=result.build,
+            )
+        )
+    return tuple(found)
+
+
+def _inductor(device: str) -> dict[str, bool | int | str]:
+    # Precompiled headers, 300 MB, are kept by the compiler's path, which is another one each time.
+    # The compiler notes that a dynamic size is not 1 where that is all the same to the code, and the check would then refuse 1.
+    common: dict[str, bool | int | str] = {
+        "aot_inductor.precompile_headers": False,
+        "aot_inductor.check_lowerbound": False,
+    }
+    if device == CPU:
+        # As many threads as the process has that loads it, not as this one has. Frozen weights are packed for oneDNN, whose matrix
+        # products are those that ONNX Runtime's speed is reached with.
+        return {**common, "cpp.dynamic_threads": True, "freezing": True}
+    return {**common, "max_autotune": True}

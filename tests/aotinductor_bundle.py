@@ -1,0 +1,39 @@
+"""The demo model with AOTInductor packages, built once for all test files and workers of a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python -m`` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TQDM_DISABLE": "1"} | environment,
+        check=False,
+    )
+
+
+def aotinductor_bundle(factory: pytest.TempPathFactory) -> Path:
+    """The demo model in float32 with packages for the CPU and ONNX Runtime, exported by the command line. Read only."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    out = shared / "aotinductor-demo"
+    with FileLock(f"{out}.lock"):
+        if not out.is_dir():
+            flags = ("--fp32", "--engine", "aotinductor", "--engine", "onnxruntime", "--target", "cpu")
+            ran = run("exporter", "demo", *flags, "--parity-samples", "16", "--json", "--out", str(out))
+            assert ran.returncode == 0, ran.stderr
+            Path(f"{out}.json").write_text(ran.stdout, encoding="utf-8")
+    return out
