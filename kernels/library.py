@@ -13,7 +13,8 @@ and the launcher starts its kernel through `launchable`::
 
     launchable(_double_kernel)[(triton.cdiv(x.numel(), 1024),)](x, out, ...)
 
-A module ``triton_*`` starts with ``# mypy: disallow-untyped-decorators=False``: `triton.jit` has no types for a checker.
+Triton takes no annotation but ``tl.constexpr`` in a jitted function, and `triton.jit` has no types: a module ``triton_*`` tells the
+checker ``# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False``.
 
 Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor look
 inside it, where they find the Triton kernel on a GPU and, as the CPU implementation of the op, the operations of the reference.
