@@ -135,8 +135,3 @@ def l2_normalize(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
     """Rows (..., C) over their length, or over `eps` where that is smaller; float32 (float64 for float64)."""
     x = x if x.dtype == torch.float64 else x.float()
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps)
-
-
-def project_normalize(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``x weightᵀ`` to unit length: (M, K), (C, K) to (M, C) float32 (float64 for float64)."""
-    return l2_normalize(F.linear(x, weight))
