@@ -6,7 +6,7 @@ rest are the shape class. What the numbers are, op by op:
 
     attention         N, L, H, D        packed_attention  T, longest sequence, H, D
     linear_gelu       M, K, C           bias_gelu, add_layer_norm, l2_normalize  M, C
-    normalize_image   N, H, W, patch
+    normalize_image   N, H, W, patch    linear_gelu_tma   M, K, C; native is the kernel without TMA
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ MODULES = (
     "triton_attention",
     "triton_bias_gelu",
     "triton_linear_gelu",
+    "triton_linear_gelu_persistent",
     "triton_add_layer_norm",
     "triton_normalize_image",
     "triton_l2_normalize",
@@ -32,7 +33,8 @@ class StaticCase:
 
     `signature` gives every argument that is no constant its type ("*fp16", "i32", "fp32"), `constants` every `constexpr`
     argument its value (and None to a pointer that is not there). Names in `divisible` are multiples of 16, as a launch finds
-    out by itself: aligned pointers, strides. `label` says what the variant is for, "L=257 D=64 fp16".
+    out by itself: aligned pointers, strides. `label` says what the variant is for, "L=257 D=64 fp16". Where a launch picks
+    other constants on some architecture, `by_arch` holds the case that stands for it there.
     """
 
     label: str
@@ -42,6 +44,7 @@ class StaticCase:
     num_warps: int
     num_stages: int
     divisible: tuple[str, ...] = ()
+    by_arch: Mapping[int, StaticCase] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def compile_static(case: StaticCase, arch: int) -> StaticReport:
     from triton.compiler import ASTSource
     from triton.runtime.jit import JITFunction
 
+    case = case.by_arch.get(arch, case)
     if not isinstance(case.kernel, JITFunction):
         raise RuntimeError(
             f"{case.label}: its kernel is no JITFunction; unset TRITON_INTERPRET before importing the kernel's module"

@@ -106,6 +106,26 @@ def test_linear_gelu_of_views_and_extremes(run: Runner, dtype: torch.dtype) -> N
     run(linear_gelu, reference.linear_gelu, spread(x), weight, torch.full((40,), -1e4).to(dtype), "none")
 
 
+def persistent_linear_gelu(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str, impl: str
+) -> torch.Tensor:
+    """The variant by TMA, whether the table of choices names it or not."""
+    from kernels import triton_linear_gelu_persistent
+
+    return triton_linear_gelu_persistent.launch(x, weight, bias, approximate)
+
+
+@somewhere
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("rows", "inner", "outputs"), [(1, 64, 64), (77, 768, 200), (300, 104, 264)])
+def test_persistent_linear_gelu(run: Runner, rows: int, inner: int, outputs: int, dtype: torch.dtype) -> None:
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 9:
+        pytest.skip("needs Hopper's tensor memory accelerator")
+    x, weight = randn(rows, inner, dtype=dtype), randn(outputs, inner, dtype=dtype, scale=inner**-0.5)
+    run(persistent_linear_gelu, reference.linear_gelu, x, weight, randn(outputs, dtype=dtype), "none")
+    run(persistent_linear_gelu, reference.linear_gelu, padded(x)[None], weight, None, "quick")
+
+
 @somewhere
 @each_dtype
 @pytest.mark.parametrize(("rows", "width"), SHAPES)

@@ -177,3 +177,42 @@ def test_a_row_wider_than_a_tile_is_refused() -> None:
     assert row_tile(50) == (64, 1)
     with pytest.raises(ValueError, match="rows of 16385 exceed the kernel's 16384 columns"):
         row_tile(16385)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outputs", "dtype", "arch", "measured", "chosen"),
+    [
+        (64, 128, HALF, (9, 0), True, True),
+        (64, 128, torch.bfloat16, (10, 0), True, True),
+        (64, 128, HALF, (9, 0), False, False),
+        (64, 128, HALF, (8, 0), True, False),
+        (64, 128, torch.float32, (9, 0), True, False),
+        (100, 128, HALF, (9, 0), True, False),
+        (64, 100, HALF, (9, 0), True, False),
+    ],
+)
+def test_the_persistent_product_runs_where_it_can_and_was_measured_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    inner: int,
+    outputs: int,
+    dtype: torch.dtype,
+    arch: tuple[int, int],
+    measured: bool,
+    chosen: bool,
+) -> None:
+    persistent = pytest.importorskip("kernels.triton_linear_gelu_persistent")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: arch)
+    monkeypatch.setattr(persistent, "_measured", lambda *class_: measured)
+    assert persistent.wins(torch.empty(7, inner, dtype=dtype), torch.empty(outputs, inner, dtype=dtype)) is chosen
+
+
+def test_an_unaligned_view_is_not_for_tma(monkeypatch: pytest.MonkeyPatch) -> None:
+    persistent = pytest.importorskip("kernels.triton_linear_gelu_persistent")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(persistent, "_measured", lambda *class_: True)
+    weight = torch.empty(64, 64, dtype=HALF)
+    assert persistent.wins(torch.empty(7, 80, dtype=HALF)[:, 8:72], weight)
+    assert not persistent.wins(torch.empty(7, 80, dtype=HALF)[:, 1:65], weight)
+    assert not persistent.wins(torch.empty(7, 67, dtype=HALF)[:, :64], weight)
