@@ -10,7 +10,7 @@ import torch
 from kernels import reference
 from kernels.library import call, register
 
-HEAD_SIZES = range(16, 129)
+SMALLEST_HEAD, LARGEST_HEAD = 16, 128
 
 
 def _fake_attention(
@@ -122,9 +122,9 @@ def packed_attention(
 
 def _head_size(qkv: torch.Tensor, heads: int, scale: float | None) -> int:
     width = qkv.shape[-1]
-    if heads < 1 or width % (3 * heads) or width // (3 * heads) not in HEAD_SIZES:
+    if heads < 1 or width % (3 * heads) or not SMALLEST_HEAD <= width // (3 * heads) <= LARGEST_HEAD:
         raise ValueError(
-            f"qkv of width {width} with {heads} heads has no head size from {HEAD_SIZES[0]} to {HEAD_SIZES[-1]}: "
+            f"qkv of width {width} with {heads} heads has no head size from {SMALLEST_HEAD} to {LARGEST_HEAD}: "
             "its width is 3·H·D"
         )
     if scale is not None and scale <= 0:

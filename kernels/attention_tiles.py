@@ -29,13 +29,26 @@ def split(size: int) -> tuple[int, int]:
 SINGLE_PASS = 272
 
 
-def tiles_for(length: int | None, head_size: int, element_size: int, capability: int = 90) -> Tiles:
-    """Tiles for sequences of `length` tokens, None where it is not known when the kernel is chosen."""
+def tiles_for(
+    length: int | None, head_size: int, element_size: int, rotary: bool = False, capability: int = 90
+) -> Tiles:
+    """Tiles that compile without spilling registers on sm_80, sm_90 and sm_100.
+
+    Args:
+        length: tokens of the longest sequence; None where that is not known when the kernel is chosen.
+        head_size: D.
+        element_size: 2 or 4 bytes. A float32 product runs on no tensor core and holds its operands in registers.
+        rotary: q and k are rotated, for which the tables' values need registers too.
+        capability: 80, 90, 100, …; from 90 on a product of 64 rows is one instruction of four warps.
+    """
     head = split(head_size)
     if element_size == 4:
-        return Tiles(False, 16, (32, 0), head, 4, 1)
-    if length is not None and length <= 80:
-        return Tiles(True, 64, split(length), head, 4, 1)
-    if length is not None and length <= SINGLE_PASS:
-        return Tiles(True, 32, split(length), head, 8, 1)
-    return Tiles(False, 64, (64, 0), head, 4, 2)
+        return Tiles(False, 32 if head_size <= 64 else 16, (32, 0), head, 8, 1)
+    if length is not None and length <= 96:
+        return Tiles(True, 64 if length > 32 else 32, split(length), head, 4, 1)
+    if length is not None and length <= SINGLE_PASS and not (rotary and head_size > 64):
+        if capability >= 90 and head_size <= 64:
+            return Tiles(True, 64, split(length), head, 8, 1)
+        # Split both ways, this many scores spill; so the head takes the whole power of two.
+        return Tiles(True, 32, split(length), (max(16, 1 << (head_size - 1).bit_length()), 0), 8, 1)
+    return Tiles(False, 64, (64 if head_size <= 96 else 32, 0), head, 4, 1 if rotary else 2)
