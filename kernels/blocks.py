@@ -1,0 +1,152 @@
+"""Fused modules over the same parameters as the native ones, which `kernels.swap` puts in their place.
+
+Shapes: N batch, L tokens, C width, H heads, D head size. The residual stream is (N, L, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from kernels.add_layer_norm import add_layer_norm
+from kernels.attention import attention
+from kernels.bias_gelu import bias_gelu
+from kernels.linear_gelu import linear_gelu
+
+
+class FusedSelfAttention(nn.Module):
+    """Self-attention straight from the packed projection: no transposes, no copies, no mask tensor.
+
+    Args:
+        qkv, out: the projections; rows of `qkv` are ordered q, k, v.
+        heads: H.
+        causal: every token attends to itself and those before it.
+        cos, sin: rotary tables (L, D) by halves, or None.
+        inner_norm: before `out` (EVA02), or None.
+    """
+
+    cos: torch.Tensor | None
+    sin: torch.Tensor | None
+
+    def __init__(
+        self,
+        qkv: nn.Linear,
+        out: nn.Linear,
+        heads: int,
+        causal: bool,
+        cos: torch.Tensor | None = None,
+        sin: torch.Tensor | None = None,
+        inner_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.qkv, self.out, self.inner_norm = qkv, out, inner_norm
+        self.heads, self.causal = heads, causal
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Attend.
+
+        Args:
+            x: (N, L, C).
+            mask: (N, 1, L, L) boolean, True where a key may be attended to. Of every mask that this project's towers make, the last
+                row names the keys that are no padding; what else is in it is causality, which `causal` says already.
+
+        Returns:
+            (N, L, C).
+        """
+        keys = None if mask is None else mask[:, 0, -1, :]
+        y = attention(self.qkv(x), self.heads, self.causal, keys, self.cos, self.sin)
+        return self.out(y if self.inner_norm is None else self.inner_norm(y))
+
+
+class FusedMlp(nn.Module):
+    """Two linear layers with a GELU between them.
+
+    Args:
+        fc1, fc2: the layers.
+        approximate: ``none``, ``tanh`` or ``quick``.
+        in_epilogue: bias and activation in the first product's epilogue (`kernels.linear_gelu`); else the vendor's product, then
+            `kernels.bias_gelu`.
+    """
+
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, approximate: str, in_epilogue: bool) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = fc1, fc2
+        self.approximate, self.in_epilogue = approximate, in_epilogue
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, L, C) to (N, L, C)."""
+        if self.in_epilogue:
+            h = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.approximate)
+        else:
+            h = bias_gelu(F.linear(x, self.fc1.weight), self.fc1.bias, self.approximate)
+        return self.fc2(h)
+
+
+class FusedGelu(nn.Module):
+    """The activation alone, where it follows something else than a linear layer."""
+
+    def __init__(self, approximate: str) -> None:
+        super().__init__()
+        self.approximate = approximate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Elementwise."""
+        return bias_gelu(x, None, self.approximate)
+
+
+class FusedBranch(nn.Module):
+    """One pre-norm residual branch, taken apart: what stands between two residual adds.
+
+    Args:
+        norm: the branch's layer norm.
+        body: attention or MLP; its answer may be for the first token only.
+        gamma: layer scale (C,), or None.
+        takes_mask: the body attends and wants the mask.
+    """
+
+    gamma: torch.Tensor | None
+
+    def __init__(self, norm: nn.LayerNorm, body: nn.Module, gamma: torch.Tensor | None, takes_mask: bool) -> None:
+        super().__init__()
+        self.norm, self.body, self.takes_mask = norm, body, takes_mask
+        self.register_buffer("gamma", gamma, persistent=False)
+
+
+class FusedStack(nn.Module):
+    """All blocks of a pre-norm transformer: each residual add is done in one pass with the norm that follows it."""
+
+    def __init__(self, branches: Sequence[FusedBranch]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Run the stream (N, L, C) through all branches; (N, 1, C) where the last attention asks for the first token only."""
+        branches: list[FusedBranch] = list(self.branches)  # type: ignore[arg-type]
+        h = branches[0].norm(x)
+        for i, branch in enumerate(branches):
+            y = branch.body(h, mask) if branch.takes_mask and mask is not None else branch.body(h)
+            if y.shape[1] != x.shape[1]:
+                x = x[:, : y.shape[1]]
+            if i + 1 == len(branches):
+                return x + (y if branch.gamma is None else y * branch.gamma)
+            norm = branches[i + 1].norm
+            x, h = add_layer_norm(y, x, norm.weight, norm.bias, norm.eps, branch.gamma)
+        return x
+
+
+class FusedPostNorm(nn.Module):
+    """One branch of BERT's kind: ``norm(x + body(x))`` with add and norm in one pass."""
+
+    def __init__(self, body: nn.Module, norm: nn.LayerNorm, takes_mask: bool) -> None:
+        super().__init__()
+        self.body, self.norm, self.takes_mask = body, norm, takes_mask
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(N, L, C) to (N, L, C)."""
+        y = self.body(x, mask) if self.takes_mask and mask is not None else self.body(x)
+        return add_layer_norm(y, x, self.norm.weight, self.norm.bias, self.norm.eps)[1]
