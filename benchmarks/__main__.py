@@ -10,6 +10,10 @@ COMMANDS = {
     "throughput": ("benchmarks.throughput", "a bundle's engines against eager PyTorch and the peers"),
     "parity": ("benchmarks.parity", "a bundle's accuracy against eager PyTorch, on pictures, classes and captions"),
     "ceilings": ("benchmarks.ceilings", "what this machine's matrix products and copies reach at most"),
+    "kernel-ops": (
+        "benchmarks.kernel_ops",
+        "each fused kernel against PyTorch's own and the vendor's, at the shapes of real towers",
+    ),
     "suite": ("benchmarks.suite", "make bench and make gpu: a fixed list of models, engines and batches"),
     "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
     "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),

@@ -41,6 +41,8 @@ FIGURES = {
     "fraction_of_ceiling": Figure("", "higher"),  # of the machine's own measured matrix product in that precision
     "joules_per_item": Figure("J", "lower"),
     "decode_share": Figure(""),  # of the wall time in which the engine waits for pixels
+    # what = kernel
+    "time": Figure("us", "lower"),
     # what = latency, one item at a time
     "p50": Figure("ms", "lower"),
     "p90": Figure("ms", "lower"),

@@ -22,7 +22,7 @@ from benchmarks.machine import Machine, this_machine
 from benchmarks.rows import Row
 from benchmarks.run import Plan, Run, UserError
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
-from benchmarks.suites import GPU_BATCHES, MOST, SUITES, Suite, Sweep
+from benchmarks.suites import GPU_BATCHES, KERNEL_TOWERS, MOST, SUITES, Suite, Sweep
 from benchmarks.throughput import RESULTS, make_cases
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +46,8 @@ def run_suite(suite: Suite, name: str, parts: Sequence[str], models: Sequence[st
             )
             if part == "ceilings":
                 _ceilings(run, suite.device)
+            elif part == "kernels":
+                _kernels(run, machine, deadline)
             elif part == "tests":
                 _gpu_tests(results, _TESTS_SHARE * (deadline - time.monotonic()))
             for number, sweep in enumerate(suite.parts[part]):
@@ -67,6 +69,27 @@ def _ceilings(run: Run, device: str) -> None:
         return
     run.add(found, device)
     print_ceilings(found)
+
+
+def _kernels(run: Run, machine: Machine, deadline: float) -> None:
+    """Every op at the shapes that the suite's models have."""
+    try:
+        from benchmarks import kernel_ops
+    except ImportError as error:
+        print(f"  not installed: {error.name}")
+        return
+    _, enough = kernel_ops.run(
+        KERNEL_TOWERS,
+        GPU_BATCHES,
+        "fp16",
+        machine,
+        run.folder,
+        5,
+        choices=False,
+        deadline=deadline,
+        is_done=run.is_done,
+    )
+    run.complete = run.complete and enough
 
 
 def _gpu_tests(results: Path, seconds: float) -> None:

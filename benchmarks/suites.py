@@ -43,7 +43,7 @@ class Suite:
     Attributes:
         device: ``cpu`` or ``cuda``.
         minutes: that all parts may take together.
-        parts: name to its sweeps; ``tests`` and ``ceilings`` are parts without.
+        parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
         rounds, round_seconds: see `benchmarks.run.Plan`.
     """
 
@@ -64,6 +64,7 @@ def _compile_is_slow(contender: Contender, case: Case) -> bool:
 
 
 MOST = 256
+KERNEL_TOWERS = ("ViT-L-14 image", "ViT-L-14 text", "ViT-B-32 image", "ViT-H-14 image")
 GPU_BATCHES = (MOST, 32, 1)  # what matters most comes first, in case the time is over
 _GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
 _TORCH = ("eager", "triton kernels", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
@@ -109,6 +110,7 @@ SUITES = {
             "ceilings": (),
             "tests": (),
             "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
+            "kernels": (),
             "engines": tuple(
                 Sweep(m, "fp16", _BUILT, ("eager", "onnxruntime plain"), GPU_BATCHES, only=_compile_is_slow)
                 for m in _GPU_MODELS
