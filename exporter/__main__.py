@@ -119,6 +119,12 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
         help="the engine also runs on other GPUs; slower",
     )
     group.add_argument(
+        "--kernels",
+        choices=("auto", "triton", "native"),
+        default="auto",
+        help="this project's Triton kernels in aotinductor's packages: those that measured faster on the target, all, or none",
+    )
+    group.add_argument(
         "--strip-weights",
         action="store_true",
         help="engines without weights, which are taken from the ONNX graph when they are loaded",
@@ -135,6 +141,7 @@ def _engine_options(args: argparse.Namespace) -> EngineOptions:
         optimization_level=args.optimization_level,
         timing_cache=None if args.timing_cache is None else Path(args.timing_cache),
         version_compatible=args.version_compatible,
+        kernels=args.kernels,
         hardware_compatible=args.hardware_compatible,
         strip_weights=args.strip_weights,
     )

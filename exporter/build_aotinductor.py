@@ -81,8 +81,9 @@ def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
     from exporter.aotinductor.program import ProgramPlan
 
     folder.mkdir()
-    only_cpu = devices(options) == (CPU,)
-    return ProgramPlan(folder, options.batches[0].opt, None if only_cpu else max(b.max for b in options.batches))
+    first = devices(options)[0]  # the GPU, where there is one among them
+    most = None if first == CPU else max(batch.max for batch in options.batches)
+    return ProgramPlan(folder, options.batches[0].opt, most, options.kernels, first)
 
 
 def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:

@@ -44,6 +44,11 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
     for kind in asked:
         if kind != "auto" and kind not in ENGINES:
             raise ExportError(f"engine {kind!r} is none of auto, {', '.join(ENGINES)}")
+    if options.kernels != "auto" and "aotinductor" not in asked:
+        raise ExportError(
+            f"kernels {options.kernels}: only AOTInductor's packages can hold this project's Triton kernels; "
+            "add --engine aotinductor, or leave --kernels out"
+        )
     kinds: list[str] = []
     problems: list[ExportError] = []
     for kind in dict.fromkeys(asked):

@@ -13,6 +13,8 @@ from exporter.errors import ExportError
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")
 OPTIMIZATION_LEVELS = range(6)
+KernelMode = Literal["auto", "triton", "native"]
+KERNEL_MODES: tuple[KernelMode, ...] = ("auto", "triton", "native")
 # One image at a time up to what fills an A100-class GPU; a text tower of the same bundle takes the same.
 DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
 
@@ -31,6 +33,8 @@ class EngineOptions:
         version_compatible: the engine also runs with later versions of the same major version of the library.
         hardware_compatible: the engine also runs on other GPUs, at some cost of speed.
         strip_weights: the engine holds no weights; they are taken from the bundle's ONNX graph when it is loaded.
+        kernels: which of this project's Triton kernels go into AOTInductor's packages: ``triton`` all, ``native`` none, ``auto``
+            those that measured faster on the target.
     """
 
     targets: tuple[str, ...] = ()
@@ -41,6 +45,7 @@ class EngineOptions:
     version_compatible: bool = False
     hardware_compatible: HardwareCompatible | None = None
     strip_weights: bool = False
+    kernels: KernelMode = "auto"
 
     def __post_init__(self) -> None:
         twice = sorted({target for target in self.targets if self.targets.count(target) > 1})
@@ -59,6 +64,8 @@ class EngineOptions:
             raise ExportError(f"workspace of {self.workspace} bytes is less than a MiB: pass it as in --workspace 4GiB")
         if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:
             raise ExportError(f"optimization level {self.optimization_level} is none of 0 to 5")
+        if self.kernels not in KERNEL_MODES:
+            raise ExportError(f"kernels {self.kernels!r} is none of {', '.join(KERNEL_MODES)}")
         if self.hardware_compatible is not None and self.hardware_compatible not in HARDWARE_COMPATIBLE:
             known = ", ".join(HARDWARE_COMPATIBLE)
             raise ExportError(f"hardware compatibility {self.hardware_compatible!r} is none of {known}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ import msgspec
 
 from engines.manifest import (
     SCHEMA_VERSION,
+    Kernels,
     Manifest,
     Tokenizer,
     TowerName,
@@ -27,6 +29,7 @@ from exporter.stages import Stages
 if TYPE_CHECKING:
     from exporter.precision import Precision
     from exporter.source import Source
+    from exporter.tower_export import TowerExport
     from exporter.towers import ImageInput
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
@@ -192,6 +195,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             engines=engines,
             parity=parity,
             reference=_REFERENCE_NAME,
+            kernels=_kernels(exports),
             created_with=_versions(),
         )
         report = make_report(stages, exports, parity, data.source, source)
@@ -244,6 +248,17 @@ def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenize
     from exporter.tokenizer_json import write_tokenizer
 
     return write_tokenizer(source.tokenizer, source.text_config, folder / "tokenizer.json")
+
+
+def _kernels(exports: Sequence[TowerExport]) -> Kernels:
+    """Fused modules in AOTInductor's packages, both towers together."""
+    reports = [item.swapped for item in exports if item.swapped is not None]
+    if not reports:
+        return Kernels()
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.swapped)
+    return Kernels(mode=reports[0].mode, swapped=dict(total))
 
 
 def _versions() -> dict[str, str]:

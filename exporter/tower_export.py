@@ -11,6 +11,7 @@ import torch
 
 from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from exporter.aotinductor.program import ProgramPlan, save_program
+from exporter.errors import ExportError
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
@@ -20,6 +21,7 @@ from exporter.source import Source
 from exporter.stages import Stages, release_memory
 from exporter.text_rules import find_text_length
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from kernels.swap import SwapReport, UnknownBlockError, swap
 
 _PROBE_SAMPLES = 16
 
@@ -35,6 +37,7 @@ class TowerExport:
         tower: the manifest's entry.
         probe: of half precisions.
         program: what AOTInductor compiles, where it was asked for; it goes when the engines are built.
+        swapped: fused modules in the program.
     """
 
     name: TowerName
@@ -43,6 +46,7 @@ class TowerExport:
     tower: Tower
     probe: Probe | None
     program: Path | None = None
+    swapped: SwapReport | None = None
 
 
 def export_towers(
@@ -133,11 +137,18 @@ def _export_tower(
         graph = export_graph(module, example, folder / f"{name}.onnx", length)
         figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
     program: Path | None = None
+    swapped: SwapReport | None = None
     if programs is not None:
         release_memory()
         with stages.stage(f"program of the {name} tower") as figures:
+            try:
+                swapped = swap(module, precision.name, programs.kernels, programs.arch)
+            except UnknownBlockError as error:
+                raise ExportError(
+                    f"the {name} tower cannot take fused kernels ({error}): pass --kernels native"
+                ) from error
             program = save_program(module, example, length, programs)
-            figures["bytes"] = program.stat().st_size
+            figures |= {"bytes": program.stat().st_size, "swapped": dict(swapped.swapped), "kept": dict(swapped.kept)}
     fp32_units = dict(found.plan.fp32_units) if found is not None else {}
     tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
-    return TowerExport(name, reference, graph, tower, found, program)
+    return TowerExport(name, reference, graph, tower, found, program, swapped)

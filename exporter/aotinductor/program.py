@@ -15,6 +15,7 @@ import torch
 from torch.fx.experimental import _config
 
 from engines.manifest import TextLength
+from exporter.engine_options import KernelMode
 from exporter.towers import TowerModule
 
 
@@ -26,11 +27,15 @@ class ProgramPlan:
         folder: for the files; it is there.
         rows: the usual batch. Loops are split and, on a GPU, kernels chosen for it.
         most: the largest batch; None is any. With a bound the compiler knows where 32-bit indices reach.
+        kernels: which fused modules take the place of native ones first; see `kernels.swap.swap`.
+        arch: that they are chosen for: ``sm90``, ``cpu``.
     """
 
     folder: Path
     rows: int
     most: int | None
+    kernels: KernelMode = "auto"
+    arch: str = "cpu"
 
 
 def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength | None, plan: ProgramPlan) -> Path:
