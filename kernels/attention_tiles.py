@@ -42,13 +42,16 @@ def tiles_for(
         capability: 80, 90, 100, …; from 90 on a product of 64 rows is one instruction of four warps.
     """
     head = split(head_size)
+    whole = (max(16, 1 << (head_size - 1).bit_length()), 0)
     if element_size == 4:
-        return Tiles(False, 32 if head_size <= 64 else 16, (32, 0), head, 8, 1)
+        return Tiles(False, 32 if head_size <= 64 else 16, (32, 0), head if head_size <= 80 else whole, 8, 1)
     if length is not None and length <= 96:
         return Tiles(True, 64 if length > 32 else 32, split(length), head, 4, 1)
     if length is not None and length <= SINGLE_PASS and not (rotary and head_size > 64):
         if capability >= 90 and head_size <= 64:
             return Tiles(True, 64, split(length), head, 8, 1)
         # Split both ways, this many scores spill; so the head takes the whole power of two.
-        return Tiles(True, 32, split(length), (max(16, 1 << (head_size - 1).bit_length()), 0), 8, 1)
-    return Tiles(False, 64, (64 if head_size <= 96 else 32, 0), head, 4, 1 if rotary else 2)
+        return Tiles(True, 32, split(length), whole, 8, 1)
+    if head_size <= 96:
+        return Tiles(False, 64, (64, 0), head, 4, 1 if rotary else 2)
+    return Tiles(False, 64, (32, 0), head, 4, 1 if rotary or capability >= 100 else 2)

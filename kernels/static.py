@@ -34,7 +34,8 @@ class StaticCase:
     `signature` gives every argument that is no constant its type ("*fp16", "i32", "fp32"), `constants` every `constexpr`
     argument its value (and None to a pointer that is not there). Names in `divisible` are multiples of 16, as a launch finds
     out by itself: aligned pointers, strides. `label` says what the variant is for, "L=257 D=64 fp16". Where a launch picks
-    other constants on some architecture, `by_arch` holds the case that stands for it there.
+    other constants on some architecture, `by_arch` holds the case that stands for it there; `archs` are those that have the
+    kernel at all.
     """
 
     label: str
@@ -44,6 +45,7 @@ class StaticCase:
     num_warps: int
     num_stages: int
     divisible: tuple[str, ...] = ()
+    archs: tuple[int, ...] = (80, 90, 100)
     by_arch: Mapping[int, StaticCase] = field(default_factory=dict)
 
 
@@ -98,13 +100,18 @@ def occupancy(arch: int, registers: int, shared_bytes: int, num_warps: int) -> f
 def compile_static(case: StaticCase, arch: int) -> StaticReport:
     """Compile `case` for compute capability `arch` (80, 90, 100), without a GPU.
 
-    Raises RuntimeError if the kernel was defined in Triton's interpreter, and whatever the compiler raises.
+    Raises ValueError if the case is none of that architecture's, RuntimeError if the kernel was defined in Triton's interpreter,
+    and whatever the compiler raises.
     """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from triton.runtime.jit import JITFunction
 
+    if arch not in case.archs:
+        raise ValueError(
+            f"{case.label} is a kernel for {', '.join(f'sm_{known}' for known in case.archs)}, not for sm_{arch}"
+        )
     case = case.by_arch.get(arch, case)
     if not isinstance(case.kernel, JITFunction):
         raise RuntimeError(
