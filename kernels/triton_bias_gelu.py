@@ -39,7 +39,11 @@ def _bias_gelu_kernel(
     x = tl.load(x_ptr + rows[:, None] * row_stride + columns[None, :], mask=mask, other=0.0).to(tl.float32)
     if HAS_BIAS:
         x += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-    tl.store(out_ptr + rows[:, None] * N + columns[None, :], gelu(x, FORM).to(out_ptr.dtype.element_ty), mask=mask)
+    tl.store(
+        out_ptr + rows[:, None] * N + columns[None, :],
+        gelu(x, FORM, out_ptr.dtype.element_ty != tl.float32).to(out_ptr.dtype.element_ty),
+        mask=mask,
+    )
 
 
 def launch(x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:

@@ -36,7 +36,7 @@ def _finish(
     columns = first_column + tl.arange(0, total.shape[1])
     if HAS_BIAS:
         total += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-    value = gelu(total, FORM).to(corner_ptr.dtype.element_ty)
+    value = gelu(total, FORM, corner_ptr.dtype.element_ty != tl.float32).to(corner_ptr.dtype.element_ty)
     mask = (rows < rows_left)[:, None] & (columns < N)[None, :]
     tl.store(corner_ptr + rows[:, None] * N + columns[None, :], value, mask=mask)
 

@@ -65,8 +65,11 @@ def _linear_gelu_persistent_kernel(
             first += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
             columns += HALF_N
             second += tl.load(bias_ptr + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
-        out.store([row, column], gelu(first, FORM).to(out_ptr.dtype.element_ty))
-        out.store([row, column + HALF_N], gelu(second, FORM).to(out_ptr.dtype.element_ty))
+        out.store([row, column], gelu(first, FORM, out_ptr.dtype.element_ty != tl.float32).to(out_ptr.dtype.element_ty))
+        out.store(
+            [row, column + HALF_N],
+            gelu(second, FORM, out_ptr.dtype.element_ty != tl.float32).to(out_ptr.dtype.element_ty),
+        )
 
 
 def _config(m: int, n: int, k: int, num_warps: int, num_stages: int) -> Any:
