@@ -9,6 +9,9 @@ import attention_cases as cases
 import pytest
 import torch
 from kernel_bound import as_double, assert_bounded
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from kernels import attention as module
 from kernels import reference
@@ -103,6 +106,37 @@ def test_export_keeps_the_op_and_decomposition_opens_it(kind: str) -> None:
     assert sum("openclip_kernels" in str(node.target) for node in program.graph.nodes) == 1
     for n in (1, 3):
         torch.testing.assert_close(program.module()(*inputs(kind, n)), module(*inputs(kind, n)))
+
+
+def symbolic(sizes: list[DimDynamic], *shape: int, dtype: torch.dtype, mode: FakeTensorMode) -> torch.Tensor:
+    """A tensor on a GPU that is not there, the first of whose sizes are symbols."""
+    context = StatelessSymbolicContext(dynamic_sizes=[*sizes, *[DimDynamic.STATIC] * (len(shape) - len(sizes))])
+    like = mode.from_tensor(torch.empty(shape, device="meta"), symbolic_context=context)
+    with mode:
+        return torch.empty(like.shape, device="cuda", dtype=dtype)
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_gpu_launches_one_kernel_for_every_size(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """What a compiler records for a GPU: no copy of qkv, and no condition on a symbolic batch or length."""
+    triton_attention = pytest.importorskip("kernels.triton_attention")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    mode, free = FakeTensorMode(shape_env=ShapeEnv()), DimDynamic.DYNAMIC
+    if kind == "batched":
+        qkv = symbolic([free, free], 3, 77, 384, dtype=torch.float16, mode=mode)
+        graph = make_fx(lambda x: triton_attention.attention(x, 2, True, None, None, None, None))(qkv)
+    else:
+        qkv = symbolic([free], 231, 384, dtype=torch.float16, mode=mode)
+        starts = symbolic([free], 4, dtype=torch.int32, mode=mode)
+        graph = make_fx(lambda x, starts: triton_attention.packed_attention(x, 2, starts, 77, True, None))(qkv, starts)
+    calls = [node for node in graph.graph.nodes if node.op == "call_function"]
+    (launch,) = (node for node in calls if "triton_kernel_wrapper_mutation" in str(node.target))
+    assert not [node for node in calls if "copy" in str(node.target) or "clone" in str(node.target)]
+    assert any(isinstance(size, torch.fx.Node) for size in launch.kwargs["grid"][0])
+    if kind == "batched":
+        assert isinstance(launch.kwargs["kwargs"]["length"], torch.fx.Node)
+    assert mode.shape_env is not None
+    assert not mode.shape_env.guards
 
 
 def test_the_triton_implementation_needs_a_gpu_or_the_interpreter() -> None:
