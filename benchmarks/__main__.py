@@ -14,6 +14,7 @@ COMMANDS = {
         "benchmarks.kernel_ops",
         "each fused kernel against PyTorch's own and the vendor's, at the shapes of real towers",
     ),
+    "kernels-static": ("benchmarks.kernels_static", "registers and spills of every kernel, compiled without a GPU"),
     "suite": ("benchmarks.suite", "make bench and make gpu: a fixed list of models, engines and batches"),
     "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
     "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: python -m benchmarks COMMAND [-h] …\n")
         for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:<12} {summary}")
+            print(f"  {name:<15} {summary}")
         return 0 if arguments else 1
     if arguments[0] not in COMMANDS:
         print(f"error: command {arguments[0]!r} is none of {', '.join(COMMANDS)}", file=sys.stderr)
