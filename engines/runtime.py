@@ -57,7 +57,8 @@ def candidates(bundle: Path, manifest: Manifest, tower: TowerName, device: str =
     """All engines of a tower, best first."""
     rank = {kind: i for i, kind in enumerate(RUNTIMES)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
-    engines.sort(key=lambda engine: rank.get(engine.kind, len(rank)))
+    # What was built for a GPU comes before what runs on any device: that may mean the CPU.
+    engines.sort(key=lambda engine: (engine.target.device in (None, "cpu"), rank.get(engine.kind, len(rank))))
     found = []
     for engine in engines:
         problem = file_problem(bundle, manifest, engine.file)

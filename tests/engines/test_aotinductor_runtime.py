@@ -296,6 +296,16 @@ class TestWhyNot:
         ]
 
 
+def test_what_was_built_for_a_gpu_comes_before_what_may_run_on_the_cpu(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    assert [item.engine.kind for item in candidates(bundle, manifest, "image")] == ["onnxruntime", "aotinductor"]
+    cpu = engine_of(manifest, "image")
+    gpu = msgspec.structs.replace(cpu, target=msgspec.structs.replace(cpu.target, device="sm90"))
+    both = msgspec.structs.replace(manifest, engines=(*manifest.engines, gpu))
+    found = [(item.engine.kind, item.engine.target.device) for item in candidates(bundle, both, "image")]
+    assert found == [("aotinductor", "sm90"), ("onnxruntime", None), ("aotinductor", "cpu")]
+
+
 class TestCommandLine:
     def test_embed_and_classify(self, bundle: Path, tmp_path: Path, inputs: dict[str, np.ndarray]) -> None:
         from PIL import Image

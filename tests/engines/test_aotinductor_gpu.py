@@ -1,0 +1,86 @@
+"""Packages built for and run on the GPU of this machine: parity, device arrays, the bound of the batch, streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import engines
+from engines import errors
+from engines.gpu import find_gpu
+from engines.manifest import Range, read_manifest
+from engines.verify import read_reference
+from exporter.engine_options import EngineOptions
+from exporter.pipeline import export
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    gpu = find_gpu()
+    if gpu is None:
+        pytest.skip("there is no GPU")
+    options = EngineOptions(targets=("cpu", gpu.target), batches=(Range(min=1, opt=16, max=64),))
+    out = tmp_path_factory.mktemp("gpu") / "demo"
+    kinds = ("aotinductor", "onnxruntime")
+    return export("demo", precision="fp16", engines=kinds, engine_options=options, out=out, parity_samples=16)
+
+
+def test_manifest(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    gpu = find_gpu()
+    assert gpu is not None
+    built = [engine for engine in manifest.engines if engine.kind == "aotinductor" and engine.tower == "image"]
+    assert [(e.target.device, e.batch.max, e.target.isa is None) for e in built] == [
+        (gpu.target, 64, False),
+        ("cpu", None, False),
+    ]
+    row = next(row for row in manifest.parity if row.engine == "aotinductor")
+    assert row.engine_ran
+    assert row.passed
+    assert gpu.name in row.verified_with
+
+
+def test_auto_takes_the_gpu_and_device_chooses(bundle: Path) -> None:
+    gpu = find_gpu()
+    assert gpu is not None
+    with engines.load(bundle) as clip:
+        assert gpu.name in clip.engines["image"]
+    with engines.load(bundle, engine="aotinductor", device="cpu") as clip:
+        assert " on CPU " in clip.engines["image"]
+
+
+def test_arrays_stay_on_the_gpu(bundle: Path) -> None:
+    reference = read_reference(bundle, read_manifest(bundle))
+    pixels = np.asarray(reference.inputs["image"], dtype=np.uint8)
+    with engines.load(bundle, engine="aotinductor", device="cuda") as clip:
+        host = clip.encode_image(pixels)
+        on_device = torch.from_numpy(pixels).cuda()
+        result = clip.encode_image(on_device)
+        assert result.is_cuda
+        np.testing.assert_allclose(result.cpu().numpy(), host, atol=1e-5)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            np.testing.assert_allclose(clip.encode_image(on_device[1:4]).cpu().numpy(), host[1:4], atol=1e-5)
+        for rows in (1, 2, 33, 64):
+            many = on_device[torch.arange(rows) % len(pixels)]
+            np.testing.assert_allclose(
+                clip.encode_image(many).cpu().numpy(), host[np.arange(rows) % len(pixels)], atol=1e-5
+            )
+        with pytest.raises(errors.InputError, match="N 1 to 64"):
+            clip.encode_image(on_device[:1].expand(65, -1, -1, -1))
+
+
+def test_any_number_of_rows_and_lengths(bundle: Path) -> None:
+    reference = read_reference(bundle, read_manifest(bundle))
+    with engines.load(bundle, engine="aotinductor", device="cuda") as clip:
+        images = np.asarray(reference.inputs["image"], dtype=np.uint8)
+        rows = np.arange(150) % len(images)
+        cosines = (clip.encode_image(images[rows]) * reference.embeds["image"][rows]).sum(axis=1)
+        assert cosines.min() > 0.999
+        cosines = (clip.encode_text(reference.inputs["text"]) * reference.embeds["text"]).sum(axis=1)
+        assert cosines.min() > 0.999
