@@ -59,7 +59,7 @@ def measure(cases: Sequence[tuple[str, StaticCase]], architectures: Sequence[int
 
     at = commit()
     for kernel, case in cases:
-        for arch in architectures:
+        for arch in (arch for arch in architectures if arch in case.archs):
             report = compile_static(case, arch)
             yield {
                 "kernel": kernel,
@@ -108,11 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: Triton is not installed; it comes with PyTorch for CUDA", file=sys.stderr)
         return 1
     architectures = args.arch or ARCHITECTURES
+    count = sum(arch in case.archs for _, case in cases for arch in architectures)
     rows = []
     for row in measure(cases, architectures):
         rows.append(row)
         if sys.stderr.isatty():
-            print(f"\r\x1b[K{len(rows)}/{len(cases) * len(architectures)} {row['kernel']}", end="", file=sys.stderr)
+            print(f"\r\x1b[K{len(rows)}/{count} {row['kernel']}", end="", file=sys.stderr)
     if not args.arch:
         drop_stale(args.out, rows, {kernel for kernel, _ in cases} if args.op else None)
     upsert(args.out, rows, COLUMNS, KEY)
