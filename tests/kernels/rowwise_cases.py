@@ -40,9 +40,9 @@ def pixels(*shape: int) -> torch.Tensor:
 def check_all(op: Callable[..., Any], reference: Callable[..., Any], *args: Any, device: str = "cpu") -> None:
     """Hold every result of ``op(*args, impl="triton")`` to the bound (`kernel_bound`), in the interpreter if on the CPU."""
     if device == "cpu":
-        from interpreted_bfloat16 import mend_bfloat16
+        from mended_interpreter import mend_interpreter
 
-        mend_bfloat16()
+        mend_interpreter()
     there = [value.to(device) if isinstance(value, torch.Tensor) else value for value in args]
     got = op(*there, impl="triton")
     doubles = [torch.float64 if isinstance(value, torch.dtype) else as_double(value) for value in args]

@@ -1,4 +1,4 @@
-"""bfloat16 in Triton's interpreter as a GPU computes it."""
+"""Triton's interpreter where it does not compute as a GPU does."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import Any
 import torch
 
 
-def mend_bfloat16() -> None:
-    """Two things that the interpreter gets wrong: a cast from float32 cuts off, `tl.dot` multiplies bit patterns.
+def mend_interpreter() -> None:
+    """Put three things right: a cast from float32 to bfloat16 cuts off, `tl.dot` of bfloat16 multiplies bit patterns, and
+    Triton 3.6 cannot count to a value of the kernel's with NumPy 2.4.
 
     To be called where Triton interprets; a second call changes nothing.
     """
     import triton.language as tl
+    from triton.runtime import interpreter
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     if hasattr(InterpreterBuilder, "plain_cast"):
         return
+    plain_patch = interpreter._patch_lang_tensor
+
+    def patch(tensor: Any, scope: Any) -> None:
+        plain_patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch
     InterpreterBuilder.plain_cast, plain_dot = InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot
 
     def cast(self: Any, source: Any, target: Any) -> Any:
