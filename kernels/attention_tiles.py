@@ -44,7 +44,8 @@ def tiles_for(
     head = split(head_size)
     whole = (max(16, 1 << (head_size - 1).bit_length()), 0)
     if element_size == 4:
-        return Tiles(False, 32 if head_size <= 64 else 16, (32, 0), head if head_size <= 80 else whole, 8, 1)
+        # 64 + 16 with columns to mask, and 64 + 32, stay a few bytes short of registers.
+        return Tiles(False, 32 if head_size <= 64 else 16, (32, 0), head if head_size == 80 else whole, 8, 1)
     if length is not None and length <= 96:
         return Tiles(True, 64 if length > 32 else 32, split(length), head, 4, 1)
     if length is not None and length <= SINGLE_PASS and not (rotary and head_size > 64):
