@@ -6,7 +6,6 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -21,15 +20,12 @@ def interpret() -> Iterator[Callable[..., Any]]:
     own, one for each test file. The function must be one that pickle can name: at the top level of a module.
     """
     pytest.importorskip("triton")
-    numpy, triton = (tuple(map(int, version(name).split(".")[:2])) for name in ("numpy", "triton"))
-    if triton <= (3, 6) and numpy >= (2, 4):
-        # A loop to a bound of run time: "only 0-dimensional arrays can be converted to Python scalars".
-        pytest.skip(f"Triton {version('triton')} does not interpret with NumPy {version('numpy')}; install numpy<2.4")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         before = os.environ.get("TRITON_INTERPRET")
         os.environ["TRITON_INTERPRET"] = "1"
         try:
-            pool.submit(exec, "import triton.language").result()  # the process exists, and Triton has decided
+            # Once this has run the process exists, and Triton has decided.
+            pool.submit(exec, "from mended_interpreter import mend_interpreter; mend_interpreter()").result()
         finally:
             if before is None:
                 del os.environ["TRITON_INTERPRET"]
