@@ -23,12 +23,16 @@ A package compiled for the CPU therefore needs none of this code to run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import importlib
+import hashlib
+import importlib.util
 import inspect
+import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,6 +61,33 @@ def _lazily(launcher: str) -> Callable[..., Any]:
     return launch
 
 
+@functools.cache
+def _mark_compiler_caches() -> None:
+    """Make compiled code depend on this package's sources: PyTorch's caches see an op's name, and not what it does.
+
+    Without it, a process started after an edit or an upgrade would get code compiled from the older kernels.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    import torch.compiler.config
+
+    torch.compiler.config.cache_key_tag += f"{NAMESPACE}:{digest.hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def _quiet_without_triton() -> Iterator[None]:
+    """Torch warns once for each op that it cannot look for Triton kernels where Triton is not installed; then there are none."""
+    logger = logging.getLogger("torch._library.triton")
+    level = logger.level
+    if importlib.util.find_spec("triton") is None:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any], launcher: str) -> Op:
     """Register ``openclip_kernels::<name>`` with the schema of `reference`'s signature.
 
@@ -74,7 +105,9 @@ def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any],
 
     signature = _resolved_signature(reference)
     implementation.__signature__ = signature  # type: ignore[attr-defined]
-    registered: Any = torch.library.triton_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
+    _mark_compiler_caches()
+    with _quiet_without_triton():
+        registered: Any = torch.library.triton_op(f"{NAMESPACE}::{name}", implementation, mutates_args=())
     registered.register_fake(fake)
     return Op(name, reference, launch, getattr(getattr(torch.ops, NAMESPACE), name).default)
 
