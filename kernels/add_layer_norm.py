@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels import reference
-from kernels.library import call, register
+from kernels.library import call, check_dtypes, register
 
 
 def _fake(
@@ -45,7 +45,9 @@ def add_layer_norm(
         scale: layer scale (C,), if the block has one.
         impl: "auto", "triton" or "native", as in `kernels.library.call`.
 
-    Raises ValueError for any other name, for "triton" where no kernel can run, and for rows wider than a tile (16,384).
+    Raises ValueError for any other name, for tensors of different dtypes, for "triton" where no kernel can run, and for rows wider
+    than a tile (16,384).
     """
+    check_dtypes(_OP, x, residual=residual, weight=weight, bias=bias, scale=scale)
     total, normalized = call(_OP, impl, x, residual, weight, bias, eps, scale)
     return total, normalized

@@ -146,6 +146,13 @@ def call(op: Op, impl: str, *args: Any) -> Any:
     )
 
 
+def check_dtypes(op: Op, first: torch.Tensor, **others: torch.Tensor | None) -> None:
+    """Raise ValueError unless all tensors have the first one's dtype: the kernels write that, and PyTorch would promote."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.dtype != first.dtype:
+            raise ValueError(f"{op.name}: {name} is {tensor.dtype} and x is {first.dtype}: convert one of them first")
+
+
 def interpreted() -> bool:
     """Whether Triton functions that are defined now run in its interpreter, on CPU tensors."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kernels import reference
-from kernels.library import call, register
+from kernels.library import call, check_dtypes, register
 
 
 def _fake(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
@@ -31,7 +31,8 @@ def linear_gelu(
         approximate: "none" (exact), "tanh" or "quick" (x·sigmoid(1.702·x)).
         impl: "auto", "triton" or "native", as in `kernels.library.call`.
 
-    Raises ValueError for any other name, and for "triton" where no kernel can run.
+    Raises ValueError for any other name, for tensors of different dtypes, and for "triton" where no kernel can run.
     """
     reference.check_approximate(approximate)
+    check_dtypes(_OP, x, weight=weight, bias=bias)
     return call(_OP, impl, x, weight, bias, approximate)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from kernels import library, reference
@@ -69,3 +70,18 @@ def test_images_become_patches_in_the_order_of_the_convolution() -> None:
     shift, spread = torch.tensor(mean).double()[:, None, None], torch.tensor(std).double()[:, None, None]
     expected = conv((pixels.permute(0, 3, 1, 2).double() / 255 - shift) / spread).flatten(2).mT
     torch.testing.assert_close(patches @ conv.weight.flatten(1).T, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tensors_of_different_dtypes_are_refused() -> None:
+    """PyTorch would promote them, and a kernel writes its first input's dtype."""
+    from kernels.add_layer_norm import add_layer_norm
+    from kernels.bias_gelu import bias_gelu
+    from kernels.linear_gelu import linear_gelu
+
+    x, wide = torch.zeros(2, 4, dtype=torch.float16), torch.zeros(4, 4)
+    with pytest.raises(ValueError, match=r"bias is torch\.float32 and x is torch\.float16"):
+        bias_gelu(x, wide[0])
+    with pytest.raises(ValueError, match=r"weight is torch\.float32"):
+        linear_gelu(x, wide, None)
+    with pytest.raises(ValueError, match=r"residual is torch\.float32"):
+        add_layer_norm(x, wide[:2], wide[0].half(), wide[0].half(), 1e-5)
