@@ -152,3 +152,16 @@ def _export_tower(
     fp32_units = dict(found.plan.fp32_units) if found is not None else {}
     tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
     return TowerExport(name, reference, graph, tower, found, program, swapped)
+
+
+def _swap(
+    name: TowerName, module: TowerModule, precision: Precision, programs: ProgramPlan, stages: Stages
+) -> SwapReport:
+    """Fused kernels in the tower's program; a tower that no fused module knows stays native unless they were asked for."""
+    try:
+        return swap(module, precision.name, programs.kernels, programs.arch)
+    except UnknownBlockError as error:
+        if programs.kernels == "triton":
+            raise ExportError(f"the {name} tower cannot take fused kernels ({error}): pass --kernels auto") from error
+        stages.note(f"no fused kernels in the {name} tower: {error}")
+        return SwapReport(programs.kernels, {}, {"blocks": 1})

@@ -32,14 +32,15 @@ SINGLE_PASS = 272
 def tiles_for(
     length: int | None, head_size: int, element_size: int, rotary: bool = False, capability: int = 90
 ) -> Tiles:
-    """Tiles that compile without spilling registers on sm_80, sm_90 and sm_100.
+    """Tiles that compile without spilling registers on sm_80, sm_90 and sm_100, and on sm_120 at the shapes of towers.
 
     Args:
         length: tokens of the longest sequence; None where that is not known when the kernel is chosen.
         head_size: D.
         element_size: 2 or 4 bytes. A float32 product runs on no tensor core and holds its operands in registers.
         rotary: q and k are rotated, for which the tables' values need registers too.
-        capability: 80, 90, 100, …; from 90 on a product of 64 rows is one instruction of four warps.
+        capability: 80, 90, 100, …; from 90 on a product of 64 rows is one instruction of four warps, but not on consumer
+            Blackwell, 120.
     """
     head = split(head_size)
     whole = (max(16, 1 << (head_size - 1).bit_length()), 0)
@@ -49,7 +50,7 @@ def tiles_for(
     if length is not None and length <= 96:
         return Tiles(True, 64 if length > 32 else 32, split(length), head, 4, 1)
     if length is not None and length <= SINGLE_PASS and not (rotary and head_size > 64):
-        if capability >= 90 and head_size <= 64:
+        if 90 <= capability < 120 and head_size <= 64:
             return Tiles(True, 64, split(length), head, 8, 1)
         # Split both ways, this many scores spill; so the head takes the whole power of two.
         return Tiles(True, 32, split(length), whole, 8, 1)

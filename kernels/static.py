@@ -80,6 +80,7 @@ _MULTIPROCESSORS = {
     89: _Multiprocessor(100 * 1024, 99 * 1024, warps=48, blocks=24),
     90: _Multiprocessor(228 * 1024, 227 * 1024),
     100: _Multiprocessor(228 * 1024, 227 * 1024),
+    120: _Multiprocessor(100 * 1024, 99 * 1024, warps=48, blocks=24),
 }
 
 

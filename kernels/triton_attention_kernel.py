@@ -120,10 +120,15 @@ def attention_kernel(
     ROTARY: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """One head's BLOCK_M queries of one sequence: program (tile of queries, sequence and head)."""
-    n = (tl.program_id(1) // H).to(tl.int64)
-    head = tl.program_id(1) % H
-    first_query = tl.program_id(0) * BLOCK_M
+    """One head's BLOCK_M queries of one sequence. Programs count tiles of queries first, then heads, then sequences.
+
+    On one axis: CUDA allows 65,535 programs on the others, and 4,096 captions of 16 heads are more.
+    """
+    tiles = tl.cdiv(length, BLOCK_M)
+    sequence_and_head = tl.program_id(0) // tiles
+    first_query = tl.program_id(0) % tiles * BLOCK_M
+    n = (sequence_and_head // H).to(tl.int64)
+    head = sequence_and_head % H
     if PACKED:
         start = tl.load(starts_ptr + n).to(tl.int64)
         length = (tl.load(starts_ptr + n + 1) - start).to(tl.int32)

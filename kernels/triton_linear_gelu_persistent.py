@@ -91,7 +91,8 @@ def wins(rows: torch.Tensor, weight_rows: torch.Tensor) -> bool:
         for number in (x.stride(0), x.storage_offset(), x.shape[1], weight_rows.shape[0])
     )
     major, minor = torch.cuda.get_device_capability(rows.device)
-    return major >= 9 and aligned and _measured(f"sm{major}{minor}", rows.dtype, *map(int, weight_rows.shape))
+    # Consumer Blackwell (12) has TMA too, but less shared memory than these tiles take.
+    return major in (9, 10) and aligned and _measured(f"sm{major}{minor}", rows.dtype, *map(int, weight_rows.shape))
 
 
 @lru_cache(maxsize=256)
