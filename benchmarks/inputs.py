@@ -17,7 +17,6 @@ from benchmarks.subject import Subject
 
 SETS = 3
 _SHORT, _LONG = 8, 25  # ids in the captions that people write, end tokens included
-_END_TO_END_FILES = 96
 
 
 @dataclass(frozen=True)
@@ -64,15 +63,15 @@ def text_case(folder: Path, subject: Subject, batch: int, full: bool) -> Case:
     return Case("text", batch, shape, "ids", str(path), batch)
 
 
-def files_case(folder: Path, batch: int, pictures: Path | None = None) -> Case:
-    """JPEG files of 640 pixels on the longer side, made of photographs, or the files of a folder: decoding is part of the work.
+def files_case(folder: Path, batch: int, count: int, pictures: Path | None = None) -> Case:
+    """`count` JPEG files of 640 pixels on the longer side, made of photographs, or files of a folder: decoding is part of the work.
 
     Raises:
         ValueError: the folder has no picture.
     """
     if pictures is not None:
         suffixes = {".jpg", ".jpeg", ".png", ".webp"}
-        files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in suffixes)[:_END_TO_END_FILES]
+        files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in suffixes)[:count]
         if not files:
             raise ValueError(f"there is no picture in {pictures} (looked for {', '.join(sorted(suffixes))})")
     else:
@@ -81,7 +80,7 @@ def files_case(folder: Path, batch: int, pictures: Path | None = None) -> Case:
         place = folder / "pictures"
         place.mkdir(exist_ok=True)
         files = []
-        for i, image in enumerate(load_parity_data(images=_END_TO_END_FILES, captions=1).images):
+        for i, image in enumerate(load_parity_data(images=count, captions=1).images):
             scale = 640 / max(image.size)
             resized = image.resize((round(image.width * scale), round(image.height * scale)))
             files.append(place / f"{i:04}.jpg")

@@ -124,12 +124,12 @@ class Run:
         cases = plan.cases(work)
         null = [c for c in plan.contenders if c.engine == "null"]
         crew = [c for c in plan.contenders if c.engine != "null"]
-        pairs = [
-            (c, case)
-            for c in crew
-            for case in cases
-            if c.takes(case) and (c == plan.contenders[0] or plan.only(c, case))
-        ]
+        baseline = plan.contenders[0]
+        pairs = []
+        for case in cases:
+            others = [c for c in crew if c != baseline and c.takes(case) and plan.only(c, case)]
+            if others or crew == [baseline]:  # a baseline alone says nothing, unless it is all that was asked for
+                pairs += [(c, case) for c in (baseline, *others)]
         todo = {pair for pair in pairs if not self.is_done(_key(plan.subject, *pair))}
         if not todo:
             return

@@ -22,7 +22,7 @@ from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 
 RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 4, 16, 64)
-_END_TO_END_BATCH = 32
+_END_TO_END_BATCH, _END_TO_END_FILES = 32, 96
 
 
 def make_cases(
@@ -30,7 +30,7 @@ def make_cases(
     towers: Sequence[str],
     batches: Sequence[int],
     texts: Sequence[str],
-    files: bool,
+    files: int,
     pictures: Path | None,
 ) -> Callable[[Path], list[Case]]:
     """What writes the inputs of a sweep into a folder: images, captions of real and of full length, and files end to end."""
@@ -42,7 +42,7 @@ def make_cases(
         if "text" in towers:
             found += [text_case(folder, subject, batch, kind == "full") for kind in texts for batch in batches]
         if "image" in towers and files:
-            found.append(files_case(folder, _END_TO_END_BATCH, pictures))
+            found.append(files_case(folder, _END_TO_END_BATCH, files, pictures))
         return found
 
     return cases
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _names(args.towers, ("image", "text"), "tower"),
                 _numbers(args.batches),
                 _names(args.texts, ("real", "full"), "kind of text"),
-                not args.no_files,
+                0 if args.no_files else _END_TO_END_FILES,
                 args.files,
             ),
             device=device,

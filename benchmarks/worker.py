@@ -26,6 +26,7 @@ _STABLE = 0.1  # warm-up ends when the last calls' times are this close together
 _LAST_CALLS = 3
 _WARM_UP_SECONDS = 5.0  # …or after this long, not counting the first call, which may compile
 _LEAST_CALLS = 3
+_LONG_CALL = 1.0  # seconds; one more call is warm-up enough
 _MOST_CALLS = 500  # in a round
 
 
@@ -121,7 +122,8 @@ class Worker:
         first = time.perf_counter() - start
         times: list[float] = []
         end = time.perf_counter() + _WARM_UP_SECONDS
-        while len(times) < _LEAST_CALLS or (time.perf_counter() < end and not _stable(times)):
+        least = _LEAST_CALLS if first < _LONG_CALL else 1
+        while len(times) < least or (time.perf_counter() < end and not _stable(times)):
             start = time.perf_counter()
             self._call(len(times) + 1)
             self._synchronize()
