@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,11 +46,12 @@ class BundleTower:
 
     def __init__(self, clip: Any, tower: str, device: str) -> None:
         self._clip, self._device = clip, device
-        description = clip.engines[tower]
-        self.versions = " ".join(description.split()[:2])
+        description = clip.engines[tower]  # "onnxruntime 1.32.0 CPUExecutionProvider"
+        library = re.search(r"\S+ \d[\w.]*", description)
+        self.versions = library[0] if library else description
         model = clip.manifest.model
         self.weights = "random" if model.source == "random" else (model.tag or model.source)
-        self.note = " ".join(description.split()[2:])
+        self.note = description[library.end() :].strip() if library else ""
         self.threads = usable_cores() if device == "cpu" else 0
         self.on_stream = device == "cuda" and hasattr(clip._runtime(tower), "run_on_device")
         self._wait = self._total = 0.0
