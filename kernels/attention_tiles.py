@@ -50,7 +50,8 @@ def tiles_for(
     if length is not None and length <= 96:
         return Tiles(True, 64 if length > 32 else 32, split(length), head, 4, 1)
     if length is not None and length <= SINGLE_PASS and not (rotary and head_size > 64):
-        if 90 <= capability < 120 and head_size <= 64:
+        # 64 rotated queries need the last register that there is.
+        if 90 <= capability < 120 and head_size <= 64 and not rotary:
             return Tiles(True, 64, split(length), head, 8, 1)
         # Split both ways, this many scores spill; so the head takes the whole power of two.
         return Tiles(True, 32, split(length), whole, 8, 1)

@@ -22,7 +22,7 @@ def assert_lean(length: int | None, head_size: int, mode: str, dtype: str, arch:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize(("length", "mode"), [(257, "plain"), (77, "causal"), (577, "plain")])
+@pytest.mark.parametrize(("length", "mode"), [(257, "plain"), (257, "rotary"), (77, "causal"), (577, "plain")])
 def test_vit_l_14_does_not_spill(length: int, mode: str, arch: int) -> None:
     assert_lean(length, 64, mode, "fp16", arch)
 
