@@ -141,12 +141,7 @@ def _export_tower(
     if programs is not None:
         release_memory()
         with stages.stage(f"program of the {name} tower") as figures:
-            try:
-                swapped = swap(module, precision.name, programs.kernels, programs.arch)
-            except UnknownBlockError as error:
-                raise ExportError(
-                    f"the {name} tower cannot take fused kernels ({error}): pass --kernels native"
-                ) from error
+            swapped = _swap(name, module, precision, programs, stages)
             program = save_program(module, example, length, programs)
             figures |= {"bytes": program.stat().st_size, "swapped": dict(swapped.swapped), "kept": dict(swapped.kept)}
     fp32_units = dict(found.plan.fp32_units) if found is not None else {}
