@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 import engines
-from benchmarks.datasets import Dataset
-from benchmarks.metrics import Estimate, wilson
 from engines.errors import InputError
+from exporter.datasets import Dataset
+from exporter.metrics import Estimate, wilson
 
 BATCH = 32
 _RECALLS = (1, 5, 10)

@@ -15,9 +15,9 @@ from exporter.errors import ExportError
 
 if TYPE_CHECKING:
     from benchmarks.clip_benchmark_adapter import Job
-    from benchmarks.datasets import Dataset
     from benchmarks.parity_run import Run
     from engines.manifest import Manifest
+    from exporter.datasets import Dataset
 
 _EPILOG = """\
 what --data may be:
@@ -136,7 +136,7 @@ def _start(args: argparse.Namespace, manifest: Manifest) -> Run:
 
 def _dataset(args: argparse.Namespace, current: Run) -> Dataset | None:
     """What accuracy is measured on; None, with a note, where it is not."""
-    from benchmarks.datasets import demo_dataset, open_dataset
+    from exporter.datasets import demo_dataset, open_dataset
 
     model, towers = current.manifest.model, current.manifest.towers
     if args.data is None and (args.split != "test" or args.template or args.clip_benchmark):

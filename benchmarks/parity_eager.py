@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from benchmarks.datasets import Picture
 from engines.manifest import Manifest, Model
 from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
+from exporter.datasets import Picture
 from exporter.errors import ExportError
 from exporter.origins import FOLDER_PREFIX
 from exporter.parity import open_clip_transform

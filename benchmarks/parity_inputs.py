@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.datasets import Dataset, Sample, Skipped, read_batches
-from benchmarks.metrics import Distance, embedding_distance
-from benchmarks.parity_tasks import BATCH, Encoders, Progress
 from engines.manifest import Manifest
 from engines.verify import top1_agreement
+from exporter.datasets import Dataset, Sample, Skipped, read_batches
+from exporter.metrics import Distance, embedding_distance
+from exporter.tasks import BATCH, Encoders, Progress
 
 _TIE_MARGIN = 1e-6
 _TEXTS = 64
@@ -71,7 +71,7 @@ def natural_inputs(folder: Path | None, samples: int) -> Inputs:
 
 def dataset_inputs(dataset: Dataset, samples: int) -> Inputs:
     """Some of a dataset's pictures, evenly spaced where their number is known, and as many of its captions or prompts."""
-    from benchmarks.datasets.data import spread
+    from exporter.datasets.data import spread
 
     chosen = None if dataset.count is None else set(spread(dataset.count, samples))
 

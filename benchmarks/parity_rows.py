@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.metrics import Estimate, wilson
 from benchmarks.parity_inputs import Agreement
 from benchmarks.rows import FIGURES, Row, Status
 from engines.manifest import Manifest
 from engines.tables import format_table
+from exporter.metrics import Estimate, wilson
 
 _COSINES = ("min_cosine", "mean_cosine", "p1_cosine", "max_abs_error")
 _ACCURACIES = {

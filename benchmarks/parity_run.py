@@ -12,15 +12,15 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 import engines
-from benchmarks.datasets import Batch, Dataset, Picture, Skipped
 from benchmarks.machine import Machine, stamp, versions
-from benchmarks.metrics import Estimate
 from benchmarks.parity_eager import Eager
 from benchmarks.parity_inputs import Inputs, compare, embed_inputs
 from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
-from benchmarks.parity_tasks import accuracies, measure
 from benchmarks.rows import Row, merge
 from engines.manifest import Manifest
+from exporter.datasets import Batch, Dataset, Picture, Skipped
+from exporter.metrics import Estimate
+from exporter.tasks import accuracies, measure
 
 if TYPE_CHECKING:
     from benchmarks.clip_benchmark_adapter import Job

@@ -17,7 +17,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.datasets.data import (
+from engines.errors import InputError
+from engines.image_files import SUFFIXES, find_images
+from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,
     Dataset,
@@ -28,8 +30,6 @@ from benchmarks.datasets.data import (
     spread,
     templates_beside,
 )
-from engines.errors import InputError
-from engines.image_files import SUFFIXES, find_images
 
 _CAPTION_FILES = ("captions.txt", "captions.tsv", "captions.csv")
 _PICTURE_COLUMNS = ("image", "file", "filename", "file_name", "filepath", "path")
@@ -38,7 +38,7 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | None) -> Dataset:
-    """The dataset of a folder; see `benchmarks.datasets.open_dataset`.
+    """The dataset of a folder; see `exporter.datasets.open_dataset`.
 
     Raises:
         InputError: it has no labels or no pictures, or they do not fit.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.datasets.data import Dataset, Sample
 from engines.decode import Decoder
 from engines.errors import ImageError, InputError
 from engines.manifest import Preprocess
+from exporter.datasets.data import Dataset, Sample
 
 
 @dataclass(frozen=True)

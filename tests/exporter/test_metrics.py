@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from benchmarks.metrics import (
+from exporter.metrics import (
     Z95,
     change,
     design_effect,

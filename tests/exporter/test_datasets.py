@@ -14,9 +14,9 @@ import pytest
 from made_datasets import noise, picture_bytes, write_shard, write_webdataset
 from PIL import Image
 
-from benchmarks.datasets import Dataset, Skipped, demo_dataset, open_dataset, read_batches
 from engines.errors import InputError
 from engines.manifest import Preprocess
+from exporter.datasets import Dataset, Skipped, demo_dataset, open_dataset, read_batches
 
 CONFIG = Preprocess(
     size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", resize_mode="squash"

@@ -9,10 +9,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.datasets import Batch, Dataset, Picture, Skipped, read_batches
-from benchmarks.metrics import Estimate, change, label_ranks, retrieval_ranks, share
 from engines.errors import InputError
 from engines.manifest import Preprocess
+from exporter.datasets import Batch, Dataset, Picture, Skipped, read_batches
+from exporter.metrics import Estimate, change, label_ranks, retrieval_ranks, share
 
 BATCH = 32
 RECALLS = (1, 5, 10)

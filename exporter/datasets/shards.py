@@ -14,7 +14,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from benchmarks.datasets.data import (
+from engines.errors import InputError
+from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,
     Dataset,
@@ -23,7 +24,6 @@ from benchmarks.datasets.data import (
     read_lines,
     templates_beside,
 )
-from engines.errors import InputError
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _TYPE_NAME, _COUNT_NAME = "dataset_type.txt", "nshards.txt"
@@ -51,7 +51,7 @@ def find_shards(path: Path, split: str) -> list[Path]:
 
 
 def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] | None, limit: int | None) -> Dataset:
-    """The dataset of archives; see `benchmarks.datasets.open_dataset`.
+    """The dataset of archives; see `exporter.datasets.open_dataset`.
 
     Args:
         path: what the user named; the class names are in it, beside it or in the folder above the archives.

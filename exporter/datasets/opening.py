@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.datasets.data import Dataset, parse_templates
-from benchmarks.datasets.folders import open_folder
-from benchmarks.datasets.shards import find_shards, open_shards
 from engines.errors import InputError
+from exporter.datasets.data import Dataset, parse_templates
+from exporter.datasets.folders import open_folder
+from exporter.datasets.shards import find_shards, open_shards
 
 
 def open_dataset(
     path: Path, split: str = "test", templates: Sequence[str] | None = None, limit: int | None = None
 ) -> Dataset:
-    """A labelled folder or webdataset; see `benchmarks.datasets` for what is understood.
+    """A labelled folder or webdataset; see `exporter.datasets` for what is understood.
 
     Args:
         path: a folder or a ``.tar``.

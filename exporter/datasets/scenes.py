@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.datasets.data import Dataset, Sample
+from exporter.datasets.data import Dataset, Sample
 
 
 def demo_dataset(images: int | None = None) -> Dataset:
