@@ -156,6 +156,15 @@ class QueryPool(nn.Module):
         return self.out(self.dot_product(q, k, v).reshape(-1, self.heads * self.head_dim))
 
 
+class L2Normalize(nn.Module):
+    """A tower's last step: (N, D) of any dtype to float32 rows of unit length; rows of zeros stay zeros."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalize."""
+        y = x.to(torch.float32)
+        return y / y.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
 class Scale(nn.Module):
     """Layer scale: one factor per channel of the last dimension."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from engines.manifest import Preprocess
+from exporter.blocks import L2Normalize
 from exporter.families import IMAGE_FAMILIES, TEXT_FAMILIES
 from exporter.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
 
@@ -26,11 +27,32 @@ class TowerModule(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
+        self.unit_length: nn.Module = L2Normalize()
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """Encode and normalize: (N, D) float32, unit length."""
-        y = self.encoder(x).to(torch.float32)
-        return y / y.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        y: torch.Tensor = self.unit_length(self.encoder(x))
+        return y
+
+
+class NormalizePixels(nn.Module):
+    """uint8 (N, H, W, 3) to normalized float32 (N, 3, H, W): `mean`, `std` of RGB from 0 to 1, `size` (height, width)."""
+
+    gain: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.mean, self.std, self.size = preprocess.mean, preprocess.std, preprocess.size
+        # (x / 255 - mean) / std as one multiplication and one addition, in float32 whatever the tower's precision.
+        std, mean = torch.tensor(preprocess.std), torch.tensor(preprocess.mean)
+        self.register_buffer("gain", (1.0 / (255.0 * std.double())).float().reshape(3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean.double() / std.double()).float().reshape(3, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalize."""
+        # Cast first, then permute: TensorRT lets a uint8 input feed nothing but a cast.
+        return pixels.to(torch.float32).permute(0, 3, 1, 2) * self.gain + self.shift
 
 
 class ImageTower(TowerModule):
@@ -39,23 +61,14 @@ class ImageTower(TowerModule):
     input_name = "pixels"
     output_name = "image_embeds"
 
-    gain: torch.Tensor
-    shift: torch.Tensor
-
     def __init__(self, encoder: Encoder, preprocess: Preprocess, image_input: ImageInput = "uint8") -> None:
         super().__init__(encoder)
         self.image_input = image_input
-        # (x / 255 - mean) / std as one multiplication and one addition, in float32 whatever the tower's precision.
-        std, mean = torch.tensor(preprocess.std), torch.tensor(preprocess.mean)
-        self.register_buffer("gain", (1.0 / (255.0 * std.double())).float().reshape(3, 1, 1), persistent=False)
-        self.register_buffer("shift", (-mean.double() / std.double()).float().reshape(3, 1, 1), persistent=False)
+        self.normalize: nn.Module = NormalizePixels(preprocess) if image_input == "uint8" else nn.Identity()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed a batch of images."""
-        if self.image_input == "uint8":
-            # Cast first, then permute: TensorRT lets a uint8 input feed nothing but a cast.
-            pixels = pixels.to(torch.float32).permute(0, 3, 1, 2) * self.gain + self.shift
-        return self.embed(pixels)
+        return self.embed(self.normalize(pixels))
 
 
 class TextTower(TowerModule):

@@ -6,6 +6,7 @@ Shapes: N batch, L tokens, C width, H heads, D head size. The residual stream is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,9 @@ from torch.nn import functional as F
 from kernels.add_layer_norm import add_layer_norm
 from kernels.attention import attention
 from kernels.bias_gelu import bias_gelu
+from kernels.l2_normalize import l2_normalize
 from kernels.linear_gelu import linear_gelu
+from kernels.normalize_image import normalize_image
 
 
 class FusedSelfAttention(nn.Module):
@@ -150,3 +153,38 @@ class FusedPostNorm(nn.Module):
         """(N, L, C) to (N, L, C)."""
         y = self.body(x, mask) if self.takes_mask and mask is not None else self.body(x)
         return add_layer_norm(y, x, self.norm.weight, self.norm.bias, self.norm.eps)[1]
+
+
+class FusedPatchStem(nn.Module):
+    """The stem of a ViT from bytes: one pass makes normalized patches, and the patch embedding is one product over them.
+
+    Args:
+        stem: of the tower; ``assemble`` is what follows the patches' projection (N, P, C).
+        convolution: its patch embedding, square windows without overlap, whose weight is taken.
+        mean, std: of RGB scaled to 0…1.
+    """
+
+    def __init__(self, stem: Any, convolution: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.stem = stem
+        self.mean, self.std, self.patch = list(mean), list(std), convolution.kernel_size[0]
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1), requires_grad=False)
+        bias = convolution.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, H, W, 3) to the stream (N, L, C)."""
+        # Asked of every convolution's input when it is traced. Unasked, first-token attention asks later whether N is 1 in words
+        # that torch.export takes for a specialization, and it refuses dynamic batches from 1 on.
+        bool(pixels.shape[0] > 1)
+        patches = normalize_image(pixels, self.mean, self.std, self.patch, self.weight.dtype)
+        stream: torch.Tensor = self.stem.assemble(F.linear(patches, self.weight, self.bias))
+        return stream
+
+
+class FusedL2Normalize(nn.Module):
+    """A tower's last step."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, D) of any dtype to float32 rows of unit length."""
+        return l2_normalize(x)

@@ -62,13 +62,13 @@ def choose(op: str, arch: str, dtype: torch.dtype | str, shape: Sequence[int], t
     A whole shape is covered by rows of its op, architecture, dtype and class that were measured with as many rows or fewer,
     and with as many or more: the kernel must have won at the nearest of both, and an exact row decides alone. A shape that is
     only the last numbers, all that is known before a model runs (attention's H and D), is covered by every row that ends with
-    them: the kernel must be faster in their geometric mean.
+    them: the kernel must be faster in their geometric mean. A shape of no number is covered by every row of the op.
     """
     name = str(dtype).removeprefix("torch.")
     rows = [row for row in read(table) if (row.op, row.arch, row.dtype) == (op, arch, name)]
     wanted = tuple(shape)
     if any(len(wanted) < len(row.sizes) for row in rows):
-        ending = [row for row in rows if row.sizes[-len(wanted) :] == wanted]
+        ending = [row for row in rows if row.sizes[len(row.sizes) - len(wanted) :] == wanted]
         gain = sum(math.log(row.native_ms / row.triton_ms) for row in ending)
         return "triton" if gain > 0 else "native"
     rows = [row for row in rows if row.sizes[1:] == wanted[1:]]

@@ -7,18 +7,18 @@ made, over the same parameters; only when no block is unknown they take their pl
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from kernels.blocks import FusedBranch, FusedGelu, FusedMlp, FusedPostNorm, FusedSelfAttention, FusedStack
 from kernels.choices import choose
+from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, kind, unknown
+from kernels.swap_ends import plan_ends
 
-Mode = Literal["auto", "triton", "native"]
+__all__ = ["MODES", "Mode", "SwapReport", "UnknownBlockError", "swap"]
+
 MODES: tuple[Mode, ...] = ("auto", "triton", "native")
 
 _BLOCK, _RESIDUAL, _POST_NORM = "exporter.units.Block", "exporter.units.Residual", "exporter.units.PostNormResidual"
@@ -36,35 +36,6 @@ _GELUS = {
     "timm.layers.activations.GELUTanh": "tanh",
     "timm.layers.activations.QuickGELU": "quick",
 }
-
-
-class UnknownBlockError(ValueError):
-    """A tower has a block that no fused module can take the place of; nothing was swapped."""
-
-
-@dataclass(frozen=True)
-class SwapReport:
-    """What was swapped.
-
-    Attributes:
-        mode: that was asked for.
-        swapped: kernel -> how many of its modules stand in the tower now.
-        kept: kind of module -> how many stay native: no kernel serves them, or the table says that the native one wins.
-    """
-
-    mode: Mode
-    swapped: Mapping[str, int]
-    kept: Mapping[str, int]
-
-
-@dataclass
-class _Plan:
-    """What goes where, until all of it is known."""
-
-    wins: Callable[[str, tuple[int, ...]], bool]
-    places: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
-    swapped: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)
 
 
 def swap(tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | None = None) -> SwapReport:
@@ -95,10 +66,11 @@ def swap(tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | N
         )
     target = arch or _arch_here()
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    plan = _Plan(lambda op, shape: kernels == "triton" or choose(op, target, dtype, shape) == "triton")
+    plan = Plan(lambda op, shape: kernels == "triton" or choose(op, target, dtype, shape) == "triton")
     causal = bool(getattr(encoder.stem, "causal", False))
     for block in encoder.blocks:
         _plan_block(block, causal, plan)
+    plan_ends(tower, plan)
     for parent, name, module in plan.places:
         setattr(parent, name, module)
     _stack(encoder, plan)
@@ -112,29 +84,25 @@ def _arch_here() -> str:
     return f"sm{major}{minor}"
 
 
-def _kind(module: object) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
-
-
-def _plan_block(block: Any, causal: bool, plan: _Plan) -> None:
-    kind = _kind(block)
-    if kind == _BLOCK:
+def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
+    what = kind(block)
+    if what == _BLOCK:
         for unit in (block.attention, block.mlp):
-            if _kind(unit) not in (_RESIDUAL, _POST_NORM):
-                raise _unknown(unit)
+            if kind(unit) not in (_RESIDUAL, _POST_NORM):
+                raise unknown(unit)
             _plan_body(unit, causal, plan)
-    elif kind == _BOTTLENECK:
+    elif what == _BOTTLENECK:
         plan.kept["convolutions"] += 1
-    elif kind == _WHOLE:
+    elif what == _WHOLE:
         _plan_whole(block.module, plan)
     else:
-        raise _unknown(block)
+        raise unknown(block)
 
 
-def _plan_body(unit: Any, causal: bool, plan: _Plan) -> None:
+def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
-    kind = _kind(body)
-    if kind == _SELF_ATTENTION:
+    what = kind(body)
+    if what == _SELF_ATTENTION:
         width = body.heads * body.head_dim
         if plan.wins("attention", (body.heads, body.head_dim)):
             cos, sin = (None, None) if body.rotary is None else (body.rotary.cos, body.rotary.sin)
@@ -146,28 +114,29 @@ def _plan_body(unit: Any, causal: bool, plan: _Plan) -> None:
             plan.swapped["attention"] += 1
         else:
             plan.kept[f"attention of width {width}"] += 1
-    elif kind == _FIRST_TOKEN:
+    elif what == _FIRST_TOKEN:
         plan.kept["attention of the first token"] += 1
-    elif kind in _NATIVE_MLPS:
+    elif what in _NATIVE_MLPS:
         plan.kept["gated MLP"] += 1
     else:
         _plan_mlp(unit, "body", body, plan)
 
 
-def _plan_whole(module: Any, plan: _Plan) -> None:
+def _plan_whole(module: Any, plan: Plan) -> None:
     """A convolutional block: ConvNeXt's has an MLP over the channels, and between the stages stands a norm with a convolution."""
-    if _kind(module) == _CONVNEXT_BLOCK:
-        if _kind(module.mlp) in _NATIVE_MLPS:
+    if kind(module) == _CONVNEXT_BLOCK:
+        plan.kept["layer norm after a convolution"] += 1  # kernels/NOTES.md says why
+        if kind(module.mlp) in _NATIVE_MLPS:
             plan.kept["gated MLP"] += 1
         else:
             _plan_mlp(module, "mlp", module.mlp, plan)
     elif isinstance(module, nn.Sequential) and any(isinstance(child, nn.Conv2d) for child in module):
         plan.kept["convolutions"] += 1
     else:
-        raise _unknown(module)
+        raise unknown(module)
 
 
-def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: _Plan) -> None:
+def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
     """Two linear layers (or convolutions of one place) and a GELU between them."""
     first, activation, second = _mlp_parts(mlp)
     approximate = _approximation(activation)
@@ -188,31 +157,31 @@ def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: _Plan) -> None:
 
 def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
     """First layer, activation and second layer of an MLP that does nothing else at inference."""
-    if _kind(mlp) == _TIMM_MLP:
+    if kind(mlp) == _TIMM_MLP:
         if not isinstance(mlp.norm, nn.Identity):
-            raise _unknown(mlp)
+            raise unknown(mlp)
         return mlp.fc1, mlp.act, mlp.fc2
     children = [child for child in mlp.children() if not isinstance(child, (nn.Identity, nn.Dropout))]
     if isinstance(mlp, nn.Sequential) and len(children) == 3 and isinstance(children[0], nn.Linear):
         return children[0], children[1], children[2]
-    raise _unknown(mlp)
+    raise unknown(mlp)
 
 
 def _approximation(activation: Any) -> str:
-    kind = _kind(activation)
-    if kind not in _GELUS:
-        raise _unknown(activation)
-    return _GELUS[kind] or str(activation.approximate)
+    what = kind(activation)
+    if what not in _GELUS:
+        raise unknown(activation)
+    return _GELUS[what] or str(activation.approximate)
 
 
 def _name_of(parent: nn.Module, child: nn.Module) -> str:
     return next(name for name, module in parent.named_children() if module is child)
 
 
-def _stack(encoder: Any, plan: _Plan) -> None:
+def _stack(encoder: Any, plan: Plan) -> None:
     """Residual adds fused with the norms that follow, where the whole stack allows it: one dtype, pre-norms that are LayerNorms."""
     blocks = list(encoder.blocks)
-    if not blocks or any(_kind(block) != _BLOCK for block in blocks):
+    if not blocks or any(kind(block) != _BLOCK for block in blocks):
         return
     units = [unit for block in blocks for unit in (block.attention, block.mlp)]
     dtypes = {dtype for unit in units for dtype in (unit.compute_dtype, unit.stream_dtype)}
@@ -223,18 +192,18 @@ def _stack(encoder: Any, plan: _Plan) -> None:
     if not plan.wins("add_layer_norm", (width,)):
         plan.kept["residual adds"] += len(units)
         return
-    if all(_kind(unit) == _POST_NORM for unit in units):
+    if all(kind(unit) == _POST_NORM for unit in units):
         for block in blocks:
             block.attention = FusedPostNorm(block.attention.body, block.attention.norm, takes_mask=True)
             block.mlp = FusedPostNorm(block.mlp.body, block.mlp.norm, takes_mask=False)
         plan.swapped["add_layer_norm"] += len(units)
-    elif all(_kind(unit) == _RESIDUAL and (unit.after is None or _kind(unit.after) == _SCALE) for unit in units):
+    elif all(kind(unit) == _RESIDUAL and (unit.after is None or kind(unit.after) == _SCALE) for unit in units):
         branches = [
             FusedBranch(
                 unit.norm,
                 unit.body,
                 None if unit.after is None else unit.after.gamma.detach(),
-                takes_mask=unit is block.attention and _kind(unit.body) != _FIRST_TOKEN,
+                takes_mask=unit is block.attention and kind(unit.body) != _FIRST_TOKEN,
             )
             for block in blocks
             for unit in (block.attention, block.mlp)
@@ -247,7 +216,3 @@ def _stack(encoder: Any, plan: _Plan) -> None:
 
 def _has_affine_norm(norm: Any) -> bool:
     return isinstance(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
-
-
-def _unknown(module: object) -> UnknownBlockError:
-    return UnknownBlockError(f"no fused module is known for {_kind(module)}: use native kernels for this tower")

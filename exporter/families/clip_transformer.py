@@ -87,7 +87,10 @@ class PatchStem(Unit):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed the patches."""
-        x = self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2)
+        return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))
+
+    def assemble(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows the patches' projection (N, P, C): class token, positions, norm."""
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1) + self.positions
         return self.norm(x).to(self.stream_dtype)
 

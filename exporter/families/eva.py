@@ -120,7 +120,11 @@ class EvaStem(Unit):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed the patches."""
-        x = self.patch_norm(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2)) + self.positions
+        return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))
+
+    def assemble(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows the patches' projection (N, P, C): norm, positions, class token."""
+        x = self.patch_norm(x) + self.positions
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)
         return self.norm(x).to(self.stream_dtype)
 

@@ -18,21 +18,23 @@ def test_fused_modules_go_into_the_package(tmp_path: Path) -> None:
     bundle = export(
         "demo",
         engines=("aotinductor",),
-        towers=("text",),
         out=tmp_path / "demo",
         parity_samples=8,
         engine_options=EngineOptions(kernels="triton"),
     )
     manifest = read_manifest(bundle)
     assert manifest.kernels.mode == "triton"
-    blocks = manifest.kernels.swapped["attention"]
+    # Five blocks and two; the last one of the pictures' attends from the first token only.
     assert manifest.kernels.swapped == {
-        "attention": blocks,
-        "linear_gelu": blocks,
-        "add_layer_norm": 2 * blocks - 1,
+        "attention": 6,
+        "linear_gelu": 7,
+        "add_layer_norm": 12,
+        "normalize_image": 1,
+        "l2_normalize": 2,
     }
-    assert manifest.engines[0].build is not None
-    assert manifest.engines[0].build.fused_attention == blocks
+    for engine, blocks in zip(manifest.engines, (5, 2), strict=True):
+        assert engine.build is not None
+        assert (engine.build.fused_attention, engine.build.decomposed_attention) == (blocks, 0)
     assert manifest.parity[-1].engine_ran
     assert manifest.parity[-1].passed
 

@@ -72,6 +72,10 @@ def test_the_end_of_a_shape_is_decided_by_all_its_rows(table: Path, at_1: float,
     assert choose("attention", "sm90", torch.float16, (16, 64), table) == chosen
     assert choose("attention", "sm90", torch.bfloat16, (16, 64), table) == "native"
     assert choose("attention", "sm90", torch.float16, (32, 64), table) == "native"
+    assert choose("attention", "sm90", torch.float16, (), table) == "native"  # 8 heads lose by far more
+    assert choose("l2_normalize", "sm90", torch.float16, (), table) == "native"
+    merge([replace(ROW, op="l2_normalize", shape="256x768")], table)
+    assert choose("l2_normalize", "sm90", torch.float16, (), table) == "triton"
 
 
 def test_a_new_measurement_replaces_the_old_one_and_rows_stay_sorted(table: Path) -> None:

@@ -18,32 +18,34 @@ from kernels.swap import UnknownBlockError, swap
 
 # Family → what is swapped in its image tower and in its text tower. Two blocks each; the last image block's attention asks for the
 # first token only where the tower pools that token.
+TEXT = {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3, "l2_normalize": 1}
 EXPECTED: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "ViT-B-32": (
-        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3},
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
+        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
     ),
     "ViT-B-32-quickgelu": (
-        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3},
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
+        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
     ),
-    "RN50": ({}, {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3}),
-    "convnext_base_w": ({"linear_gelu": 5}, {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3}),
+    "RN50": ({"l2_normalize": 1}, TEXT),
+    "convnext_base_w": ({"linear_gelu": 5, "l2_normalize": 1}, TEXT),
     "EVA02-B-16": (
-        {"attention": 1, "add_layer_norm": 3},
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
+        {"attention": 1, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
     ),
     "EVA02-E-14": (
-        {"attention": 1, "linear_gelu": 2},  # post-norms: no add is followed by a norm
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
+        # post-norms: no add is followed by a norm
+        {"attention": 1, "linear_gelu": 2, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
     ),
     "coca_ViT-B-32": (
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3},
+        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
     ),
     "roberta-ViT-B-32": (
-        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3},
-        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 4},
+        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT | {"add_layer_norm": 4},
     ),
 }
 
@@ -66,6 +68,19 @@ def some_ids() -> torch.Tensor:
     return ids
 
 
+def assert_exports(tower: Any, inputs: torch.Tensor, expected: torch.Tensor) -> None:
+    """As AOTInductor's programs are traced: with every batch from one on, and texts with their length."""
+    from torch.fx.experimental import _config
+
+    dynamic: dict[int, Any] = {0: torch.export.Dim("N", min=1)}
+    if inputs.dim() == 2:
+        dynamic[1] = torch.export.Dim("L", min=2, max=16)
+    with torch.no_grad(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(tower, (inputs,), dynamic_shapes=(dynamic,), strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module(check_guards=False)(inputs[:1]), expected[:1], atol=2e-5, rtol=0)
+
+
 def test_swapped_towers_give_the_same(towers: tuple[str, Any, Any, Any]) -> None:
     name, image, text, (height, width) = towers
     pixels = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -75,6 +90,7 @@ def test_swapped_towers_give_the_same(towers: tuple[str, Any, Any, Any]) -> None
             report = swap(tower, "fp32", "triton")
             after = tower(inputs)
         assert dict(report.swapped) == expected
+        assert_exports(tower, inputs, after)
         assert (before * after).sum(dim=1).min() > 0.99999
         torch.testing.assert_close(after, before, atol=2e-5, rtol=0)
 
@@ -85,6 +101,12 @@ def demo_image_tower() -> Any:
 
     source = load_source("demo", with_tokenizer=False)
     return image_tower(source.model, source.preprocess)
+
+
+def patch_side(tower: Any) -> int:
+    """Side of a patch in pixels."""
+    side: int = tower.encoder.stem.patches.kernel_size[0]
+    return side
 
 
 def test_auto_takes_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +121,13 @@ def test_auto_takes_what_the_table_says(tmp_path: Path, monkeypatch: pytest.Monk
     report = swap(tower, "fp32", "auto", arch="sm90")
     assert set(report.swapped) == {"attention"}
     assert report.kept["MLP"] == len(tower.encoder.blocks)
+    assert report.kept["patches"] == report.kept["unit length"] == 1
     assert not swap(demo_image_tower(), "fp32", "auto", arch="sm80").swapped
+    choices.merge([choices.Row("sm90", "l2_normalize", "float32", "256x768", 0.5, 1.0, "a GPU", "abc")], table)
+    size = choices.shape_text((256, *tower.normalize.size, patch_side(tower)))
+    choices.merge([choices.Row("sm90", "normalize_image", "float32", size, 0.5, 1.0, "a GPU", "abc")], table)
+    report = swap(demo_image_tower(), "fp32", "auto", arch="sm90")
+    assert set(report.swapped) == {"attention", "normalize_image", "l2_normalize"}
 
 
 def test_native_changes_nothing() -> None:
@@ -107,6 +135,51 @@ def test_native_changes_nothing() -> None:
     kinds = [type(module) for module in tower.modules()]
     assert not swap(tower, "fp32", "native").swapped
     assert [type(module) for module in tower.modules()] == kinds
+
+
+def test_what_a_convolutional_tower_keeps_is_listed(tmp_path: Path) -> None:
+    from exporter.source import load_source
+    from exporter.towers import image_tower
+
+    kept = {}
+    for family in ("RN50", "convnext_base_w"):
+        source = load_source(register(family, tmp_path), "none", with_tokenizer=False)
+        kept[family] = dict(swap(image_tower(source.model, source.preprocess), "fp32", "triton").kept)
+    assert kept["RN50"] == {"convolutions": 5, "stem of convolutions": 1}
+    assert kept["convnext_base_w"] == {
+        "convolutions": 3,
+        "layer norm after a convolution": 5,
+        "stem of convolutions": 1,
+    }
+
+
+def test_float32_pixels_are_normalized_already() -> None:
+    from exporter.source import load_source
+    from exporter.towers import image_tower
+
+    source = load_source("demo", with_tokenizer=False)
+    tower = image_tower(source.model, source.preprocess, "float32")
+    pixels = torch.randn(2, 3, *source.preprocess.size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = tower(pixels)
+        report = swap(tower, "fp32", "triton")
+        after = tower(pixels)
+    assert "normalize_image" not in report.swapped
+    assert report.kept["patches of float32 pixels"] == 1
+    assert report.swapped["l2_normalize"] == 1
+    torch.testing.assert_close(after, before, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{"stride": 4}, {"padding": 2}], ids=str)
+def test_a_stem_whose_windows_overlap_stays(change: dict[str, int]) -> None:
+    tower = demo_image_tower()
+    patches = tower.encoder.stem.patches
+    size = patches.kernel_size[0]
+    tower.encoder.stem.patches = nn.Conv2d(3, patches.out_channels, size, **({"stride": size} | change))
+    report = swap(tower, "fp32", "triton")
+    assert "normalize_image" not in report.swapped
+    assert report.kept["patches of another convolution"] == 1
+    assert isinstance(tower.encoder.stem.patches, nn.Conv2d)
 
 
 class Strange(nn.Module):
@@ -138,11 +211,13 @@ def test_names_of_known_classes_exist() -> None:
     import importlib
 
     from kernels import swap as module
+    from kernels import swap_ends
 
-    names = [value for name, value in vars(module).items() if name.startswith("_") and isinstance(value, str)]
-    names += [*module._NATIVE_MLPS, *module._GELUS]
+    known = [*vars(module).items(), *vars(swap_ends).items()]
+    names = [value for name, value in known if name.startswith("_") and isinstance(value, str)]
+    names += [*module._NATIVE_MLPS, *module._GELUS, *swap_ends._PATCH_STEMS, *swap_ends._CONVOLUTION_STEMS]
     names = [name for name in names if name.startswith(("exporter.", "timm.", "open_clip.", "torch."))]
-    assert len(names) > 8
+    assert len(names) > 14
     for name in names:
         home, _, kind = name.rpartition(".")
         assert getattr(importlib.import_module(home), kind).__module__ == home

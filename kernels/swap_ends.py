@@ -1,0 +1,65 @@
+"""The two ends of a tower: bytes straight to the patches of the first product, and unit length after the last one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from kernels.blocks import FusedL2Normalize, FusedPatchStem
+from kernels.plan import Plan, kind
+
+_NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.NormalizePixels", "exporter.blocks.L2Normalize"
+# Their first convolution is a product over patches; the rest of the stem is a method `assemble`.
+_PATCH_STEMS = ("exporter.families.clip_transformer.PatchStem", "exporter.families.eva.EvaStem")
+_CONVOLUTION_STEMS = ("exporter.families.resnet.ConvolutionStem", "exporter.families.convnext.ConvNextStem")
+
+
+def plan_ends(tower: Any, plan: Plan) -> None:
+    """Plan ``normalize_image`` for the stem of an image tower and ``l2_normalize`` for any tower."""
+    stem = tower.encoder.stem
+    if kind(stem) in _PATCH_STEMS:
+        _plan_stem(tower, stem, plan)
+    elif kind(stem) in _CONVOLUTION_STEMS:
+        plan.kept["stem of convolutions"] += 1
+    if kind(getattr(tower, "unit_length", None)) != _L2_NORMALIZE:
+        return
+    # A launch saved is worth the same at any width.
+    if plan.wins("l2_normalize", ()):
+        plan.places.append((tower, "unit_length", FusedL2Normalize()))
+        plan.swapped["l2_normalize"] += 1
+    else:
+        plan.kept["unit length"] += 1
+
+
+def _plan_stem(tower: Any, stem: Any, plan: Plan) -> None:
+    normalize, convolution = tower.normalize, stem.patches
+    if kind(normalize) != _NORMALIZE_PIXELS:
+        plan.kept["patches of float32 pixels"] += 1
+    elif not _is_over_patches(convolution):
+        plan.kept["patches of another convolution"] += 1
+    elif plan.wins("normalize_image", (*normalize.size, convolution.kernel_size[0])):
+        fused = FusedPatchStem(stem, convolution, normalize.mean, normalize.std)
+        plan.places += [
+            (tower, "normalize", nn.Identity()),
+            (tower.encoder, "stem", fused),
+            (stem, "patches", nn.Identity()),
+        ]
+        plan.swapped["normalize_image"] += 1
+    else:
+        plan.kept["patches"] += 1
+
+
+def _is_over_patches(module: object) -> bool:
+    """Whether this is a plain convolution whose square windows meet without a gap, over three channels."""
+    if type(module) is not nn.Conv2d:
+        return False
+    height, width = module.kernel_size
+    return (
+        height == width
+        and module.stride == module.kernel_size
+        and module.padding in ((0, 0), "valid")
+        and module.dilation == (1, 1)
+        and module.in_channels == 3
+        and module.groups == 1
+    )

@@ -1,0 +1,70 @@
+"""Whole swapped towers on their Triton kernels, in the interpreter, as close to float64 as the native towers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from kernel_bound import assert_bounded
+
+OPS = ("attention", "packed_attention", "linear_gelu", "bias_gelu", "add_layer_norm", "normalize_image", "l2_normalize")
+
+
+def demo_tower(name: str, dtype: torch.dtype) -> Any:
+    """A tower of the demo model, all of it in one dtype."""
+    from exporter.source import load_source
+    from exporter.towers import image_tower, text_tower
+
+    source = load_source("demo", with_tokenizer=False)
+    tower: Any = image_tower(source.model, source.preprocess) if name == "image" else text_tower(source.model)
+    for _, unit in tower.encoder.units():
+        unit.set_dtypes(dtype, dtype)
+    return tower
+
+
+def some_inputs(name: str) -> torch.Tensor:
+    """Two pictures, or two captions of 5 and 9 ids."""
+    rng = np.random.default_rng(0)
+    if name == "image":
+        return torch.from_numpy(rng.integers(0, 256, (2, 64, 64, 3), np.uint8))
+    ids = torch.zeros(2, 9, dtype=torch.int32)
+    ids[0, :5], ids[1] = torch.tensor([49406, 320, 736, 7, 49407]), torch.arange(49399, 49408)
+    return ids
+
+
+def on_their_kernels() -> Any:
+    """Inside, every op that a fused module calls is its Triton kernel."""
+    import kernels.blocks as blocks
+
+    return patch.multiple(
+        blocks, **{op: partial(getattr(blocks, op), impl="triton") for op in OPS if hasattr(blocks, op)}
+    )
+
+
+def swapped_towers_are_as_close(name: str, dtype: torch.dtype) -> None:
+    from mended_interpreter import mend_interpreter
+
+    from kernels.swap import swap
+
+    mend_interpreter()
+    inputs = some_inputs(name)
+    tower = demo_tower(name, dtype)
+    with torch.inference_mode():
+        exact = demo_tower(name, torch.float64)(inputs).double()
+        native = tower(inputs)
+        report = swap(tower, {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype], "triton")
+        assert report.swapped["l2_normalize"] == 1
+        assert ("normalize_image" in report.swapped) == (name == "image")
+        with on_their_kernels():
+            assert_bounded(tower(inputs), native, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_swapped_towers(interpret: Callable[..., Any], name: str, dtype: torch.dtype) -> None:
+    interpret(swapped_towers_are_as_close, name, dtype)
