@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from engines.manifest import Manifest, Model
 from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
-from exporter.datasets import Picture
+from exporter.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.errors import ExportError
 from exporter.origins import FOLDER_PREFIX
 from exporter.parity import open_clip_transform
@@ -27,37 +23,10 @@ _BATCH = 8
 
 
 @dataclass(frozen=True)
-class Eager:
+class Eager(EagerEncoders):
     """The model that a bundle was exported from, in float32."""
 
-    model: Any  # open_clip's
-    transform: Any  # picture -> float32 (3, H, W)
-    tokenizer: Any  # texts -> int64 (N, context length); None: the bundle has no text tower
-    device: str
     error: float  # largest difference from the embeddings that the export kept
-
-    def encode_pictures(self, pictures: Sequence[Picture], _pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings (N, D), L2-normalized; the pixels are the engine's business."""
-        import torch
-
-        parts = []
-        with torch.inference_mode(), full_precision():
-            for start in range(0, len(pictures), _BATCH):
-                batch = torch.stack([self._transformed(picture) for picture in pictures[start : start + _BATCH]])
-                parts.append(self.model.encode_image(batch.to(self.device), normalize=True).float().cpu().numpy())
-        return np.concatenate(parts)
-
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embeddings (N, D), L2-normalized."""
-        return _encode_ids(self.model, self.tokenizer(list(texts)), self.device)
-
-    def _transformed(self, picture: Picture) -> Any:
-        if isinstance(picture, Image.Image):
-            return self.transform(picture)
-        import io
-
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
-            return self.transform(opened)
 
 
 def load_eager(bundle: Path, manifest: Manifest, pretrained: str | None, device: str) -> Eager:
@@ -126,7 +95,7 @@ def _reference_error(model: Any, bundle: Path, manifest: Manifest, device: str) 
     for tower in manifest.towers:
         inputs = reference.inputs[tower]
         if tower == "text":
-            embeds = _encode_ids(model, torch.from_numpy(inputs.astype(np.int64)), device)
+            embeds = encode_ids(model, torch.from_numpy(inputs.astype(np.int64)), device)
         else:
             parts = []
             with torch.inference_mode(), full_precision():
@@ -137,27 +106,3 @@ def _reference_error(model: Any, bundle: Path, manifest: Manifest, device: str) 
             embeds = np.concatenate(parts)
         errors.append(compare_embeddings(reference.embeds[tower], embeds).max_abs_error)
     return max(errors)
-
-
-def _encode_ids(model: Any, ids: Any, device: str) -> npt.NDArray[np.float32]:
-    import torch
-
-    parts = []
-    with torch.inference_mode(), full_precision():
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH].to(device)
-            parts.append(model.encode_text(batch, normalize=True).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """float32 products on a GPU are float32, not TensorFloat-32, which cuDNN's convolutions are by default."""
-    import torch
-
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 import engines
@@ -18,7 +16,8 @@ from benchmarks.parity_inputs import Inputs, compare, embed_inputs
 from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
 from benchmarks.rows import Row, merge
 from engines.manifest import Manifest
-from exporter.datasets import Batch, Dataset, Picture, Skipped
+from exporter.datasets import Batch, Dataset, Skipped
+from exporter.encoders import EngineEncoders
 from exporter.metrics import Estimate
 from exporter.tasks import accuracies, measure
 
@@ -55,23 +54,6 @@ class Run:
         """A sentence for the reader, once."""
         if text not in self.notes:
             self.notes.append(text)
-
-
-@dataclass(frozen=True)
-class EngineEncoders:
-    """An engine as it serves."""
-
-    clip: engines.Embedder
-
-    def encode_pictures(self, _pictures: Sequence[Picture], pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings of pixels that the bundle's preprocessing made."""
-        embeds: npt.NDArray[np.float32] = self.clip.encode_image(pixels)
-        return embeds
-
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embeddings of texts, by the bundle's tokenizer."""
-        embeds: npt.NDArray[np.float32] = self.clip.encode_text(list(texts))
-        return embeds
 
 
 class Measurement:

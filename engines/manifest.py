@@ -83,6 +83,17 @@ class TextLength(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int = 0  # fills rows up, to `min` or to a length that an engine was built for
 
 
+class Quantization(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a tower computes with rounded weights and inputs (int8 and fp8 bundles)."""
+
+    dtype: Literal["int8", "float8_e4m3fn"]
+    layers: int  # that are quantized
+    share: float  # of the FLOPs of all linear layers and convolutions that are in those, 0 to 1
+    kept: dict[str, str] = {}  # layer that could be quantized and stays in high precision -> why
+    calibration: str  # where inputs came from, from which ranges were taken
+    samples: int  # how many
+
+
 class Tower(msgspec.Struct, frozen=True, kw_only=True):
     """One tower's graph and signature."""
 
@@ -90,9 +101,8 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     input: Tensor
     output: Tensor
     length: TextLength | None = None  # text towers only
-    fp32_units: dict[
-        str, str
-    ] = {}  # unit kept in float32 -> why (fp16 and bf16 bundles), "blocks.11.mlp": "activations reach 8e4"
+    fp32_units: dict[str, str] = {}  # unit kept in float32 -> why, "blocks.11.mlp": "activations reach 8e4"
+    quantization: Quantization | None = None
 
 
 class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,9 +148,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     peak_memory_bytes: int  # of the building process, on the host
     fused_attention: int  # attention blocks that one kernel computes
-    decomposed_attention: (
-        int  # attention blocks for which the library has no such kernel: matrix products and a softmax
-    )
+    decomposed_attention: int  # attention blocks without such a kernel: matrix products and a softmax
     layers: dict[str, dict[str, int]] = {}  # type of layer -> dtype of what it gives -> count, in the parsed network
     options: dict[str, bool | int | str] = {}  # of the builder, where they are not the library's defaults
 
@@ -155,6 +163,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     batch: BatchProfile = BatchProfile()  # over all profiles
     profiles: tuple[Profile, ...] = ()
     stripped: bool = False  # the file holds no weights: they are taken from the tower's graph when it is loaded
+    input_layout: Literal["padded", "packed"] = "padded"  # packed: ids end to end, and where each caption starts
     inspector: str | None = None  # JSON of the library's engine inspector: every layer of the built engine
     build: Build | None = None  # None: there was nothing to build
 
@@ -190,6 +199,32 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
 
 
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """A share, or a difference of two, with the ends of its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine makes of a task, next to eager float32 PyTorch on the same labelled pictures.
+
+    Figures are shares from 0 to 1: ``top1``, ``top5``, ``image_to_text_recall_1`` …
+    """
+
+    engine: str
+    verified_with: str
+    dataset: str
+    samples: int  # pictures
+    classes: int  # 0: the pictures have captions only
+    eager: dict[str, Interval]
+    figures: dict[str, Interval]  # of the engine
+    change: dict[str, Interval]  # engine minus eager, for the figures that the gate judges
+    limit: float  # most that one of those may fall
+    passed: bool
+
+
 class Kernels(msgspec.Struct, frozen=True, kw_only=True):
     """Fused modules that took a native module's place, and how often."""
 
@@ -215,6 +250,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     towers: dict[TowerName, Tower]
     engines: tuple[Engine, ...]
     parity: tuple[Parity, ...]
+    accuracy: tuple[Accuracy, ...] = ()  # empty: the task was not measured
     reference: str  # the .npz of inputs and eager embeddings
     kernels: Kernels = Kernels()
     created_with: dict[str, str] = {}  # package -> version

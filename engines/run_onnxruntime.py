@@ -33,6 +33,8 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
         no_cuda = "this ONNX Runtime has no CUDA provider: pip install 'openclip-engines[gpu]' in place of [cpu]"
     else:
         no_cuda = gpu_missing()
+    if device == "cuda" and engine.target.device == "cpu":
+        return "it was made for the CPU"
     if device == "cuda" and no_cuda is not None:
         return no_cuda
     if precision == "bf16" and no_cuda is not None:
@@ -79,7 +81,9 @@ def open_tower(
     path = resolve_path(bundle, engine.file)
     if not path.is_file():
         raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
-    on_gpu = device != "cpu" and _CUDA in ort.get_available_providers() and gpu_missing() is None
+    on_gpu = (
+        "cpu" not in (device, engine.target.device) and _CUDA in ort.get_available_providers() and gpu_missing() is None
+    )
     providers: list[Any] = ["CPUExecutionProvider"]
     if on_gpu:
         _load_cuda_libraries(ort)

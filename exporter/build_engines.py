@@ -6,16 +6,19 @@ import dataclasses
 import importlib
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine
+from engines.tensorrt_library import INSTALL, MODULES
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan
+    from exporter.precision import Precision
     from exporter.stages import Stages
     from exporter.tower_export import TowerExport
 
@@ -26,6 +29,60 @@ ENGINES = {
     "aotinductor": "exporter.build_aotinductor",
     "onnxruntime": "exporter.build_onnxruntime",
 }
+
+
+# What a quantized bundle is built for without a GPU, where nothing else was asked for: the first GPUs with such arithmetic.
+_QUANTIZED_TARGET = {"int8": "sm80", "fp8": "sm89"}
+
+
+def quantized_defaults(
+    asked: Sequence[str], options: EngineOptions, precision: Precision
+) -> tuple[tuple[str, ...], EngineOptions]:
+    """What ``auto`` means for int8 and fp8 on a machine without a GPU: engines for the CPU and for GPUs hold different graphs, so
+    the bundle gets both where they can be built. Everything else is returned as it is.
+
+    Raises:
+        ExportError: fp8, and TensorRT-RTX is not installed.
+    """
+    if precision.quantized is None or tuple(asked) != ("auto",) or gpu_missing() is None:
+        return tuple(asked), options
+    kinds = ["onnxruntime"] if precision.capability == 0 else []
+    if find_spec(MODULES["tensorrt-rtx"]) is not None:
+        kinds.append("tensorrt-rtx")
+        options = dataclasses.replace(options, targets=options.targets or (_QUANTIZED_TARGET[precision.name],))
+    if not kinds:
+        raise ExportError(
+            f"{precision.name} is for GPUs, and here there is neither one nor TensorRT-RTX, which builds without: "
+            f"{INSTALL['tensorrt-rtx']}"
+        )
+    return tuple(kinds), options
+
+
+def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Precision) -> None:
+    """Refuse precisions that an engine or a target does not have.
+
+    Raises:
+        ExportError: with what to choose instead.
+    """
+    if precision.quantized is None:
+        return
+    if precision.capability and "onnxruntime" in kinds:
+        raise ExportError(
+            f"ONNX Runtime has no {precision.name} kernels: pass --engine tensorrt or tensorrt-rtx, or --int8 for the CPU"
+        )
+    if "aotinductor" in kinds:
+        raise ExportError(
+            f"engine aotinductor has no {precision.name} packages yet: pass --engine onnxruntime, tensorrt or tensorrt-rtx"
+        )
+    here = find_gpu() if gpu_missing() is None else None
+    for target in options.targets or (("current",) if here is not None else ()):
+        name = here.target if here is not None and target == "current" else target
+        number = name.removeprefix("sm")
+        if number.isdecimal() and int(number) < precision.capability:
+            raise ExportError(
+                f"{precision.name} needs sm{precision.capability} or newer (Ada, Hopper, Blackwell), and {name} is older: choose "
+                "another --target, or --int8"
+            )
 
 
 def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> list[str]:

@@ -32,14 +32,24 @@ def check(kind: str, options: EngineOptions) -> None:
 
 
 def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
-    """The manifest's entry: any batch size, any device that the library supports."""
+    """The manifest's entry: any batch size, any device that the library supports; of a quantized tower, the CPU."""
+    graph = item.graph if item.cpu_graph is None else item.cpu_graph
+    return (entry(item, graph.path.relative_to(folder).as_posix(), None if item.quantized is None else "cpu"),)
+
+
+def stand_in(item: TowerExport, folder: Path) -> Engine:
+    """The tower's own graph as an engine: what the gate runs where the engine built from it cannot."""
+    return entry(item, item.graph.path.relative_to(folder).as_posix(), None)
+
+
+def entry(item: TowerExport, file: str, device: str | None) -> Engine:
+    """The manifest's entry of a graph."""
     import onnxruntime
 
-    engine = Engine(
+    return Engine(
         kind=KIND,
         tower=item.name,
-        file=item.graph.path.name,
-        target=Target(library="onnxruntime", version=onnxruntime.__version__),
+        file=file,
+        target=Target(library="onnxruntime", version=onnxruntime.__version__, device=device),
         batch=BatchProfile(),
     )
-    return (engine,)

@@ -81,6 +81,18 @@ class BundleWriter:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise ExportError(_no_space(self.out)) from error
 
+    def preview(self, manifest: Manifest) -> Path:
+        """Make the unfinished folder a bundle that can be loaded, without checksums; `commit` writes the manifest anew."""
+        files = {
+            path.relative_to(self.folder).as_posix(): File(bytes=path.stat().st_size, sha256="")
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
+        with _sentences(self.out):
+            data = manifest_bytes(msgspec.structs.replace(manifest, files=files))
+            (self.folder / MANIFEST_NAME).write_bytes(data)
+        return self.folder
+
     def commit(self, manifest: Manifest, report: dict[str, Any]) -> Path:
         """Write report and manifest, make everything durable, and move the folder to its place.
 
@@ -93,6 +105,7 @@ class BundleWriter:
         """
         with _sentences(self.out):
             (self.folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # a preview's
             files = {}
             for path in sorted(self.folder.rglob("*")):
                 if path.is_file():

@@ -21,6 +21,7 @@ import torch
 
 from engines.manifest import Tensor, TextLength
 from exporter.passes import run_passes
+from exporter.quantization.operators import translations
 from exporter.towers import ImageTower, TextTower, TowerModule
 
 OPSET = 23  # the first with Attention as one operator, which also takes is_causal
@@ -70,6 +71,7 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
             dynamic_shapes=(dynamic,),
             input_names=[tower.input_name],
             output_names=[tower.output_name],
+            custom_translation_table=translations(),
             verbose=False,
         )
         assert program is not None

@@ -1,7 +1,9 @@
 """Precisions: what each one computes in, what the parity gate demands of it, and how it is written into a tower.
 
 A precision is applied to the torch module, unit by unit (`exporter.units`), before it is traced: the graph that comes out is
-strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way.
+strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way. A quantized
+precision rounds the linear layers first (`exporter.quantize`); the rest is in `dtype` in graphs for GPUs and in float32 in graphs
+for CPUs.
 """
 
 from __future__ import annotations
@@ -17,12 +19,25 @@ from exporter.towers import TowerModule
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision: its command line flag is ``--<name>``."""
+    """One precision: its command line flag is ``--<name>``.
+
+    Attributes:
+        name: as the manifest has it.
+        dtype: of what is not quantized.
+        limits: of the parity gate.
+        summary: for readers.
+        quantized: dtype of the linear layers' operands; None: they are in `dtype`, as everything.
+        capability: of the first GPUs that compute in it, 89 for sm89; 0: any.
+        accuracy_loss: most that a task's accuracy may fall below eager float32's, as a share: 0.001 is 0.1 percentage points.
+    """
 
     name: str
     dtype: torch.dtype
     limits: Limits
     summary: str
+    quantized: torch.dtype | None = None
+    capability: int = 0
+    accuracy_loss: float = 0.001
 
     @property
     def largest(self) -> float:
@@ -50,6 +65,24 @@ PRECISIONS: dict[str, Precision] = {
             torch.bfloat16,
             Limits(min_cosine=0.995, mean_cosine=0.997, top1_agreement=0.9, tie_margin=1e-2),
             "bfloat16, but for the units that lose accuracy in it",
+            accuracy_loss=0.005,
+        ),
+        Precision(
+            "int8",
+            torch.float16,
+            Limits(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.9, tie_margin=1e-2),
+            "int8 linear layers, the rest in float16 (CPU: float32); needs --calibration",
+            quantized=torch.int8,
+            accuracy_loss=0.005,
+        ),
+        Precision(
+            "fp8",
+            torch.float16,
+            Limits(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.9, tie_margin=1e-2),
+            "float8 (e4m3) linear layers, the rest in float16; needs --calibration and sm89 or newer",
+            quantized=torch.float8_e4m3fn,
+            capability=89,
+            accuracy_loss=0.005,
         ),
     )
 }

@@ -58,13 +58,14 @@ def probe(tower: TowerModule, batches: Sequence[torch.Tensor], reference: np.nda
         parity = compare_embeddings(reference, _simulate(tower, batches, candidate))
         if best is None or parity.min_cosine > best[1].min_cosine:
             best = (candidate, parity)
-        if _meets(parity, precision):
+        if meets(parity, precision):
             break
     assert best is not None
     return Probe(plan=best[0], simulated=best[1], largest=largest, samples=len(reference))
 
 
-def _meets(parity: TowerParity, precision: Precision) -> bool:
+def meets(parity: TowerParity, precision: Precision) -> bool:
+    """Whether the gate would pass with room to spare."""
     limits = precision.limits
     wanted = ((parity.min_cosine, limits.min_cosine), (parity.mean_cosine, limits.mean_cosine))
     return all(1.0 - value <= GATE_SHARE * (1.0 - limit) for value, limit in wanted)

@@ -90,6 +90,18 @@ def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] |
     return Dataset(name, samples, classes, templates or own or DEFAULT_TEMPLATES, captioned)
 
 
+def shard_pictures(shards: Sequence[Path]) -> Iterator[bytes]:
+    """The encoded pictures of archives one after the other, with or without labels.
+
+    Raises:
+        InputError: an archive is damaged.
+    """
+    for shard in shards:
+        for _, suffix, data in _members(shard):
+            if suffix in _PICTURES:
+                yield data
+
+
 def _check_label(sample: Sample, classes: Sequence[str]) -> None:
     if sample.label is None:
         raise InputError(f"{sample.name} has no label, unlike the samples before it")

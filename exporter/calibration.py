@@ -1,0 +1,200 @@
+"""Calibration data: pictures and captions like those that the engine will see, from which quantization takes its ranges.
+
+Pictures are decoded once, by the engine's own preprocessing, into a file that is mapped: what is in memory does not grow with their
+number. The same data and seed give the same pictures in the same order.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.decode import Decoder
+from engines.errors import ImageError, InputError
+from engines.image_files import SUFFIXES, find_images, read_list
+from engines.manifest import Preprocess
+from exporter.datasets.shards import find_shards, shard_pictures
+from exporter.errors import ExportError
+from exporter.parity_data import CAPTIONS_NAME, prompt_captions
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+LEAST_IMAGES = 128
+RECOMMENDED_IMAGES = 512
+_CAPTIONS = 512
+_BATCH = 32
+
+Picture = Any  # a path, an encoded file's bytes or a Pillow image
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where calibration data comes from.
+
+    Attributes:
+        name: for the manifest: the folder's or file's name.
+        pictures: starts over at every call, in an order that depends on nothing but data and seed; None: there are none.
+        captions: texts.
+        captions_source: one line on where those come from.
+    """
+
+    name: str
+    pictures: Callable[[], Iterator[Picture]] | None
+    captions: tuple[str, ...]
+    captions_source: str
+
+
+@dataclass(frozen=True)
+class CalibrationImages:
+    """Decoded calibration pictures.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8, mapped from a file.
+        skipped: how many could not be read, and ...
+        first_skipped: ... why the first could not.
+        blank: how many of one colour were left out: they say nothing about ranges.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    skipped: int
+    first_skipped: str
+    blank: int
+
+
+def open_calibration(
+    path: Path | None, captions: Path | None, is_demo: bool, needs_images: bool, seed: int = 0
+) -> Calibration:
+    """What the user named, checked as far as that is quick.
+
+    Args:
+        path: a folder of images (with an optional captions.txt), a ``.tar`` or folder of ``.tar`` (webdataset), or a text file of
+            paths, one a line; None: none was named.
+        captions: a UTF-8 text file, one caption a line; None: captions.txt of the folder, or open_clip's prompts.
+        is_demo: the bundled demo model, which has pictures of its own.
+        needs_images: whether an image tower will be quantized.
+        seed: of the choice and order.
+
+    Raises:
+        ExportError: images are needed and none were named; nothing is there; too few files; no caption.
+    """
+    if path is None and is_demo:
+        return _demo(seed)
+    if path is None and needs_images:
+        raise ExportError(
+            f"quantization needs images to take its ranges from: pass --calibration DIR with at least {LEAST_IMAGES} pictures "
+            f"like those that will be embedded ({RECOMMENDED_IMAGES} recommended; a folder, a webdataset .tar, or a text file of "
+            "paths)"
+        )
+    pictures = None if path is None else _pictures(path, seed)
+    beside = path / CAPTIONS_NAME if path is not None and path.is_dir() else None
+    file = captions if captions is not None else beside if beside is not None and beside.is_file() else None
+    texts, source = _captions(file, seed)
+    return Calibration(path.resolve().name if path is not None else "none", pictures, texts, source)
+
+
+def decode_images(calibration: Calibration, config: Preprocess, count: int, folder: Path) -> CalibrationImages:
+    """Decode up to `count` usable pictures into a file in `folder`.
+
+    Raises:
+        ExportError: fewer than 128 of them can be used.
+    """
+    assert calibration.pictures is not None
+    height, width = config.size
+    file = folder / "calibration.npy"
+    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
+    used = skipped = blank = 0
+    first = ""
+    decoder = Decoder(config)
+    pictures = calibration.pictures()
+    try:
+        while used < count and (group := list(itertools.islice(pictures, min(_BATCH, count - used)))):
+            for item in next(decoder.batches(group, len(group)))[1]:
+                if isinstance(item, ImageError):
+                    skipped += 1
+                    first = first or str(item)
+                elif not np.ptp(item, axis=(0, 1)).any():
+                    blank += 1
+                else:
+                    pixels[used] = item
+                    used += 1
+    except InputError as error:
+        raise ExportError(f"calibration data {calibration.name}: {error}") from error
+    finally:
+        decoder.close()
+    if used < LEAST_IMAGES:
+        reasons = [f"{skipped} cannot be read ({first})"] * bool(skipped) + [f"{blank} are of one colour"] * bool(blank)
+        raise ExportError(
+            f"{used} pictures of {calibration.name} can be used for calibration"
+            f"{': ' + ', '.join(reasons) if reasons else ''}; at least {LEAST_IMAGES} are needed, "
+            f"{RECOMMENDED_IMAGES} recommended"
+        )
+    pixels.flush()
+    return CalibrationImages(np.load(file, mmap_mode="r")[:used], skipped, first, blank)
+
+
+def _pictures(path: Path, seed: int) -> Callable[[], Iterator[Picture]]:
+    if not path.exists():
+        raise ExportError(f"calibration data {path} is not there")
+    try:
+        shards = find_shards(path, "train") if path.is_dir() or path.suffix == ".tar" else []
+        if shards:
+            return lambda: iter(shard_pictures(shards))
+        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            raise ExportError(
+                f"{path} is one image: calibration needs at least {LEAST_IMAGES}, in a folder, .tar or list"
+            )
+        files = read_list(path) if path.is_file() else find_images(path)
+    except InputError as error:
+        raise ExportError(f"calibration data: {error}") from error
+    if len(files) < LEAST_IMAGES:
+        raise ExportError(
+            f"{path} has {len(files)} image file{'s' * (len(files) != 1)}: calibration needs at least {LEAST_IMAGES}, "
+            f"{RECOMMENDED_IMAGES} recommended"
+        )
+    order = np.random.default_rng([seed, 2]).permutation(len(files))
+    return lambda: (files[int(i)] for i in order)
+
+
+def _captions(file: Path | None, seed: int) -> tuple[tuple[str, ...], str]:
+    if file is None:
+        return prompt_captions(_CAPTIONS, seed), "open_clip's prompt templates"
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"cannot read {file} as UTF-8 text: {error}") from error
+    texts = list(dict.fromkeys(line for line in lines if line))
+    if not texts:
+        raise ExportError(f"{file} has no caption in it: write one a line")
+    return tuple(_choose(texts, _CAPTIONS, seed)), f"{min(len(texts), _CAPTIONS)} captions of {file.name}"
+
+
+def _choose(items: Sequence[str], count: int, seed: int) -> list[str]:
+    if len(items) <= count:
+        return list(items)
+    chosen = np.random.default_rng([seed, 3]).choice(len(items), count, replace=False)
+    return [items[int(i)] for i in sorted(chosen)]
+
+
+def _demo(seed: int) -> Calibration:
+    """Renders of scenes that the demo model was trained on, and their captions: none of the held-out ones."""
+    from exporter.demo.scenes import EVALUATION_SIZE, render, train_scenes, write_caption
+
+    scenes = tuple(train_scenes())
+
+    def pictures() -> Iterator[Image.Image]:
+        rng = np.random.default_rng([seed, 4])
+        while True:
+            yield render(scenes[int(rng.integers(len(scenes)))], EVALUATION_SIZE, rng)
+
+    rng = np.random.default_rng([seed, 5])
+    texts: dict[str, None] = {}
+    while len(texts) < _CAPTIONS:
+        texts[str(write_caption(scenes[int(rng.integers(len(scenes)))], rng).text)] = None
+    return Calibration("demo's training scenes", pictures, tuple(texts), "demo's training captions")

@@ -1,0 +1,174 @@
+"""The gate on the task: zero-shot accuracy and retrieval of eager float32 and of the engines, on the same labelled pictures.
+
+An engine may lose as much of a task's accuracy as its precision allows (`exporter.precision`). What is judged is top-1 and
+recall@1, as shares of the very same pictures; one picture alone never decides. Confidence intervals say what the dataset's size can
+tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import engines
+from engines.errors import InputError
+from engines.manifest import Accuracy, Engine, Interval, Preprocess
+from engines.runtime import why_not
+from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
+from exporter.encoders import EagerEncoders, EngineEncoders
+from exporter.errors import ExportError, ParityGateError
+from exporter.metrics import Estimate
+from exporter.parity import open_clip_transform
+from exporter.precision import Precision
+from exporter.source import Source
+from exporter.tasks import Outcome, accuracies, measure
+
+DEMO_IMAGES = 2000
+_CHANGE = "_change"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A dataset, and what eager made of it."""
+
+    dataset: Dataset
+    eager: Outcome
+
+
+def open_evaluation(path: Path | None, is_demo: bool, towers: Sequence[str]) -> Dataset | None:
+    """The dataset that the task is measured on; None where it is not measured.
+
+    Args:
+        path: a folder with a folder for each class, a folder with captions, or a webdataset; None: the user named none.
+        is_demo: the bundled demo model, which has held-out renders of its own.
+        towers: that are exported.
+
+    Raises:
+        ExportError: a dataset was named and cannot be used.
+    """
+    if len(towers) < 2:
+        if path is not None:
+            raise ExportError("--evaluate needs both towers: classes and captions are texts; leave --towers out")
+        return None
+    if path is None:
+        return demo_dataset(DEMO_IMAGES) if is_demo else None
+    try:
+        return open_dataset(path)
+    except InputError as error:
+        raise ExportError(f"--evaluate: {error}") from error
+
+
+def evaluate_eager(source: Source, dataset: Dataset) -> Evaluation:
+    """Measure the model itself, before its towers are taken apart.
+
+    Raises:
+        ExportError: the weights are random; no picture can be read.
+    """
+    if source.info.weights == "random":
+        raise ExportError("--evaluate: the weights are random, and the accuracy of noise says nothing; leave it out")
+    encoders = EagerEncoders(source.model, open_clip_transform(source.preprocess), source.tokenizer, "cpu")
+    return Evaluation(dataset, _measure(encoders, dataset, source.preprocess))
+
+
+def evaluate_engines(
+    folder: Path, built: Sequence[Engine], precision: Precision, preprocess: Preprocess, evaluation: Evaluation
+) -> tuple[Accuracy, ...]:
+    """Measure every kind of engine that can run here.
+
+    Args:
+        folder: a bundle that can be loaded.
+        built: its engines.
+        precision: whose limit holds.
+        preprocess: of the bundle.
+        evaluation: of eager.
+    """
+    found = []
+    for kind in dict.fromkeys(engine.kind for engine in built):
+        own = [engine for engine in built if engine.kind == kind]
+        towers = {engine.tower for engine in own if why_not(engine, precision.name) is None}
+        if len(towers) < 2:
+            continue
+        with engines.load(folder, engine=kind) as clip:
+            outcome = _measure(EngineEncoders(clip), evaluation.dataset, preprocess)
+            ran = " + ".join(dict.fromkeys(clip.engines.values()))
+        found.append(_judge(kind, ran, evaluation, outcome, precision))
+    return tuple(found)
+
+
+def _measure(encoders: EagerEncoders | EngineEncoders, dataset: Dataset, config: Preprocess) -> Outcome:
+    def follow(batches: Iterable[Batch], count: int | None) -> Iterator[Batch]:
+        return iter(batches)
+
+    try:
+        return measure(encoders, dataset, config, follow)
+    except InputError as error:
+        raise ExportError(f"--evaluate: {error}") from error
+
+
+def _judge(kind: str, ran: str, evaluation: Evaluation, outcome: Outcome, precision: Precision) -> Accuracy:
+    eager = _flat(accuracies(evaluation.eager))
+    figures = _flat(accuracies(outcome, evaluation.eager))
+    changes = {name.removesuffix(_CHANGE): value for name, value in figures.items() if name.endswith(_CHANGE)}
+    allowed = precision.accuracy_loss
+    passed = all(-value.value <= max(allowed, 1.0 / value.samples) + 1e-12 for value in changes.values())
+    ranks = outcome.class_ranks if outcome.class_ranks is not None else outcome.caption_ranks
+    return Accuracy(
+        engine=kind,
+        verified_with=ran,
+        dataset=evaluation.dataset.name,
+        samples=0 if ranks is None else len(ranks),
+        classes=outcome.classes,
+        eager={name: _interval(value) for name, value in eager.items()},
+        figures={name: _interval(value) for name, value in figures.items() if not name.endswith(_CHANGE)},
+        change={name: _interval(value) for name, value in changes.items()},
+        limit=allowed,
+        passed=passed,
+    )
+
+
+def _flat(found: dict[str, dict[str, Estimate]]) -> dict[str, Estimate]:
+    return {name: value for figures in found.values() for name, value in figures.items()}
+
+
+def _interval(value: Estimate) -> Interval:
+    return Interval(value=value.value, low=value.low, high=value.high)
+
+
+def refusal(rows: Sequence[Accuracy], precision: str) -> ParityGateError:
+    """The error for a task that lost too much."""
+    row = next(row for row in rows if not row.passed)
+    name = min(row.change, key=lambda name: row.change[name].value)
+    lost = row.change[name]
+    return ParityGateError(
+        f"the {precision} engine {row.engine} loses {-100 * lost.value:.2f} points of {name.replace('_', ' ')} on {row.dataset} "
+        f"(eager {row.eager[name].value:.2%}, engine {row.figures[name].value:.2%}; at most {100 * row.limit:g} points; the 95 % "
+        f"interval of the change is {100 * lost.low:+.2f} to {100 * lost.high:+.2f}); nothing was written: calibrate with more "
+        "pictures like these, choose a wider precision, or pass --allow-accuracy-loss"
+    )
+
+
+def _reading_order(name: str) -> tuple[bool, str, int]:
+    """Zero-shot first, and @10 after @5."""
+    what, _, number = name.rpartition("_")
+    return not name.startswith("top"), what, int(number.removeprefix("top"))
+
+
+def lines(rows: Sequence[Accuracy]) -> list[str]:
+    """What a person wants to know."""
+    found = []
+    for row in rows:
+        of = f"{row.samples} pictures" + (f", {row.classes} classes" if row.classes else "")
+        found.append(f"  {row.engine:<12} {row.dataset} ({of}; at most {100 * row.limit:g} points may be lost)")
+        for name in sorted(row.figures, key=_reading_order):
+            value = row.figures[name]
+            text = f"  {'':<12}   {name.replace('_', ' '):<24} eager {row.eager[name].value:7.2%}  engine {value.value:7.2%}"
+            if name in row.change:
+                change = row.change[name]
+                text += (
+                    f"  {100 * change.value:+.2f} points (95 %: {100 * change.low:+.2f} to {100 * change.high:+.2f})"
+                )
+            found.append(text)
+        if not row.passed:
+            found.append(f"  {'':<12}   FAILED the gate; kept because of --allow-accuracy-loss")
+    return found

@@ -1,0 +1,78 @@
+"""QuantizeLinear and DequantizeLinear as PyTorch operators: computed in eager, traced as one node each, translated one to one.
+
+With operators of our own the module that is calibrated is the module that is traced, and the graph holds exactly the Q/DQ pairs
+that were measured: TensorRT and ONNX Runtime fuse those into their int8 and fp8 matrix products. (PyTorch's own fake-quantize
+operators give a float tensor and hide the integer one; its `quantized_decomposed` ones have no float16 and no float8.)
+
+Semantics are those of ONNX operators of the same names, opset 23: symmetric, round half to even, saturating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+NAMESPACE = "openclip_engines"
+
+# Smallest and largest value of a quantized dtype as scales are made for them: int8 keeps to -127, so that it is symmetric.
+LARGEST: dict[torch.dtype, float] = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+@torch.library.custom_op(f"{NAMESPACE}::quantize", mutates_args=())
+def quantize(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
+    """``saturate(round(x / scale))`` in the dtype of `zero_point`.
+
+    Args:
+        x: float32 or float16, any shape.
+        scale: () of x's dtype, positive.
+        zero_point: () zero; its dtype, int8 or float8_e4m3fn, is the result's.
+    """
+    largest = LARGEST[zero_point.dtype]
+    y = x.to(torch.float32) / scale.to(torch.float32)
+    if zero_point.dtype == torch.int8:
+        return y.round_().clamp_(-largest - 1.0, largest).to(torch.int8)
+    return y.clamp_(-largest, largest).to(zero_point.dtype)
+
+
+@quantize.register_fake
+def _(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x, dtype=zero_point.dtype)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::dequantize", mutates_args=())
+def dequantize(q: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+    """``q * scale`` in the dtype of `scale`.
+
+    Args:
+        q: int8 or float8_e4m3fn, any shape.
+        scale: () or (q.shape[axis],), float32 or float16.
+        axis: that a vector of scales is along; 0 for a scalar.
+    """
+    if scale.ndim == 0:
+        return q.to(scale.dtype) * scale
+    shape = [1] * q.ndim
+    shape[axis] = -1
+    return q.to(scale.dtype) * scale.reshape(shape)
+
+
+@dequantize.register_fake
+def _(q: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+    return torch.empty_like(q, dtype=scale.dtype)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What ``torch.onnx.export(custom_translation_table=…)`` takes for the two operators."""
+    from onnxscript import opset23 as op
+
+    def to_quantize(x: Any, scale: Any, zero_point: Any) -> Any:
+        return op.QuantizeLinear(x, scale, zero_point)
+
+    def to_dequantize(q: Any, scale: Any, axis: int) -> Any:
+        return op.DequantizeLinear(q, scale, axis=axis)
+
+    return {
+        torch.ops.openclip_engines.quantize.default: to_quantize,
+        torch.ops.openclip_engines.dequantize.default: to_dequantize,
+    }

@@ -1,0 +1,84 @@
+"""The layers of a tower that are quantized: found by where they stand, replaced in place.
+
+Quantized are the products of the blocks (query, key, value, output, MLP), the patch embedding, and the keys and values of pooling
+heads; in convolutional towers the dense convolutions. Not quantized are the residual stream, norms, attention's own two products,
+depthwise convolutions, the first convolution over three channels, and what a head does to a single pooled row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from exporter.blocks import QueryPool
+from exporter.quantization.layers import QuantizedLayer, is_patches
+from exporter.towers import TowerModule
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place for a quantized layer.
+
+    Attributes:
+        name: ``blocks.3.mlp.body.c_fc``, relative to the encoder.
+        unit: name of the unit that it belongs to.
+        parent, attribute: where the layer hangs.
+    """
+
+    name: str
+    unit: str
+    parent: nn.Module
+    attribute: str
+
+    @property
+    def layer(self) -> nn.Module:
+        """What is there now."""
+        found: nn.Module = self.parent._modules[self.attribute]  # type: ignore[assignment]
+        return found
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether the product there is a convolution, and not one over patches."""
+        layer = self.layer
+        if isinstance(layer, QuantizedLayer):
+            layer = layer.original
+        return isinstance(layer, nn.Conv2d) and not is_patches(layer)
+
+    def put(self, layer: nn.Module) -> None:
+        """Put a layer there."""
+        self.parent._modules[self.attribute] = layer
+
+
+def find_sites(tower: TowerModule) -> list[Site]:
+    """The sites of a float32 tower, in the order of the data; empty for towers of no known family."""
+    return list(_sites(tower))
+
+
+def _sites(tower: TowerModule) -> Iterator[Site]:
+    head = tower.encoder.head
+    pooling = {id(module) for pool in head.modules() if isinstance(pool, QueryPool) for module in (pool.kv,)}
+    in_head = {id(module) for module in head.modules()}
+    for unit_name, unit in tower.encoder.units():
+        for path, parent in unit.named_modules():
+            for attribute, layer in parent.named_children():
+                if id(layer) in in_head and id(layer) not in pooling:
+                    continue
+                if _is_dense(layer):
+                    name = ".".join(part for part in (unit_name, path, attribute) if part)
+                    yield Site(name, unit_name, parent, attribute)
+
+
+def _is_dense(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == 1 and (is_patches(layer) or layer.in_channels > 4) and layer.padding_mode == "zeros"
+    return isinstance(layer, nn.Linear)
+
+
+def other_products(tower: TowerModule, sites: list[Site]) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers and convolutions that stay in high precision, by name: the rest of what can be counted in FLOPs."""
+    taken = {id(site.layer) for site in sites}
+    for name, module in tower.encoder.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and id(module) not in taken:
+            yield name, module

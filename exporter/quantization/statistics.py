@@ -1,0 +1,121 @@
+"""What is kept of calibration data while it streams through a tower: a few numbers and rows for each layer, whatever its amount."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporter.quantization.layers import operand
+from exporter.quantization.ranges import Histogram
+from exporter.quantization.sites import Site
+
+KEPT_ROWS = 192  # of each layer's input, chosen evenly from all
+EXTREME_ROWS = 64  # and those with the largest magnitudes: rare tokens that a few networks hang on
+_HISTOGRAM_SHARE = 4_000_000  # values of a batch that are counted; of more, every second, third … row
+
+
+class Record:
+    """One layer's inputs.
+
+    Attributes:
+        largest: (K,) largest magnitude of each channel.
+        histogram: of magnitudes; None where only smoothing is of interest.
+        samples: how many samples (images, texts) were seen.
+        rows_seen: how many rows those had.
+    """
+
+    def __init__(self, seed: int, with_histogram: bool) -> None:
+        self.largest: torch.Tensor | None = None
+        self.histogram = Histogram() if with_histogram else None
+        self.samples, self.rows_seen = 0, 0
+        self._generator = torch.Generator().manual_seed(seed)
+        self._even: tuple[torch.Tensor, torch.Tensor] | None = None  # keys, rows
+        self._extreme: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def add(self, rows: torch.Tensor, samples: int) -> None:
+        """Take note of rows (R, K)."""
+        magnitude = rows.abs()
+        most = magnitude.amax(dim=0)
+        self.largest = most if self.largest is None else torch.maximum(self.largest, most)
+        self.samples += samples
+        self.rows_seen += len(rows)
+        keys = torch.rand(len(rows), generator=self._generator)
+        self._even = _top(self._even, keys, rows, KEPT_ROWS)
+        self._extreme = _top(self._extreme, magnitude.amax(dim=1), rows, EXTREME_ROWS)
+        if self.histogram is not None:
+            step = max(1, rows.numel() // _HISTOGRAM_SHARE)
+            self.histogram.add(rows[::step] if step > 1 else rows)
+            self.histogram.largest = max(self.histogram.largest, float(most.max()))
+
+    @property
+    def even_rows(self) -> torch.Tensor:
+        """(R, K) rows chosen evenly."""
+        assert self._even is not None
+        return self._even[1]
+
+    @property
+    def extreme_rows(self) -> torch.Tensor:
+        """(R, K) the rows with the largest magnitudes."""
+        assert self._extreme is not None
+        return self._extreme[1]
+
+
+def _top(
+    kept: tuple[torch.Tensor, torch.Tensor] | None, keys: torch.Tensor, rows: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` rows with the largest keys, of those that were kept and the new ones."""
+    order = torch.sort(keys, descending=True, stable=True).indices[:count]
+    keys, rows = keys[order], rows[order]
+    if kept is not None:
+        keys, rows = torch.cat((kept[0], keys)), torch.cat((kept[1], rows))
+        order = torch.sort(keys, descending=True, stable=True).indices[:count]
+        keys, rows = keys[order], rows[order]
+    return keys, rows.clone()
+
+
+def observe(
+    tower: nn.Module, sites: Sequence[Site], batches: Iterable[torch.Tensor], seed: int, with_histogram: bool
+) -> tuple[dict[str, Record], list[torch.Tensor]]:
+    """Run batches through a float32 tower.
+
+    Args:
+        tower: its layers at the sites are not quantized yet.
+        sites: whose inputs are recorded.
+        batches: inputs of the tower; they are read once and not kept.
+        seed: of the choice of rows.
+        with_histogram: record histograms, too.
+
+    Returns:
+        Records by the sites' names, and the tower's embeddings batch by batch.
+    """
+    records = {site.name: Record(seed * 1_000_003 + zlib.crc32(site.name.encode()), with_histogram) for site in sites}
+    embeds = []
+    samples = [0]
+    with torch.inference_mode(), _recording(sites, records, samples):
+        for batch in batches:
+            samples[0] = len(batch)
+            embeds.append(tower(batch))
+    return records, embeds
+
+
+@contextlib.contextmanager
+def _recording(sites: Sequence[Site], records: dict[str, Record], samples: list[int]) -> Iterator[None]:
+    def hook_of(site: Site) -> Any:
+        record = records[site.name]
+
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            record.add(operand(module, inputs[0]).to(torch.float32), samples[0])
+
+        return hook
+
+    hooks = [site.layer.register_forward_pre_hook(hook_of(site)) for site in sites]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
