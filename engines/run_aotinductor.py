@@ -127,12 +127,15 @@ class AOTInductorTower:
 
         self._torch, self._loader, self._place = torch, loader, place
         self._input, self._length = tower.input, tower.length
+        self._packed = engine.input_layout == "packed"
         self.batch: BatchProfile = engine.batch
         where = f"CPU {engine.target.isa}" if place == _CPU else torch.cuda.get_device_name(place)
         self.description = f"aotinductor, torch {torch.__version__} on {where}"
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch; see `engines.runtime.TowerRuntime`.
+
+        A package that takes packed captions gets each row up to its end of text, all of them end to end.
 
         Ids have to be within the vocabulary, as `Embedder` sees to: the package ends the process on others, for its check fails in
         a thread that nothing catches errors of.
@@ -142,11 +145,11 @@ class AOTInductorTower:
             EngineError: it was closed, or failed.
         """
         self._check(str(inputs.dtype), inputs.shape)
-        rows = self._torch.from_numpy(np.require(inputs, requirements=("C", "W")))
+        given = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
         if self._place == _CPU:
-            return self._run(rows).numpy()
+            return self._run(given).numpy()
         with self._torch.cuda.device(self._place):
-            return self._run(rows.to(self._place)).cpu().numpy()
+            return self._run([tensor.to(self._place) for tensor in given]).cpu().numpy()
 
     def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
         """Embed (N, …) rows that lie on the GPU.
@@ -175,7 +178,7 @@ class AOTInductorTower:
                 rows = rows.contiguous()
                 if rows.data_ptr() % _ALIGNMENT:
                     rows = rows.clone()
-                embeds = self._run(rows)
+                embeds = self._run(self._inputs(rows))
             if stream is None:
                 used.synchronize()
 
@@ -188,17 +191,29 @@ class AOTInductorTower:
         """Drop the package and its memory, once the runs that have begun are done."""
         self._loader = None
 
-    def _run(self, rows: Any) -> Any:
+    def _inputs(self, rows: Any) -> list[Any]:
+        """What the package takes for these rows."""
+        return self._pack(rows) if self._packed else [rows]
+
+    def _run(self, inputs: list[Any]) -> Any:
         loader = self._loader  # a run that has begun keeps the package when another thread closes the tower
         if loader is None:
             raise EngineError("the engine was closed: load the bundle again")
         try:
             with self._torch.inference_mode():
-                return loader.run([rows])[0]
+                return loader.run(inputs)[0]
         except RuntimeError as error:
             raise EngineError(
-                f"{self.description} failed on {rows.dtype} {tuple(rows.shape)}: {_first_line(error)}"
+                f"{self.description} failed on {inputs[0].dtype} {tuple(inputs[0].shape)}: {_first_line(error)}"
             ) from error
+
+    def _pack(self, ids: Any) -> list[Any]:
+        """Ids (N, L) as the ids that are needed, (T,), and where each row's start, int32 (N + 1,); on the same device."""
+        torch = self._torch
+        lengths = ids.argmax(dim=1) + 1  # the first of the highest id
+        kept = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        return [ids[kept], starts]
 
     def _check(self, dtype: str, shape: tuple[int, ...]) -> None:
         expected, batch, length = self._input, self.batch, self._length

@@ -81,9 +81,11 @@ def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
     from exporter.aotinductor.program import ProgramPlan
 
     folder.mkdir()
-    first = devices(options)[0]  # the GPU, where there is one among them
+    targets = devices(options)
+    first = targets[0]  # the GPU, where there is one among them
     most = None if first == CPU else max(batch.max for batch in options.batches)
-    return ProgramPlan(folder, options.batches[0].opt, most, options.kernels, first)
+    padded = options.kernels == "auto" and len(targets) > 1
+    return ProgramPlan(folder, options.batches[0].opt, most, options.kernels, first, padded)
 
 
 def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
@@ -99,17 +101,19 @@ def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, st
     Raises:
         ExportError: the compiler refused; the message holds its words.
     """
-    assert item.program is not None  # the pipeline asks for it with `program_plan`
+    assert item.programs is not None  # the pipeline asks for them with `program_plan`
     place = folder / "engines" / KIND
     place.mkdir(parents=True, exist_ok=True)
     isa = cpu_isa()
     assert isa is not None  # `check` saw it
     found = []
     for device in devices(options):
-        package = place / f"{item.name}-{device}.pt2"
-        job = CompileJob(
-            program=str(item.program), package=str(package), cuda=device != CPU, inductor=_inductor(device)
-        )
+        packed = item.programs.packed is not None and (device != CPU or item.programs.padded is None)
+        program = item.programs.packed if packed else item.programs.padded
+        assert program is not None
+        # The name tells a program that reads no manifest, such as engines/cpp's.
+        package = place / f"{item.name}-packed-{device}.pt2" if packed else place / f"{item.name}-{device}.pt2"
+        job = CompileJob(program=str(program), package=str(package), cuda=device != CPU, inductor=_inductor(device))
         # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
         code = isa if device == CPU else "avx2"
         with stages.stage(f"build {KIND} {device}, {item.name}") as figures:
@@ -129,6 +133,7 @@ def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, st
                 file=package.relative_to(folder).as_posix(),
                 target=Target(library="torch", version=result.version, device=device, isa=code),
                 batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
+                input_layout="packed" if packed else "padded",
                 build=result.build,
             )
         )

@@ -10,8 +10,8 @@ import msgspec
 import torch
 
 from engines.manifest import TextLength, Tokenizer, Tower, TowerName
-from exporter.aotinductor.program import ProgramPlan, save_program
-from exporter.errors import ExportError
+from exporter.aotinductor.program import ProgramPlan
+from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
@@ -21,7 +21,7 @@ from exporter.source import Source
 from exporter.stages import Stages, release_memory
 from exporter.text_rules import find_text_length
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
-from kernels.swap import SwapReport, UnknownBlockError, swap
+from kernels.swap import SwapReport
 
 _PROBE_SAMPLES = 16
 
@@ -36,8 +36,7 @@ class TowerExport:
         graph: the ONNX file.
         tower: the manifest's entry.
         probe: of half precisions.
-        program: what AOTInductor compiles, where it was asked for; it goes when the engines are built.
-        swapped: fused modules in the program.
+        programs: what AOTInductor compiles, where it was asked for; they go when the engines are built.
     """
 
     name: TowerName
@@ -45,8 +44,12 @@ class TowerExport:
     graph: OnnxGraph
     tower: Tower
     probe: Probe | None
-    program: Path | None = None
-    swapped: SwapReport | None = None
+    programs: TowerPrograms | None = None
+
+    @property
+    def swapped(self) -> SwapReport | None:
+        """Fused modules in the programs."""
+        return None if self.programs is None else self.programs.swapped
 
 
 def export_towers(
@@ -136,27 +139,9 @@ def _export_tower(
         example = example_input(module, source.preprocess.size, tokens)
         graph = export_graph(module, example, folder / f"{name}.onnx", length)
         figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
-    program: Path | None = None
-    swapped: SwapReport | None = None
+    written: TowerPrograms | None = None
     if programs is not None:
-        release_memory()
-        with stages.stage(f"program of the {name} tower") as figures:
-            swapped = _swap(name, module, precision, programs, stages)
-            program = save_program(module, example, length, programs)
-            figures |= {"bytes": program.stat().st_size, "swapped": dict(swapped.swapped), "kept": dict(swapped.kept)}
+        written = save_programs(name, module, example, length, precision.name, programs, stages)
     fp32_units = dict(found.plan.fp32_units) if found is not None else {}
     tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
-    return TowerExport(name, reference, graph, tower, found, program, swapped)
-
-
-def _swap(
-    name: TowerName, module: TowerModule, precision: Precision, programs: ProgramPlan, stages: Stages
-) -> SwapReport:
-    """Fused kernels in the tower's program; a tower that no fused module knows stays native unless they were asked for."""
-    try:
-        return swap(module, precision.name, programs.kernels, programs.arch)
-    except UnknownBlockError as error:
-        if programs.kernels == "triton":
-            raise ExportError(f"the {name} tower cannot take fused kernels ({error}): pass --kernels auto") from error
-        stages.note(f"no fused kernels in the {name} tower: {error}")
-        return SwapReport(programs.kernels, {}, {"blocks": 1})
+    return TowerExport(name, reference, graph, tower, found, programs=written)

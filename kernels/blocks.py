@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from kernels.add_layer_norm import add_layer_norm
-from kernels.attention import attention
+from kernels.attention import attention, packed_attention
 from kernels.bias_gelu import bias_gelu
 from kernels.l2_normalize import l2_normalize
 from kernels.linear_gelu import linear_gelu
@@ -63,6 +63,29 @@ class FusedSelfAttention(nn.Module):
         """
         keys = None if mask is None else mask[:, 0, -1, :]
         y = attention(self.qkv(x), self.heads, self.causal, keys, self.cos, self.sin)
+        return self.out(y if self.inner_norm is None else self.inner_norm(y))
+
+
+class FusedPackedAttention(nn.Module):
+    """Causal self-attention within each of several sequences laid end to end, without padding.
+
+    Args:
+        qkv, out: the projections; rows of `qkv` are ordered q, k, v.
+        heads: H.
+        longest: the most tokens of a sequence.
+        inner_norm: before `out`, or None.
+    """
+
+    def __init__(
+        self, qkv: nn.Linear, out: nn.Linear, heads: int, longest: int, inner_norm: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.qkv, self.out, self.inner_norm = qkv, out, inner_norm
+        self.heads, self.longest = heads, longest
+
+    def forward(self, x: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """(T, C) to (T, C); `starts` is int32 (N + 1,), as `kernels.attention.packed_attention` takes it."""
+        y = packed_attention(self.qkv(x), self.heads, starts, self.longest, causal=True)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
 

@@ -1,8 +1,9 @@
 """Fused modules in the place of native ones, in a whole tower: all that are known, or nothing.
 
-A tower is `exporter.towers`' ImageTower or TextTower: every family of the model list, rebuilt from the same few blocks. They are
-known here by their classes' names, for this package imports no other of ours. First everything is looked at and the new modules are
-made, over the same parameters; only when no block is unknown they take their places, so that no tower is ever half swapped.
+A tower is `exporter.towers`' ImageTower or TextTower, or `exporter.packed_text`'s: every family of the model list, rebuilt from the
+same few blocks. They are known here by their classes' names, for this package imports no other of ours. First everything is looked
+at and the new modules are made, over the same parameters; only when no block is unknown they take their places, so that no tower is
+ever half swapped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from kernels.blocks import FusedBranch, FusedGelu, FusedMlp, FusedPostNorm, FusedSelfAttention, FusedStack
+from kernels.blocks import (
+    FusedBranch,
+    FusedGelu,
+    FusedMlp,
+    FusedPackedAttention,
+    FusedPostNorm,
+    FusedSelfAttention,
+    FusedStack,
+)
 from kernels.choices import choose
 from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, kind, unknown
 from kernels.swap_ends import plan_ends
@@ -23,6 +32,7 @@ MODES: tuple[Mode, ...] = ("auto", "triton", "native")
 
 _BLOCK, _RESIDUAL, _POST_NORM = "exporter.units.Block", "exporter.units.Residual", "exporter.units.PostNormResidual"
 _SELF_ATTENTION, _FIRST_TOKEN = "exporter.blocks.SelfAttention", "exporter.blocks.FirstTokenAttention"
+_PACKED_ATTENTION = "exporter.packed_text.PackedAttention"
 _WHOLE, _SCALE = "exporter.units.Whole", "exporter.blocks.Scale"
 _BOTTLENECK = "exporter.families.resnet.BottleneckUnit"
 _CONVNEXT_BLOCK, _TIMM_MLP = "timm.models.convnext.ConvNeXtBlock", "timm.layers.mlp.Mlp"
@@ -42,7 +52,7 @@ def swap(tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | N
     """Put fused modules into a tower, in place.
 
     Args:
-        tower: of `exporter.towers`, its precision already applied.
+        tower: of `exporter.towers` or `exporter.packed_text`, its precision already applied.
         precision: ``fp32``, ``fp16`` or ``bf16``, for the table.
         kernels: ``triton`` takes every kernel that there is, ``native`` none, ``auto`` those that won on `arch`
             (`kernels.choices`).
@@ -114,6 +124,13 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
             plan.swapped["attention"] += 1
         else:
             plan.kept[f"attention of width {width}"] += 1
+    elif what == _PACKED_ATTENTION:
+        if plan.wins("packed_attention", (body.heads, body.head_dim)):
+            packed = FusedPackedAttention(body.qkv, body.out, body.heads, body.longest, body.inner_norm)
+            plan.places.append((unit, "body", packed))
+            plan.swapped["packed_attention"] += 1
+        else:
+            plan.kept["packed attention"] += 1
     elif what == _FIRST_TOKEN:
         plan.kept["attention of the first token"] += 1
     elif what in _NATIVE_MLPS:

@@ -27,12 +27,21 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def aotinductor_bundle(factory: pytest.TempPathFactory) -> Path:
     """The demo model in float32 with packages for the CPU and ONNX Runtime, exported by the command line. Read only."""
+    return _exported(factory, "aotinductor-demo", "--engine", "onnxruntime")
+
+
+def packed_bundle(factory: pytest.TempPathFactory) -> Path:
+    """The demo model's text tower in float32 as a package for the CPU that takes packed captions. Read only."""
+    return _exported(factory, "packed-demo", "--kernels", "triton", "--towers", "text")
+
+
+def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    out = shared / "aotinductor-demo"
+    out = shared / name
     with FileLock(f"{out}.lock"):
         if not out.is_dir():
-            flags = ("--fp32", "--engine", "aotinductor", "--engine", "onnxruntime", "--target", "cpu")
+            flags = ("--fp32", "--engine", "aotinductor", "--target", "cpu", *more)
             ran = run("exporter", "demo", *flags, "--parity-samples", "16", "--json", "--out", str(out))
             assert ran.returncode == 0, ran.stderr
             Path(f"{out}.json").write_text(ran.stdout, encoding="utf-8")

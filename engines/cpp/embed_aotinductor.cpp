@@ -17,6 +17,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <regex>
 #include <stdexcept>
 #include <string>
@@ -24,6 +25,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
@@ -96,6 +98,36 @@ void write_npy(const std::string& path, const at::Tensor& values) {
   if (!file.flush()) fail("cannot write " + path);
 }
 
+// The most ids of a caption: towers.text.length.max in the manifest.
+std::int64_t longest_caption(const std::filesystem::path& bundle) {
+  std::ifstream file(bundle / "manifest.json");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::smatch found;
+  if (!std::regex_search(text, found, std::regex("\"keep\"\\s*:[^}]*\"max\"\\s*:\\s*([0-9]{1,9})"))) {
+    fail("the manifest in " + bundle.string() + " does not say how long captions are");
+  }
+  return std::stoll(found[1]);
+}
+
+// Rows of ids (N, L) for a package that takes packed captions: the ids of each up to its end of text, the first of its highest id, end to
+// end, and where each caption starts (N + 1).
+std::vector<at::Tensor> packed(const at::Tensor& rows, std::int64_t longest) {
+  if (rows.scalar_type() != at::kInt) fail("unmatched dtype, ids are int32");
+  if (rows.dim() != 2 || rows.size(1) < 1) fail("ids are not (N, L)");
+  if (rows.size(1) > longest) fail("dim value is too large at 1, captions have up to " + std::to_string(longest) + " ids");
+  const auto ids = rows.accessor<std::int32_t, 2>();
+  std::vector<std::int32_t> kept, starts{0};
+  for (std::int64_t row = 0; row < ids.size(0); ++row) {
+    const std::int32_t* first = ids[row].data();
+    kept.insert(kept.end(), first, std::max_element(first, first + ids.size(1)) + 1);
+    starts.push_back(static_cast<std::int32_t>(kept.size()));
+  }
+  const auto tensor = [](std::vector<std::int32_t>& values) {
+    return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::kInt).clone();
+  };
+  return {tensor(kept), tensor(starts)};
+}
+
 std::int64_t rows_at_a_time(const std::string& text) {
   if (!std::regex_match(text, std::regex("[1-9][0-9]{0,8}"))) fail("rows are " + text + ": pass 1 or more");
   return std::stoll(text);
@@ -110,8 +142,10 @@ void embed(const std::vector<std::string>& arguments) {
   const std::int64_t rows = rows_at_a_time(arguments.size() > 4 ? arguments[4] : "32");
   const std::string target = arguments.size() > 5 ? arguments[5] : "cpu";
 
-  const std::filesystem::path package =
-      std::filesystem::path(arguments[0]) / "engines" / "aotinductor" / (tower + "-" + target + ".pt2");
+  const std::filesystem::path folder = std::filesystem::path(arguments[0]) / "engines" / "aotinductor";
+  const std::filesystem::path of_packed = folder / (tower + "-packed-" + target + ".pt2");
+  const bool packs = std::filesystem::is_regular_file(of_packed);
+  const std::filesystem::path package = packs ? of_packed : folder / (tower + "-" + target + ".pt2");
   if (!std::filesystem::is_regular_file(package)) {
     fail(package.string() + " is not there: export the model with --engine aotinductor --target " + target);
   }
@@ -121,12 +155,15 @@ void embed(const std::vector<std::string>& arguments) {
   const c10::InferenceMode mode;
   const at::Tensor inputs = read_npy(arguments[2]);
   torch::inductor::AOTIModelPackageLoader loader(package.string());
+  const std::int64_t longest = packs ? longest_caption(arguments[0]) : 0;
   const at::Device device(target == "cpu" ? at::kCPU : at::kCUDA);
   std::vector<at::Tensor> parts;
   for (std::int64_t first = 0; first < inputs.size(0); first += rows) {
     const std::int64_t count = std::min(rows, inputs.size(0) - first);
-    const at::Tensor part = inputs.narrow(0, first, count).to(device);
-    parts.push_back(loader.run({part}).at(0).to(at::kCPU));
+    const at::Tensor part = inputs.narrow(0, first, count);
+    std::vector<at::Tensor> given = packs ? packed(part, longest) : std::vector<at::Tensor>{part};
+    for (at::Tensor& tensor : given) tensor = tensor.to(device);
+    parts.push_back(loader.run(given).at(0).to(at::kCPU));
   }
   write_npy(arguments[3], at::cat(parts).contiguous());
 }

@@ -16,7 +16,10 @@ from torch.fx.experimental import _config
 
 from engines.manifest import TextLength
 from exporter.engine_options import KernelMode
+from exporter.packed_text import PackedTextTower
 from exporter.towers import TowerModule
+
+_USUAL_TOKENS = 16  # of a caption, with start and end: what kernels are chosen for on a GPU
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class ProgramPlan:
         most: the largest batch; None is any. With a bound the compiler knows where 32-bit indices reach.
         kernels: which fused modules take the place of native ones first; see `kernels.swap.swap`.
         arch: that they are chosen for: ``sm90``, ``cpu``.
+        padded_for_cpu: the CPU is one of several targets, and takes padded captions where the others take packed ones.
     """
 
     folder: Path
@@ -36,6 +40,7 @@ class ProgramPlan:
     most: int | None
     kernels: KernelMode = "auto"
     arch: str = "cpu"
+    padded_for_cpu: bool = False
 
 
 def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength | None, plan: ProgramPlan) -> Path:
@@ -59,15 +64,39 @@ def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength |
     rows = 1 if plan.most == 1 else max(2, plan.rows)
     inputs = example[:1].expand(rows, *example.shape[1:]).contiguous()
     path = plan.folder / f"{tower.output_name}.pt2"
+    _save(tower, (inputs,), (dynamic,), path)
+    return path
+
+
+def save_packed_program(tower: PackedTextTower, plan: ProgramPlan) -> Path:
+    """As `save_program`, for 1 to `plan.most` captions laid end to end, each of 1 to the tower's longest.
+
+    Its inputs are ids int32 (T,) and starts int32 (N + 1,).
+    """
+    captions = 1 if plan.most == 1 else max(2, plan.rows)
+    tokens = min(_USUAL_TOKENS, tower.longest)
+    starts = torch.arange(0, (captions + 1) * tokens, tokens, dtype=torch.int32)
+    most = None if plan.most is None else plan.most * tower.longest
+    bounds = (
+        {} if plan.most == 1 else {0: torch.export.Dim("S", min=2, max=None if plan.most is None else plan.most + 1)}
+    )
+    path = plan.folder / f"{tower.output_name}-packed.pt2"
+    inputs = (torch.ones(captions * tokens, dtype=torch.int32), starts)
+    _save(tower, inputs, ({0: torch.export.Dim("T", min=1, max=most)}, bounds), path)
+    return path
+
+
+def _save(
+    tower: torch.nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...], path: Path
+) -> None:
     # Oblivious of the example's size: else dynamic batches begin at two, whatever `Dim` says, and one would run by luck.
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), warnings.catch_warnings(), oblivious:
         warnings.simplefilter("ignore")  # about its own storage groups, where a weight lies transposed
-        program = torch.export.export(tower, (inputs,), dynamic_shapes=(dynamic,), strict=False)
+        program = torch.export.export(tower, inputs, dynamic_shapes=dynamic, strict=False)
         _own_storage(program.state_dict)
         _own_storage(program.constants)
         torch.export.save(program, path)
-    return path
 
 
 def _own_storage(weights: dict[str, Any]) -> None:

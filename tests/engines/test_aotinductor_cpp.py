@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from aotinductor_bundle import aotinductor_bundle
+from aotinductor_bundle import aotinductor_bundle, packed_bundle
 
 import engines
 from engines.manifest import read_manifest
@@ -71,6 +71,28 @@ def test_the_same_embeddings_as_in_python(program: Path, bundle: Path, tmp_path:
     np.save(tmp_path / "short.npy", inputs["text"][:, :9])
     assert call(program, bundle, "text", tmp_path / "short.npy", tmp_path / "out.npy").returncode == 0
     assert np.load(tmp_path / "out.npy").shape == expected["text"].shape
+
+
+def test_packed_captions(program: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    packed = packed_bundle(tmp_path_factory)
+    ids = read_reference(packed, read_manifest(packed)).inputs["text"]
+    with engines.load(packed, engine="aotinductor") as clip:
+        expected = clip.encode_text(ids)
+    source, target = tmp_path / "ids.npy", tmp_path / "embeds.npy"
+    np.save(source, ids)
+    for size in ("1", "7", "1000"):
+        ran = call(program, packed, "text", source, target, size)
+        assert ran.returncode == 0, ran.stderr
+        np.testing.assert_allclose(np.load(target), expected, atol=1e-6)
+    for wrong, said in (
+        (np.pad(ids, ((0, 0), (0, 1))), "dim value is too large at 1, captions have up to 77 ids"),
+        (ids.astype(np.float32), "unmatched dtype"),
+        (ids[0], "ids are not (N, L)"),
+    ):
+        np.save(source, wrong)
+        ran = call(program, packed, "text", source, target)
+        assert ran.returncode == 1
+        assert said in ran.stderr
 
 
 def test_no_python_in_the_process(program: Path, bundle: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_fused_modules_go_into_the_package(tmp_path: Path) -> None:
     assert manifest.kernels.mode == "triton"
     # Five blocks and two; the last one of the pictures' attends from the first token only.
     assert manifest.kernels.swapped == {
-        "attention": 6,
+        "attention": 4,
+        "packed_attention": 2,
         "linear_gelu": 7,
         "add_layer_norm": 12,
         "normalize_image": 1,

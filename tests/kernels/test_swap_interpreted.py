@@ -49,22 +49,29 @@ def on_their_kernels() -> Any:
 def swapped_towers_are_as_close(name: str, dtype: torch.dtype) -> None:
     from mended_interpreter import mend_interpreter
 
+    from engines.manifest import TextLength
+    from exporter.packed_text import packed_text_tower
     from kernels.swap import swap
 
     mend_interpreter()
-    inputs = some_inputs(name)
-    tower = demo_tower(name, dtype)
+    inputs = some_inputs(name.removeprefix("packed "))
+    tower = demo_tower(name.removeprefix("packed "), dtype)
     with torch.inference_mode():
-        exact = demo_tower(name, torch.float64)(inputs).double()
+        exact = demo_tower(name.removeprefix("packed "), torch.float64)(inputs).double()
         native = tower(inputs)
+        given: tuple[torch.Tensor, ...] = (inputs,)
+        if name == "packed text":
+            tower = packed_text_tower(tower, TextLength(keep="end", extra=0, min=2, max=77))
+            given = (torch.cat((inputs[0, :5], inputs[1])), torch.tensor([0, 5, 14], dtype=torch.int32))
         report = swap(tower, {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype], "triton")
         assert report.swapped["l2_normalize"] == 1
         assert ("normalize_image" in report.swapped) == (name == "image")
+        assert ("packed_attention" in report.swapped) == (name == "packed text")
         with on_their_kernels():
-            assert_bounded(tower(inputs), native, exact)
+            assert_bounded(tower(*given), native, exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["image", "text"])
+@pytest.mark.parametrize("name", ["image", "text", "packed text"])
 def test_swapped_towers(interpret: Callable[..., Any], name: str, dtype: torch.dtype) -> None:
     interpret(swapped_towers_are_as_close, name, dtype)

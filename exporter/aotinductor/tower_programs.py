@@ -1,0 +1,98 @@
+"""One tower's programs for AOTInductor: fused kernels put in, captions packed where that pays, written to disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engines.manifest import TextLength, TowerName
+from exporter.aotinductor.program import ProgramPlan, save_packed_program, save_program
+from exporter.errors import ExportError
+from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
+from exporter.stages import Stages, release_memory
+from exporter.towers import TextTower, TowerModule
+from kernels.choices import choose
+from kernels.swap import SwapReport, UnknownBlockError, swap
+
+
+@dataclass(frozen=True)
+class TowerPrograms:
+    """What was written.
+
+    Attributes:
+        padded: takes the tower's own input; None where every target takes `packed`.
+        packed: takes packed captions; None where none does.
+        swapped: fused modules in the packed program, or in the padded one where there is no other.
+    """
+
+    padded: Path | None
+    packed: Path | None
+    swapped: SwapReport
+
+
+def save_programs(
+    name: TowerName,
+    module: TowerModule,
+    example: torch.Tensor,
+    length: TextLength | None,
+    precision: str,
+    plan: ProgramPlan,
+    stages: Stages,
+) -> TowerPrograms:
+    """Write a tower's programs; fused modules take the places of its own.
+
+    A tower that takes packed captions has a second program for the CPU, unless fused kernels were asked for there: what packing
+    saves in products is small where rows are sorted by length, and attention pads again without its kernel.
+
+    Raises:
+        ExportError: fused kernels were asked for, and the tower has a block that none is known for.
+    """
+    release_memory()
+    packed = _packed(module, length, precision, plan)
+    padded_path: Path | None = None
+    packed_path: Path | None = None
+    if packed is None or plan.padded_for_cpu:
+        with stages.stage(f"program of the {name} tower") as figures:
+            report = _swap(name, module, precision, plan, stages)
+            padded_path = save_program(module, example, length, plan)
+            figures |= _figures(padded_path, report)
+    if packed is not None:
+        with stages.stage(f"packed program of the {name} tower") as figures:
+            report = _swap(name, packed, precision, plan, stages)
+            packed_path = save_packed_program(packed, plan)
+            figures |= _figures(packed_path, report)
+    return TowerPrograms(padded_path, packed_path, report)
+
+
+def _figures(program: Path, report: SwapReport) -> dict[str, object]:
+    return {"bytes": program.stat().st_size, "swapped": dict(report.swapped), "kept": dict(report.kept)}
+
+
+def _packed(
+    module: TowerModule, length: TextLength | None, precision: str, plan: ProgramPlan
+) -> PackedTextTower | None:
+    """The tower over packed captions, where that is exact and wanted."""
+    if plan.kernels == "native" or length is None or not isinstance(module, TextTower):
+        return None
+    tower = packed_text_tower(module, length)
+    if tower is None or plan.kernels == "triton":
+        return tower
+    dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision)
+    if dtype is None or plan.arch == "cpu":
+        return None
+    shapes = {(m.heads, m.head_dim) for m in tower.modules() if isinstance(m, PackedAttention)}
+    won = all(choose("packed_attention", plan.arch, dtype, shape) == "triton" for shape in shapes)
+    return tower if won else None
+
+
+def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: ProgramPlan, stages: Stages) -> SwapReport:
+    """Fused kernels in a program; a tower that no fused module knows stays native unless they were asked for."""
+    try:
+        return swap(module, precision, plan.kernels, plan.arch)
+    except UnknownBlockError as error:
+        if plan.kernels == "triton":
+            raise ExportError(f"the {name} tower cannot take fused kernels ({error}): pass --kernels auto") from error
+        stages.note(f"no fused kernels in the {name} tower: {error}")
+        return SwapReport(plan.kernels, {}, {"blocks": 1})
