@@ -45,7 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="tag, checkpoint file, or none for random weights (default: the tag with the best published accuracy)",
     )
     precision = parser.add_mutually_exclusive_group()
-    for name, text in (("fp32", "the default"), ("fp16", ""), ("bf16", "")):
+    for name, text in (
+        ("fp32", "the default"),
+        ("fp16", ""),
+        ("bf16", ""),
+        ("int8", "int8 linear layers; needs --calibration"),
+        ("fp8", "float8 linear layers for sm89 and newer; needs --calibration"),
+    ):
         precision.add_argument(
             f"--{name}", dest="precision", action="store_const", const=name, help=text or f"{name} graphs"
         )
@@ -68,6 +74,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--parity-data", metavar="DIR", help="images, and optionally captions.txt, for the parity gate")
     parser.add_argument(
         "--parity-samples", type=int, metavar="N", help="images for the gate (default: 64, fewer if slow)"
+    )
+    quantization = parser.add_argument_group("int8 and fp8")
+    quantization.add_argument(
+        "--calibration",
+        metavar="DIR|FILE",
+        help="images like those to be embedded, at least 128: a folder, a webdataset .tar, or a text file of paths",
+    )
+    quantization.add_argument(
+        "--calibration-captions",
+        metavar="FILE",
+        help="texts, one a line (default: captions.txt in the folder, or open_clip's prompts)",
+    )
+    quantization.add_argument(
+        "--calibration-samples", type=int, metavar="N", help="images to take ranges from (default: 512)"
+    )
+    parser.add_argument(
+        "--evaluate",
+        metavar="DIR|FILE",
+        help="labelled images (a folder for each class, or a webdataset): the gate also compares the task's accuracy with eager's",
     )
     parser.add_argument(
         "--allow-accuracy-loss", action="store_true", help="write the bundle even if the gate fails, and record it"
@@ -188,6 +213,10 @@ def _export(args: argparse.Namespace) -> int:
         image_input=args.image_input,
         parity_data=None if args.parity_data is None else Path(args.parity_data),
         parity_samples=args.parity_samples,
+        calibration=None if args.calibration is None else Path(args.calibration),
+        calibration_captions=None if args.calibration_captions is None else Path(args.calibration_captions),
+        calibration_samples=args.calibration_samples,
+        evaluate=None if args.evaluate is None else Path(args.evaluate),
         allow_accuracy_loss=args.allow_accuracy_loss,
         keep_activation=args.keep_activation,
         out=None if args.out is None else Path(args.out),
@@ -239,7 +268,21 @@ def _summary(result: Any) -> str:
             lines.append(f"  {row.engine:<12} top-1 agreement with eager {row.top1_agreement:.1%}")
         if row.accuracy_loss_allowed:
             lines.append(f"  {row.engine:<12} FAILED the gate; kept because of --allow-accuracy-loss")
+    from exporter.evaluate import lines as accuracy_lines
+
+    lines += accuracy_lines(manifest.accuracy)
+    if not manifest.accuracy and manifest.precision in ("int8", "fp8"):
+        lines.append(
+            "  the task's accuracy was not measured: pass --evaluate with labelled pictures, where the engine can run"
+        )
     for name, tower in manifest.towers.items():
+        if tower.quantization is not None:
+            found = tower.quantization
+            lines.append(
+                f"  {name:<12} {found.share:.1%} of the products' FLOPs in {found.dtype} ({found.layers} layers; ranges of "
+                f"{found.samples} samples: {found.calibration})"
+            )
+            lines += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
         for unit, why in tower.fp32_units.items():
             lines.append(f"  {name} {unit} stays in float32: {why}")
     return "\n".join(lines)

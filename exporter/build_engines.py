@@ -85,6 +85,11 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
             )
 
 
+def can_run(kind: str) -> bool:
+    """Whether engines of a kind can run on this machine at all."""
+    return kind in ("onnxruntime", "aotinductor") or gpu_missing() is None
+
+
 def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> list[str]:
     """The kinds to build, checked before anything slow begins.
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from engines.manifest import Engine, Parity, TowerName, TowerParity
 from exporter import build_onnxruntime
-from exporter.engine_options import EngineOptions
 from exporter.errors import ParityGateError
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.source import Source
 from exporter.stages import Stages, release_memory
 from exporter.tower_export import TowerExport
+from exporter.tower_quantize import report
 
 _REFERENCE_BYTES = 4_000_000
 _REFERENCE_SAMPLES = 32
@@ -46,7 +46,7 @@ def run_gate(
             own = [engine for engine in engines if engine.kind == kind and engine.tower == item.name]
             usable = [engine for engine in own if runnable(engine, precision)]
             ran_here = ran_here and bool(usable)
-            engine = usable[0] if usable else build_onnxruntime.build(kind, item, folder, EngineOptions(), Stages())[0]
+            engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)
             embeds[item.name], ran = run_engine(
                 folder, engine, item.tower, item.reference, source.preprocess, precision
             )
@@ -106,6 +106,8 @@ def make_report(
                 "simulated": msgspec.to_builtins(item.probe.simulated),
                 "fp32_units": dict(item.probe.plan.fp32_units),
             }
+        if item.quantized is not None:
+            towers[item.name]["quantization"] = report(item.quantized)
     return {
         "notes": list(source.notes),
         "parity_data": data_source,

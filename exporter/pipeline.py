@@ -21,19 +21,29 @@ from engines.manifest import (
     TowerName,
     read_manifest,
 )
-from exporter.build_engines import ENGINES, build_engines, engine_kinds, program_plan
+from exporter.build_engines import (
+    ENGINES,
+    build_engines,
+    can_run,
+    check_precision,
+    engine_kinds,
+    program_plan,
+    quantized_defaults,
+)
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
 
 if TYPE_CHECKING:
+    from exporter.calibration import Calibration
     from exporter.precision import Precision
     from exporter.source import Source
-    from exporter.tower_export import TowerExport
+    from exporter.tower_export import Graphs, TowerExport
     from exporter.towers import ImageInput
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 
+CALIBRATION_NAME = "calibration.npy"  # decoded pictures, until the towers are exported
 _REFERENCE_NAME = "reference.npz"
 _PROGRAMS = ".programs"  # towers as AOTInductor reads them, until it has
 _PARITY_IMAGES = 64
@@ -62,6 +72,10 @@ class Options:
     image_input: ImageInput = "uint8"
     parity_data: Path | None = None
     parity_samples: int | None = None
+    calibration: Path | None = None
+    calibration_captions: Path | None = None
+    calibration_samples: int | None = None
+    evaluate: Path | None = None
     allow_accuracy_loss: bool = False
     keep_activation: bool = False
     out: Path | None = None
@@ -89,6 +103,10 @@ def export(
     image_input: ImageInput = "uint8",
     parity_data: str | os.PathLike[str] | None = None,
     parity_samples: int | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    calibration_captions: str | os.PathLike[str] | None = None,
+    calibration_samples: int | None = None,
+    evaluate: str | os.PathLike[str] | None = None,
     allow_accuracy_loss: bool = False,
     keep_activation: bool = False,
     out: str | os.PathLike[str] | None = None,
@@ -102,13 +120,20 @@ def export(
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the tag with the best published zero-shot
             ImageNet top-1.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``.
         engines: kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here.
         towers: ``image``, ``text`` or both.
         image_input: ``uint8`` (pixels, normalized in the graph) or ``float32`` (normalized by the caller).
         parity_data: a folder of images, with an optional captions.txt, for the parity gate; None for pictures that come with
             scikit-image and scikit-learn and open_clip's prompts.
         parity_samples: images for the gate, and twice as many captions; None is 64, or fewer where eager would take minutes.
+        calibration: for int8 and fp8, at least 128 images like those to be embedded: a folder, a webdataset ``.tar`` (or a folder
+            of them), or a text file of paths; a folder's captions.txt is used, too. `demo` has pictures of its own.
+        calibration_captions: a text file, one caption a line; None: captions.txt of the folder, or open_clip's prompts.
+        calibration_samples: images to take ranges from; None is 512.
+        evaluate: labelled images (a folder with one folder for each class, or a webdataset) or images with captions, on which eager
+            and the engines are compared; the loss of accuracy is part of the gate. None: the task is not measured (`demo` has its
+            own set).
         allow_accuracy_loss: write the bundle even if the gate fails; the manifest records it.
         keep_activation: the architecture's activation even where the tag was trained with the other one.
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
@@ -132,6 +157,10 @@ def export(
         image_input=image_input,
         parity_data=None if parity_data is None else Path(parity_data),
         parity_samples=parity_samples,
+        calibration=None if calibration is None else Path(calibration),
+        calibration_captions=None if calibration_captions is None else Path(calibration_captions),
+        calibration_samples=calibration_samples,
+        evaluate=None if evaluate is None else Path(evaluate),
         allow_accuracy_loss=allow_accuracy_loss,
         keep_activation=keep_activation,
         out=None if out is None else Path(out),
@@ -145,13 +174,23 @@ def export(
 def run_export(options: Options, stages: Stages) -> ExportResult:
     """As `export`, with progress shown by `stages`."""
     from exporter.bundle import BundleWriter, check_destination
+    from exporter.evaluate import evaluate_eager, evaluate_engines, open_evaluation
+    from exporter.evaluate import refusal as evaluation_refusal
     from exporter.gate import make_report, refusal, run_gate, write_reference
     from exporter.parity_data import load_parity_data
     from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
     _check_towers(options)
-    kinds = engine_kinds(options.engines, options.engine_options, stages)
+    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision)
+    kinds = engine_kinds(asked, engine_options, stages)
+    check_precision(kinds, engine_options, precision)
+    calibration = _calibration(options, precision)
+    dataset = open_evaluation(options.evaluate, options.name == "demo", options.towers)
+    if dataset is not None and not any(can_run(kind) for kind in kinds):
+        if options.evaluate is not None:
+            stages.note(f"none of the engines {', '.join(kinds)} can run here: the task is not measured")
+        dataset = None
     if options.out is not None:
         check_destination(options.out, options.force)  # before anything slow
     with stages.stage("load the model") as figures:
@@ -165,6 +204,15 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
         tokenizer = _write_tokenizer(source, options, writer.folder)
+        evaluation = None
+        if dataset is not None:
+            with stages.stage("evaluate eager"):
+                evaluation = evaluate_eager(source, dataset)
+        graphs = None
+        if calibration is not None:
+            with stages.stage("read calibration data") as figures:
+                graphs = _graphs(calibration, kinds, options, source, writer.folder, stages)
+                figures["images"] = 0 if graphs.inputs.pixels is None else len(graphs.inputs.pixels)
         exports = export_towers(
             source,
             tuple(t for t in TOWERS if t in options.towers),
@@ -174,9 +222,12 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             tokenizer,
             writer.folder,
             stages,
-            program_plan(kinds, options.engine_options, writer.folder / _PROGRAMS),
+            program_plan(kinds, engine_options, writer.folder / _PROGRAMS),
+            graphs,
         )
-        engines = build_engines(kinds, exports, writer.folder, options.engine_options, stages)
+        del graphs
+        (writer.folder / CALIBRATION_NAME).unlink(missing_ok=True)
+        engines = build_engines(kinds, exports, writer.folder, engine_options, stages)
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         with stages.stage("parity gate"):
             parity = run_gate(exports, engines, precision, source, writer.folder)
@@ -198,6 +249,13 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             kernels=_kernels(exports),
             created_with=_versions(),
         )
+        if evaluation is not None:
+            with stages.stage("evaluate engines"):
+                folder = writer.preview(manifest)
+                rows = evaluate_engines(folder, engines, precision, source.preprocess, evaluation)
+            if not all(row.passed for row in rows) and not options.allow_accuracy_loss:
+                raise evaluation_refusal(rows, precision.name)
+            manifest = msgspec.structs.replace(manifest, accuracy=rows)
         report = make_report(stages, exports, parity, data.source, source)
         with stages.stage("checksums"):
             path = writer.commit(manifest, report)
@@ -213,6 +271,56 @@ def default_folder(source: Source, precision: str) -> str:
         tag = Path(info.name).stem
     parts = [name, tag, precision] if tag != name else [name, precision]
     return "--".join(part.replace("/", "-").replace(":", "-") for part in parts)
+
+
+def _calibration(options: Options, precision: Precision) -> Calibration | None:
+    """What a quantized precision is calibrated with, checked early; None for other precisions."""
+    if precision.quantized is None:
+        for flag, value in (
+            ("--calibration", options.calibration),
+            ("--calibration-captions", options.calibration_captions),
+            ("--calibration-samples", options.calibration_samples),
+        ):
+            if value is not None:
+                raise ExportError(f"{flag} is for --int8 and --fp8: {precision.name} takes no ranges from data")
+        return None
+    from exporter.calibration import LEAST_IMAGES, open_calibration
+
+    if options.calibration_samples is not None and options.calibration_samples < LEAST_IMAGES:
+        raise ExportError(f"{options.calibration_samples} calibration images are too few: at least {LEAST_IMAGES}")
+    return open_calibration(
+        options.calibration, options.calibration_captions, options.name == "demo", "image" in options.towers
+    )
+
+
+def _graphs(
+    calibration: Calibration, kinds: Sequence[str], options: Options, source: Source, folder: Path, stages: Stages
+) -> Graphs:
+    """Which graphs a quantized bundle needs, and the calibration data read."""
+    import numpy as np
+
+    from exporter.calibration import RECOMMENDED_IMAGES, decode_images
+    from exporter.tower_export import Graphs
+    from exporter.tower_quantize import QuantizationInputs
+
+    pixels, pixels_source = None, ""
+    if "image" in options.towers:
+        count = options.calibration_samples or RECOMMENDED_IMAGES
+        images = decode_images(calibration, source.preprocess, count, folder)
+        pixels, pixels_source = images.pixels, f"{len(images.pixels)} images of {calibration.name}"
+        if images.skipped or images.blank:
+            stages.note(
+                f"calibration images left out: {images.skipped} cannot be read"
+                f"{f' ({images.first_skipped})' if images.first_skipped else ''}, {images.blank} of one colour"
+            )
+        if len(pixels) < RECOMMENDED_IMAGES and options.calibration_samples is None:
+            stages.note(f"calibration with {len(pixels)} images; {RECOMMENDED_IMAGES} are recommended")
+    ids = None
+    if "text" in options.towers:
+        assert source.tokenizer is not None
+        ids = source.tokenizer(list(calibration.captions)).numpy().astype(np.int32)
+    inputs = QuantizationInputs(pixels, pixels_source, ids, calibration.captions_source)
+    return Graphs(cpu="onnxruntime" in kinds, gpu=any(kind != "onnxruntime" for kind in kinds), inputs=inputs)
 
 
 def _precision(name: str) -> Precision:

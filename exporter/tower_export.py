@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +13,42 @@ import msgspec
 import torch
 
 from engines.manifest import TextLength, Tokenizer, Tower, TowerName
+from engines.verify import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
-from exporter.precision import Precision, apply_plan
-from exporter.probe import Probe, probe
+from exporter.precision import PRECISIONS, Precision, apply_plan
+from exporter.probe import GATE_SHARE, Probe, probe
+from exporter.quantization.layers import QuantizedConvolution
+from exporter.quantize import Quantized
 from exporter.source import Source
 from exporter.stages import Stages, release_memory
 from exporter.text_rules import find_text_length
+from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
 from kernels.swap import SwapReport
 
 _PROBE_SAMPLES = 16
+_NOISE = 1.5
+# Where the CPU's graph of a quantized tower goes if the bundle has one for GPUs, too.
+CPU_FOLDER = "engines/onnxruntime"
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Which graphs of a quantized tower are wanted.
+
+    Attributes:
+        cpu: what is not quantized in float32, for ONNX Runtime on the CPU.
+        gpu: what is not quantized in the precision's dtype.
+        inputs: for calibration.
+    """
+
+    cpu: bool
+    gpu: bool
+    inputs: QuantizationInputs
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,8 @@ class TowerExport:
         graph: the ONNX file.
         tower: the manifest's entry.
         probe: of half precisions.
+        quantized: of int8 and fp8.
+        cpu_graph: of a quantized tower, what the CPU runs; None: `graph`.
         programs: what AOTInductor compiles, where it was asked for; they go when the engines are built.
     """
 
@@ -44,6 +71,8 @@ class TowerExport:
     graph: OnnxGraph
     tower: Tower
     probe: Probe | None
+    quantized: Quantized | None = None
+    cpu_graph: OnnxGraph | None = None
     programs: TowerPrograms | None = None
 
     @property
@@ -62,6 +91,7 @@ def export_towers(
     folder: Path,
     stages: Stages,
     programs: ProgramPlan | None = None,
+    graphs: Graphs | None = None,
 ) -> list[TowerExport]:
     """Export towers into `folder`.
 
@@ -77,6 +107,7 @@ def export_towers(
         folder: where the files go.
         stages: is told what goes on.
         programs: where the towers go as programs for AOTInductor, too; None: nowhere.
+        graphs: of a quantized precision: which are wanted, and what it is calibrated with.
     """
     references: dict[TowerName, Reference] = {}
     for name in towers:
@@ -95,7 +126,9 @@ def export_towers(
         if name == towers[-1]:
             _empty(model)
         exports.append(
-            _export_tower(name, module, references[name], precision, tokenizer, folder, source, stages, programs)
+            _export_tower(
+                name, module, references[name], precision, tokenizer, folder, source, stages, programs, graphs
+            )
         )
         del module
         release_memory()
@@ -119,6 +152,7 @@ def _export_tower(
     source: Source,
     stages: Stages,
     programs: ProgramPlan | None,
+    graphs: Graphs | None,
 ) -> TowerExport:
     normalize = source.preprocess if isinstance(module, ImageTower) and module.image_input == "float32" else None
     length: TextLength | None = None
@@ -127,21 +161,80 @@ def _export_tower(
         with stages.stage("text length rule") as figures:
             length = find_text_length(module, reference.inputs, tokenizer.pad_id)
             figures["rule"] = msgspec.to_builtins(length)
+    tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
+    example = example_input(module, source.preprocess.size, tokens)
+    batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
+    quantized: Quantized | None = None
+    cpu_graph: OnnxGraph | None = None
+    reduced = precision.dtype != torch.float32
+    if graphs is not None:
+        with stages.stage(f"quantize {name} tower, {precision.name}") as figures:
+            pad_id = tokenizer.pad_id if tokenizer is not None else 0
+            quantized = quantize_for_export(module, precision, graphs.inputs, normalize, length, pad_id)
+            figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
+        if graphs.cpu:
+            place = folder / CPU_FOLDER if graphs.gpu else folder
+            place.mkdir(parents=True, exist_ok=True)
+            with stages.stage(f"export {name} tower for the CPU") as figures, _exact_convolutions(quantized):
+                cpu_graph = export_graph(module, example, place / f"{name}.onnx", length)
+                figures |= {"bytes": cpu_graph.bytes, "nodes": sum(cpu_graph.operators.values())}
+        quantized.settle()
+        reduced = graphs.gpu
     found: Probe | None = None
-    if precision.dtype != torch.float32:
-        with stages.stage(f"probe {precision.name}, {name}") as figures:
-            part = reference.head(_PROBE_SAMPLES)
-            found = probe(module, list(tower_batches(part, normalize)), part.embeds, precision)
+    if reduced:
+        with stages.stage(f"probe {str(precision.dtype).removeprefix('torch.')}, {name}") as figures:
+            found = _probe(module, batches, reference, precision)
             figures |= {"fp32_units": dict(found.plan.fp32_units), "simulated": msgspec.to_builtins(found.simulated)}
             apply_plan(module, found.plan)
-    tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
-    with stages.stage(f"export {name} tower") as figures:
-        example = example_input(module, source.preprocess.size, tokens)
-        graph = export_graph(module, example, folder / f"{name}.onnx", length)
-        figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
+    graph = cpu_graph
+    if graph is None or (graphs is not None and graphs.gpu):
+        with stages.stage(f"export {name} tower") as figures:
+            graph = export_graph(module, example, folder / f"{name}.onnx", length)
+            figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
     written: TowerPrograms | None = None
     if programs is not None:
         written = save_programs(name, module, example, length, precision.name, programs, stages)
-    fp32_units = dict(found.plan.fp32_units) if found is not None else {}
-    tower = Tower(graph=graph.path.name, input=graph.input, output=graph.output, length=length, fp32_units=fp32_units)
-    return TowerExport(name, reference, graph, tower, found, programs=written)
+    tower = Tower(
+        graph=graph.path.relative_to(folder).as_posix(),
+        input=graph.input,
+        output=graph.output,
+        length=length,
+        fp32_units=dict(found.plan.fp32_units) if found is not None else {},
+        quantization=None
+        if quantized is None or graphs is None
+        else describe(quantized, graphs.inputs, isinstance(module, ImageTower)),
+    )
+    return TowerExport(name, reference, graph, tower, found, quantized, cpu_graph, programs=written)
+
+
+def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Reference, precision: Precision) -> Probe:
+    """The probe of what is not quantized: it may add as much to the distance from eager as the unquantized precision may have.
+
+    The slightest rounding moves values over the boundaries between quantization's steps, and so changes quantization's noise, if
+    not its size: half of that distance more is not held against float16, either.
+    """
+    embeds = reference.head(_PROBE_SAMPLES).embeds
+    if precision.quantized is None:
+        return probe(module, batches, embeds, precision)
+    with torch.inference_mode():
+        own = torch.cat([module(batch) for batch in batches]).numpy()
+    before, limits = compare_embeddings(embeds, own), PRECISIONS["fp16"].limits
+    allowed = msgspec.structs.replace(
+        limits,
+        min_cosine=limits.min_cosine - _NOISE * (1.0 - before.min_cosine) / GATE_SHARE,
+        mean_cosine=limits.mean_cosine - _NOISE * (1.0 - before.mean_cosine) / GATE_SHARE,
+    )
+    return probe(module, batches, embeds, dataclasses.replace(precision, limits=allowed))
+
+
+@contextlib.contextmanager
+def _exact_convolutions(quantized: Quantized) -> Iterator[None]:
+    """Inside, convolutions compute in float32: ONNX Runtime's int8 ones were 0.5 to 1.0 times as fast on a CPU with VNNI."""
+    layers = [layer for layer in quantized.layers if isinstance(layer, QuantizedConvolution)]
+    for layer in layers:
+        layer.exact = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.exact = False

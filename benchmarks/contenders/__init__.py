@@ -27,13 +27,15 @@ MODULES = {
     "triton kernels": "benchmarks.contenders.swapped",
     "onnxruntime plain": "benchmarks.contenders.plain_onnxruntime",
     "openvino": "benchmarks.contenders.openvino",
+    "openvino nncf": "benchmarks.contenders.openvino_int8",
     "torch-tensorrt": "benchmarks.contenders.torch_tensorrt",
     "null": "benchmarks.contenders.null",
 }
 BUNDLE_MODULE = "benchmarks.contenders.bundle"  # every engine of a bundle
 BASELINE = "eager"
 _GPU_ONLY = ("triton kernels", "torch-tensorrt")
-_CPU_ONLY = ("openvino",)
+_CPU_ONLY = ("openvino", "openvino nncf")
+_INT8_ONLY = ("openvino nncf",)  # a peer of int8 bundles
 _FLOAT32_ONLY = ("onnxruntime plain", "openvino")  # open_clip's half models do not go through the plain export
 
 
@@ -113,6 +115,10 @@ def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> 
             continue
         if engine == "torch-tensorrt":
             precisions = ("fp16",)
+        if engine in _INT8_ONLY:
+            precisions = ("int8",)
+            if subject.precision != "int8" and engine not in wanted:
+                continue
         found += [Contender(engine, precision) for precision in precisions]
     found += [Contender(kind, subject.precision, of_bundle=True) for kind in subject.kinds]
     chosen = [c for c in dict.fromkeys(found) if not wanted or c.engine in wanted or c == found[0]]
