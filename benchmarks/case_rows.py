@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from benchmarks.estimates import Estimate, estimate, rates, speedup
+from benchmarks.estimates import Estimate, estimate, over_passes, rates, speedup
 from benchmarks.rows import FIGURES, Row, Status
 from benchmarks.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.inputs import Case
+    from benchmarks.samples import Rounds, Samples
     from benchmarks.subject import Subject
     from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
 
-
-@dataclass
-class Samples:
-    """What the rounds of one contender and case gave.
-
-    Attributes:
-        seconds: of a call, for each round.
-        latencies: of every call timed for itself, over all rounds.
-        joules: of a call, for each round in which the counter moved.
-        figures: of the contender's own, for each round.
-    """
-
-    seconds: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    joules: list[float] = field(default_factory=list)
-    figures: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, measured: Measured, joules: float | None) -> None:
-        """Take in a round."""
-        self.seconds.append(float(np.median(measured.seconds)))
-        if joules is not None:
-            self.joules.append(joules / measured.calls)
-        self.figures.append(measured.figures)
+_T = TypeVar("_T")
 
 
 def case_rows(
@@ -49,7 +27,6 @@ def case_rows(
     case: Case,
     samples: Mapping[Contender, Samples],
     info: Mapping[Contender, OpenedInfo],
-    baseline: Contender,
     results: Path,
 ) -> list[Row]:
     """All rows of a case.
@@ -57,9 +34,8 @@ def case_rows(
     Args:
         subject: the model.
         case: its inputs.
-        samples: of every contender that went through all rounds.
+        samples: of every contender that went through all rounds, of all passes so far.
         info: what each says of itself.
-        baseline: that speedups are over.
         results: the machine's folder, where its ceilings are.
     """
     found: list[Row] = []
@@ -73,23 +49,32 @@ def case_rows(
             "versions": own.versions,
             "threads": own.threads,
         }
-        rate = rates(sample.seconds, case.rows_per_call)
+        seconds, passes = _flat(sample, lambda rounds: rounds.seconds)
+        baseline, _ = _flat(sample, lambda rounds: rounds.baseline)
+        rate = rates(seconds, case.rows_per_call, passes)
         estimates = {"per_second": rate}
-        if contender != baseline and baseline in samples:
-            estimates["speedup"] = speedup(sample.seconds, samples[baseline].seconds)
+        if len(baseline) == len(seconds):
+            estimates["speedup"] = speedup(seconds, baseline, passes)
         if flops:
             estimates["tflops"] = rate.map(flops / 1e12)
             ceiling = ceiling_tflops(results, contender.precision)
             if ceiling:
                 estimates["fraction_of_ceiling"] = rate.map(flops / 1e12 / ceiling)
-        if sample.joules:
-            estimates["joules_per_item"] = estimate(sample.joules).map(1 / case.rows_per_call)
-        for name in sample.figures[0] if sample.figures else ():
-            estimates[name] = estimate([figures[name] for figures in sample.figures])
+        joules, those = _flat(sample, lambda rounds: rounds.joules)
+        if joules:
+            estimates["joules_per_item"] = estimate(joules, those).map(1 / case.rows_per_call)
+        figures, passes = _flat(sample, lambda rounds: rounds.figures)
+        for name in figures[0] if figures else ():
+            estimates[name] = estimate([each[name] for each in figures], passes)
         found += [row_of(figure, value, **common) for figure, value in estimates.items()]
-        if sample.latencies:
-            found += _latency_rows(sample.latencies, **(common | {"what": "latency"}))
+        found += _latency_rows([r.latencies for r in sample.values() if r.latencies], **(common | {"what": "latency"}))
     return found
+
+
+def _flat(sample: Samples, what: Callable[[Rounds], Sequence[_T]]) -> tuple[list[_T], list[int]]:
+    """Something of every round, and the number of each one's pass."""
+    pairs = [(value, number) for number, rounds in sorted(sample.items()) for value in what(rounds)]
+    return [value for value, _ in pairs], [number for _, number in pairs]
 
 
 def row_of(figure: str, value: Estimate, **columns: Any) -> Row:
@@ -102,6 +87,8 @@ def row_of(figure: str, value: Estimate, **columns: Any) -> Row:
         high=value.high,
         unit=FIGURES[figure].unit,
         repeats=value.repeats,
+        passes=value.passes,
+        spread=value.spread,
         status=status,
         **columns,
     )
@@ -150,12 +137,16 @@ def overhead_row(subject: Subject, rounds: Sequence[Measured]) -> Row:
     return row_of("overhead", value, what="overhead", model=subject.name, engine="null", note=note)
 
 
-def _latency_rows(seconds: Sequence[float], **common: Any) -> list[Row]:
-    values = np.percentile(np.asarray(seconds) * 1e3, (50, 90, 99))
-    return [
-        Row(figure=name, value=float(value), unit="ms", repeats=len(seconds), **common)
-        for name, value in zip(("p50", "p90", "p99"), values, strict=True)
-    ]
+def _latency_rows(passes: Sequence[Sequence[float]], **common: Any) -> list[Row]:
+    """Percentiles over all calls; how far apart the passes' are."""
+    found: list[Row] = []
+    for name, share in (("p50", 50), ("p90", 90), ("p99", 99)) if passes else ():
+        value = float(np.percentile(np.concatenate(passes) * 1e3, share))
+        each = [float(np.percentile(np.asarray(seconds) * 1e3, share)) for seconds in passes]
+        apart = over_passes(each, value, value, sum(map(len, passes)))
+        columns = common | {"passes": apart.passes, "spread": apart.spread}
+        found.append(Row(figure=name, value=value, unit="ms", repeats=apart.repeats, **columns))
+    return found
 
 
 def _place(subject: Subject, contender: Contender, case: Case) -> dict[str, Any]:

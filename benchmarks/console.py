@@ -35,6 +35,14 @@ class Console:
         """A contender that cannot run."""
         print(f"  {who}: {why}", file=self._out, flush=True)
 
+    def passed(self, case: Case, number: int, passes: int) -> None:
+        """A case's pass is done, and others follow."""
+        print(
+            f"  {case.tower}, batch {case.batch}, {case.shape}: pass {number + 1} of {passes}",
+            file=self._out,
+            flush=True,
+        )
+
     def case(self, case: Case, found: Sequence[Row]) -> None:
         """The table of one case."""
         print(f"\n{case.tower}, batch {case.batch}, {case.shape}", file=self._out)

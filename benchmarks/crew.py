@@ -28,14 +28,22 @@ class ContenderError(Exception):
 
 
 class Member:
-    """One contender's process for one tower. Close it."""
+    """One contender's process. Close it."""
 
-    def __init__(self, contender: Contender, patience: float = _PATIENCE) -> None:
+    def __init__(self, contender: Contender, patience: float = _PATIENCE, compiled: Path | None = None) -> None:
+        """Start it.
+
+        Args:
+            contender: whose.
+            patience: seconds for one answer.
+            compiled: where PyTorch's compiler keeps what it made; a folder that the user names in its variable goes before.
+        """
         self.contender = contender
         self._patience = patience
         ours, theirs = multiprocessing.Pipe()
         self._connection = ours
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
+        caches = {} if compiled is None else {"TORCHINDUCTOR_CACHE_DIR": str(compiled)}
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with contextlib.closing(theirs):
             self._process = subprocess.Popen(
@@ -44,7 +52,7 @@ class Member:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stderr=self._log,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=caches | os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             )
 
     def why_not(self, subject: Subject, device: str) -> str | None:
@@ -57,7 +65,7 @@ class Member:
         self._ask("setup", subject, self.contender, tower, str(folder))
 
     def open(self, subject: Subject, tower: str, device: str, folder: Path) -> OpenedInfo:
-        """Load the tower."""
+        """Load the tower, in place of the one before."""
         info: OpenedInfo = self._ask("open", subject, self.contender, tower, device, str(folder))
         return info
 

@@ -1,4 +1,7 @@
-"""The rounds over one tower's cases: its contenders stay loaded from case to case, are warmed up together, and take turns."""
+"""Passes over the cases of one model: in each, every contender gets a fresh process, is warmed up, and they take turns.
+
+The rounds of a case are divided over the passes, so that its figures hold what differs between processes and what drifts.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from benchmarks.case_rows import Samples, case_rows, failure_row, start_rows
+from benchmarks.case_rows import case_rows, failure_row, start_rows
 from benchmarks.crew import ContenderError, Member
 from benchmarks.energy import read_joules
+from benchmarks.samples import Key, Rounds
 from benchmarks.worker import OpenedInfo, Prepared, calls_in_a_round
 
 if TYPE_CHECKING:
@@ -21,131 +25,193 @@ if TYPE_CHECKING:
 _STRIKES = 2  # a contender whose process died this often is not started again
 OUT_OF_TIME = "out of time: start the same command again, and it goes on from here"
 _T = TypeVar("_T")
+Pair = tuple["Contender", "Case"]
 
 
-class TowerRounds:
-    """The cases of one tower: its contenders stay loaded from case to case."""
+class Passes:
+    """The passes of one plan."""
 
-    def __init__(
-        self,
-        run: Run,
-        plan: Plan,
-        contenders: Sequence[Contender],
-        tower: str,
-        cases: Sequence[Case],
-        todo: set[tuple[Contender, Case]],
-        work: Path,
-    ) -> None:
-        self._run, self._plan, self._tower, self._cases, self._work = run, plan, tower, cases, work
-        self._contenders, self._todo = contenders, todo
-        self._members: dict[Contender, Member] = {}
-        self._info: dict[Contender, OpenedInfo] = {}
-        self._first: dict[Contender, Prepared] = {}
+    def __init__(self, run: Run, plan: Plan, contenders: Sequence[Contender], pairs: Sequence[Pair], work: Path):
+        """Measures nothing yet.
+
+        Args:
+            run: that keeps samples and rows.
+            plan: what to measure.
+            contenders: that can run here, the baseline first if it can.
+            pairs: which contender takes part in which case.
+            work: the folder of inputs and plain exports.
+        """
+        self._run, self._plan, self._contenders, self._work = run, plan, contenders, work
+        self._pairs = [pair for pair in pairs if pair[0] in contenders]
+        self._failed: set[Pair] = set()
         self._strikes: dict[Contender, int] = {}
 
-    def measure(self) -> None:
-        """All cases, then what loading took."""
+    def measure(self, number: int) -> None:
+        """One pass, the first is 0: all cases that it has not been measured in."""
+        kept = self._run.kept
+        todo = [p for p in self._pairs if p not in self._failed and number not in kept.of(key_of(self._plan, *p))]
+        one = _Pass(self._run, self._plan, number, self._work, self._failed, self._strikes)
+        cases = list(dict.fromkeys(case for _, case in todo))
         try:
-            for case in self._cases:
-                waiting = [c for c in self._contenders if (c, case) in self._todo]
-                if not waiting:
-                    continue
-                if self._run.late:
-                    self._give_up(case, waiting)
-                    continue
-                if self._contenders[0] not in waiting and self._contenders[0] == self._plan.contenders[0]:
-                    waiting.insert(0, self._contenders[0])  # no ratio without the baseline in the same rounds
-                self._measure_case(case, waiting)
-            if not self._plan.load_together:
-                self._keep_start()
+            for tower in dict.fromkeys(case.tower for case in cases):
+                for case in [case for case in cases if case.tower == tower]:
+                    waiting = [c for c in self._contenders if (c, case) in todo]
+                    baseline = self._contenders[0]
+                    if baseline == self._plan.contenders[0] and (baseline, case) not in self._failed:
+                        # No ratio without the baseline in the same rounds.
+                        waiting = [baseline, *(c for c in waiting if c != baseline)]
+                    if self._run.late:
+                        self._give_up(case, waiting)
+                    else:
+                        one.measure_case(case, waiting)
+                if number == 0:
+                    one.keep_start(tower)
+                    one.close()
         finally:
-            for member in self._members.values():
-                member.close()
+            one.close()
 
     def _give_up(self, case: Case, contenders: Sequence[Contender]) -> None:
         self._run.complete = False
-        self._run.add([failure_row(self._plan.subject, c, case, "missing", OUT_OF_TIME) for c in contenders], "cpu")
+        new = [c for c in contenders if not self._run.kept.of(key_of(self._plan, c, case))]
+        self._run.add([failure_row(self._plan.subject, c, case, "missing", OUT_OF_TIME) for c in new], "cpu")
 
-    def _load(self, case: Case, contenders: Sequence[Contender]) -> None:
-        """Load those that are not, side by side."""
-        new = [c for c in contenders if c not in self._members]
-        with ThreadPoolExecutor(max(1, len(new))) as pool:
-            list(pool.map(lambda c: self._attempt(c, case, self._ready), new))
 
-    def _measure_case(self, case: Case, contenders: Sequence[Contender]) -> None:
-        console, subject = self._run.console, self._plan.subject
-        if self._plan.load_together:
+class _Pass:
+    """The processes of one pass.
+
+    In the first, each tower has processes of its own, loaded one after the other: what loading and memory cost is kept. Later ones
+    save time: a process loads one tower after the other, and all load side by side.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, number: int, work: Path, failed: set[Pair], strikes: dict[Contender, int]
+    ) -> None:
+        self._run, self._plan, self._number, self._work = run, plan, number, work
+        self._failed, self._strikes = failed, strikes
+        self._members: dict[Contender, Member] = {}
+        self._towers: dict[Contender, str] = {}  # that is loaded
+        self._info: dict[Contender, OpenedInfo] = {}
+        self._first: dict[Contender, Prepared] = {}
+
+    def close(self) -> None:
+        """End the processes."""
+        while self._members:
+            self._members.popitem()[1].close()
+        self._towers.clear()
+        self._first.clear()
+
+    def measure_case(self, case: Case, contenders: Sequence[Contender]) -> None:
+        """The pass's share of a case's rounds, and the rows of all passes so far."""
+        console, subject, plan = self._run.console, self._plan.subject, self._plan
+        title = (
+            f"{subject.name} {case.tower}, batch {case.batch}, {case.shape}, pass {self._number + 1} of {plan.passes}"
+        )
+        if plan.load_together or self._number > 0:
             with console.busy(f"{subject.name}: loading {len(contenders)} contenders"):
                 self._load(case, contenders)
-        with console.busy(f"{subject.name} {case.tower}, batch {case.batch}, {case.shape}") as tell:
+        with console.busy(title) as tell:
             calls: dict[Contender, int] = {}
             for contender in contenders:
                 tell(f"warming up {contender.label}")
-                prepared = self._attempt(contender, case, lambda c: self._ready(c).prepare(case))
+                prepared = self._attempt(contender, case, lambda c: self._ready(c, case.tower).prepare(case))
                 if prepared is not None:
                     self._first.setdefault(contender, prepared)
-                    calls[contender] = calls_in_a_round(prepared.call_seconds, self._plan.round_seconds)
-            samples = {contender: Samples() for contender in calls}
-            for turn in range(self._plan.rounds):
-                tell(f"round {turn + 1} of {self._plan.rounds}")
-                order = [c for c in contenders if c in samples]
-                shift = turn % max(1, len(order))
+                    calls[contender] = calls_in_a_round(prepared.call_seconds, plan.round_seconds)
+            rounds = {contender: Rounds() for contender in calls}
+            count = plan.rounds_of(self._number)
+            for turn in range(count):
+                tell(f"round {turn + 1} of {count}")
+                order = [c for c in contenders if c in rounds]
+                shift = (turn + self._number) % max(1, len(order))
                 for contender in order[shift:] + order[:shift]:
-                    if self._attempt(contender, case, lambda c: self._measure_round(c, case, calls, samples)) is None:
-                        del samples[contender]
-        found = case_rows(subject, case, samples, self._info, self._plan.contenders[0], self._run.folder)
-        self._run.add(found, self._plan.device)
-        console.case(case, found)
+                    if self._attempt(contender, case, lambda c: self._measure_round(c, case, calls, rounds)) is None:
+                        del rounds[contender]
+        self._keep(case, rounds)
 
-    def _measure_round(
-        self, contender: Contender, case: Case, calls: dict[Contender, int], samples: dict[Contender, Samples]
-    ) -> bool:
-        member, count = self._members[contender], calls[contender]
-        before = read_joules(self._plan.device)
-        measured = member.measure(count, each=False)
-        after = read_joules(self._plan.device)
-        joules = after - before if before is not None and after is not None and after > before else None
-        samples[contender].add(measured, joules)
-        if case.batch == 1 and case.kind != "files":
-            # On the CPU a round's calls are timed one by one anyway.
-            each = measured if len(measured.seconds) == count else member.measure(count, each=True)
-            samples[contender].latencies += each.seconds
-        return True
-
-    def _ready(self, contender: Contender) -> Member:
-        """The contender's process with the tower loaded."""
-        member = self._members.get(contender)
-        if member is not None and member.alive:
-            return member
-        if self._strikes.get(contender, 0) >= _STRIKES:
-            raise ContenderError("not started again: its process died before")
-        if member is not None:
-            member.close()
-        self._members[contender] = member = Member(contender)
-        self._info[contender] = member.open(self._plan.subject, self._tower, self._plan.device, self._work)
-        return member
-
-    def _attempt(self, contender: Contender, case: Case, do: Callable[[Contender], _T]) -> _T | None:
-        """What `do` gives; a failure becomes the case's row, and the others go on."""
-        try:
-            return do(contender)
-        except ContenderError as error:
-            member = self._members.get(contender)
-            if member is None or not member.alive:
-                self._strikes[contender] = self._strikes.get(contender, 0) + 1
-            self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
-            self._run.console.problem(contender.label, str(error))
-            return None
-
-    def _keep_start(self) -> None:
+    def keep_start(self, tower: str) -> None:
+        """What loading the tower took, and the memory after all its cases."""
         found: list[Row] = []
         for contender, member in self._members.items():
-            if not member.alive or contender not in self._first:
+            if self._plan.load_together or not member.alive or contender not in self._first:
                 continue
             try:
                 memory = member.memory()
             except ContenderError:
                 continue  # it was alive a moment ago, and its cases have their rows
             info, first = self._info[contender], self._first[contender]
-            found += start_rows(self._plan.subject, contender, self._tower, info, first, memory)
+            found += start_rows(self._plan.subject, contender, tower, info, first, memory)
         self._run.add(found, self._plan.device)
+
+    def _keep(self, case: Case, rounds: dict[Contender, Rounds]) -> None:
+        """Samples first, then rows of all passes so far."""
+        kept, plan = self._run.kept, self._plan
+        baseline = rounds.get(plan.contenders[0])
+        for contender, own in rounds.items():
+            if baseline is not None and own is not baseline:
+                own.baseline = list(baseline.seconds)
+            kept.add(key_of(plan, contender, case), self._number, own)
+        samples = {contender: kept.of(key_of(plan, contender, case)) for contender in rounds}
+        found = case_rows(plan.subject, case, samples, self._info, self._run.folder)
+        self._run.add(found, plan.device)
+        if self._number + 1 < plan.passes:
+            self._run.console.passed(case, self._number, plan.passes)
+        else:
+            self._run.console.case(case, found)
+
+    def _load(self, case: Case, contenders: Sequence[Contender]) -> None:
+        """Load those that are not, side by side."""
+        new = [c for c in contenders if self._towers.get(c) != case.tower]
+        with ThreadPoolExecutor(max(1, len(new))) as pool:
+            list(pool.map(lambda c: self._attempt(c, case, lambda c: self._ready(c, case.tower)), new))
+
+    def _measure_round(
+        self, contender: Contender, case: Case, calls: dict[Contender, int], rounds: dict[Contender, Rounds]
+    ) -> bool:
+        member, count = self._members[contender], calls[contender]
+        before = read_joules(self._plan.device)
+        measured = member.measure(count, each=False)
+        after = read_joules(self._plan.device)
+        joules = after - before if before is not None and after is not None and after > before else None
+        rounds[contender].add(measured, joules)
+        if case.batch == 1 and case.kind != "files":
+            # On the CPU a round's calls are timed one by one anyway.
+            each = measured if len(measured.seconds) == count else member.measure(count, each=True)
+            rounds[contender].latencies += each.seconds
+        return True
+
+    def _ready(self, contender: Contender, tower: str) -> Member:
+        """The contender's process with the tower loaded."""
+        member = self._members.get(contender)
+        if member is not None and member.alive and self._towers.get(contender) == tower:
+            return member
+        if self._strikes.get(contender, 0) >= _STRIKES:
+            raise ContenderError("not started again: its process died before")
+        if member is None or not member.alive:
+            if member is not None:
+                member.close()
+            self._members[contender] = member = Member(contender, compiled=self._run.compiled)
+        self._towers.pop(contender, None)
+        self._info[contender] = member.open(self._plan.subject, tower, self._plan.device, self._work)
+        self._towers[contender] = tower
+        return member
+
+    def _attempt(self, contender: Contender, case: Case, do: Callable[[Contender], _T]) -> _T | None:
+        """What `do` gives; a failure becomes the case's row, and the others go on."""
+        if (contender, case) in self._failed:
+            return None
+        try:
+            return do(contender)
+        except ContenderError as error:
+            member = self._members.get(contender)
+            if member is None or not member.alive:
+                self._strikes[contender] = self._strikes.get(contender, 0) + 1
+            self._failed.add((contender, case))
+            self._run.kept.drop(key_of(self._plan, contender, case))
+            self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
+            self._run.console.problem(contender.label, str(error))
+            return None
+
+
+def key_of(plan: Plan, contender: Contender, case: Case) -> Key:
+    """`Row.case` of its rows."""
+    return failure_row(plan.subject, contender, case, "missing", "").case

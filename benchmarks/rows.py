@@ -99,10 +99,13 @@ class Row:
         shape: of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
         figure: a name of `FIGURES`.
         value: median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
-        low, high: quartiles over the repeats; of accuracies the ends of the 95 % confidence interval.
+        low, high: quartiles over the repeats, widened to hold every pass's median; of accuracies the ends of the 95 % confidence
+            interval.
         unit: of value, low and high.
         repeats: rounds, or samples of an accuracy.
-        status: ``ok``; ``noisy``: the quartiles are more than 10 % of the median apart; ``missing``: a library, a GPU or weights
+        passes: in which the repeats were made, each with processes of its own; 0: unknown, as in older rows, or there are none.
+        spread: standard deviation of the logarithms of the passes' medians; None: fewer than two passes, or unknown.
+        status: ``ok``; ``noisy``: low and high are more than 10 % of the median apart; ``missing``: a library, a GPU or weights
             are not there; ``failed``: it crashed. `note` has the reason.
         note: anything a reader must know, in a few words.
         weights: ``random`` where speed was measured without trained weights, else where they are from.
@@ -136,6 +139,8 @@ class Row:
     versions: str = ""
     commit: str = ""
     date: str = ""
+    passes: int = 0
+    spread: float | None = None
 
     def __post_init__(self) -> None:
         if self.figure not in FIGURES:
@@ -156,8 +161,9 @@ class Row:
 
 KEY = ("what", "model", "tower", "engine", "precision", "batch", "shape", "figure")
 COLUMNS = (*KEY, *(field.name for field in dataclasses.fields(Row) if field.name not in KEY))
-_INTEGERS = ("batch", "repeats", "threads", "clock_mhz")
-_FLOATS = ("value", "low", "high")
+_INTEGERS = ("batch", "repeats", "threads", "clock_mhz", "passes")
+_FLOATS = ("value", "low", "high", "spread")
+_LATER = ("passes", "spread")  # columns that older files lack
 
 
 def read(path: Path) -> list[Row]:
@@ -219,6 +225,7 @@ def _to_strings(row: Row) -> dict[str, str]:
 
 
 def _from_strings(record: dict[str, str], path: Path) -> Row:
+    record = dict.fromkeys(_LATER, "") | record
     missing = [name for name in COLUMNS if name not in record]
     if missing:
         raise ValueError(f"{path} is no file of rows: it lacks the column {missing[0]}")

@@ -1,16 +1,18 @@
 """A run of the harness: contenders take turns over cases, and every case's rows are kept as soon as it is measured.
 
-An interrupted run leaves a marker beside its rows; the same run at the same commit then skips the cases that it has.
+An interrupted run leaves a marker and its samples beside its rows; the same run at the same commit then goes on from there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +20,13 @@ from benchmarks import rows as rowfiles
 from benchmarks.case_rows import failure_row, overhead_row
 from benchmarks.console import Console
 from benchmarks.contenders import Contender
-from benchmarks.crew import ContenderError, hired
+from benchmarks.crew import ContenderError, Member, hired
 from benchmarks.inputs import Case
 from benchmarks.machine import Machine, clock_mhz, stamp
 from benchmarks.results_file import commit
-from benchmarks.rounds import TowerRounds
-from benchmarks.rows import Row
+from benchmarks.rounds import Passes, key_of
+from benchmarks.rows import Row, Status
+from benchmarks.samples import Kept
 from benchmarks.subject import Subject
 
 _NULL_CALLS = 500
@@ -42,10 +45,11 @@ class Plan:
         contenders: the baseline first.
         cases: writes the inputs into a folder and says what they are.
         device: ``cpu`` or ``cuda``.
-        rounds: of each case.
+        rounds: of each case, over all passes.
         round_seconds: that a contender's calls fill in a round.
         only: which contender takes part in which case; the baseline takes part in all.
         load_together: load all contenders at the same time. Faster where there are many cores; what loading took is not kept then.
+        passes: over all cases, each with fresh processes, that the rounds are divided over.
     """
 
     subject: Subject
@@ -56,6 +60,14 @@ class Plan:
     round_seconds: float = 0.3
     only: Callable[[Contender, Case], bool] = lambda contender, case: True
     load_together: bool = False
+    passes: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", max(1, min(self.passes, self.rounds)))
+
+    def rounds_of(self, number: int) -> int:
+        """Rounds of each case in a pass; the first is 0."""
+        return self.rounds // self.passes + (number < self.rounds % self.passes)
 
 
 class Run:
@@ -89,14 +101,16 @@ class Run:
         self._done: set[tuple[str, ...]] = set()
         self._deadline, self._lock = deadline, threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        if self._marker.exists() and not again:
-            self._resume()
+        self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), folder / ".compiled"
+        if not self._marker.exists() or again or not self._resume():
+            self.kept.remove()
         self._marker.write_text(json.dumps({"commit": self._commit, "started": self._started}), encoding="utf-8")
 
     def finish(self) -> None:
         """If everything was measured, the next run starts anew."""
         if self.complete:
             self._marker.unlink(missing_ok=True)
+            self.kept.remove()
 
     @property
     def late(self) -> bool:
@@ -115,48 +129,54 @@ class Run:
             self.rows += stamped
 
     def measure(self, plan: Plan, work: Path) -> None:
-        """Measure a plan.
+        """All passes of a plan, one after the other.
 
         Args:
             plan: what to measure.
             work: a temporary folder for inputs and plain exports.
         """
+        passes = self.prepare(plan, work)
+        for number in range(plan.passes):
+            passes.measure(number)
+
+    def prepare(self, plan: Plan, work: Path) -> Passes:
+        """Inputs, and who can run; what a call costs that does nothing. Passes over several plans may then take turns."""
         cases = plan.cases(work)
-        null = [c for c in plan.contenders if c.engine == "null"]
         crew = [c for c in plan.contenders if c.engine != "null"]
         baseline = plan.contenders[0]
-        pairs = []
+        pairs: list[tuple[Contender, Case]] = []
         for case in cases:
             others = [c for c in crew if c != baseline and c.takes(case) and plan.only(c, case)]
             if others or crew == [baseline]:  # a baseline alone says nothing, unless it is all that was asked for
                 pairs += [(c, case) for c in (baseline, *others)]
-        todo = {pair for pair in pairs if not self.is_done(_key(plan.subject, *pair))}
+        todo = [p for p in pairs if len(self.kept.of(key_of(plan, *p))) < plan.passes]
         if not todo:
-            return
-        for contender in null:
-            self._measure_overhead(plan, contender, cases[0], work)
-        usable = [c for c in crew if self._check(plan, c, [case for case in cases if (c, case) in todo], work)]
-        for tower in dict.fromkeys(case.tower for case in cases):
-            TowerRounds(self, plan, usable, tower, [c for c in cases if c.tower == tower], todo, work).measure()
+            return Passes(self, plan, [], [], work)
+        for contender in plan.contenders:
+            if contender.engine == "null":
+                self._measure_overhead(plan, contender, cases[0], work)
+        usable = self._check(plan, {c: [case for case in cases if (c, case) in todo] for c in crew}, work)
+        return Passes(self, plan, usable, pairs, work)
 
-    def _check(self, plan: Plan, contender: Contender, cases: Sequence[Case], work: Path) -> bool:
-        """Whether a contender can run here; its files are made, in a process of its own."""
-        if not cases:
-            return False
-        with self.console.busy(f"{plan.subject.name}: {contender.label}"), hired(contender) as member:
-            try:
-                reason = member.why_not(plan.subject, plan.device)
+    def _check(self, plan: Plan, cases: Mapping[Contender, Sequence[Case]], work: Path) -> list[Contender]:
+        """Those that can run here; their files are made, each in a process of its own."""
+        usable: list[Contender] = []
+        subject, asked = plan.subject, [c for c in cases if cases[c]]
+        with contextlib.ExitStack() as stack:
+            members = {c: stack.enter_context(hired(c)) for c in asked}
+            with self.console.busy(f"{subject.name}: asking {len(asked)} contenders"), ThreadPoolExecutor() as pool:
+                reasons = [pool.submit(_why_not, members[c], plan) for c in asked]
+            for contender, answer in zip(asked, reasons, strict=True):
+                status, reason = answer.result()
+                if reason is None:  # one after the other: some share files
+                    with self.console.busy(f"{subject.name}: {contender.label}"):
+                        status, reason = _setup(members[contender], subject, cases[contender], work)
                 if reason is None:
-                    for tower in dict.fromkeys(case.tower for case in cases):
-                        member.setup(plan.subject, tower, work)
-            except ContenderError as error:
-                self.add([failure_row(plan.subject, contender, case, "failed", str(error)) for case in cases], "cpu")
-                self.console.problem(contender.label, str(error))
-                return False
-        if reason is not None:
-            self.add([failure_row(plan.subject, contender, case, "missing", reason) for case in cases], "cpu")
-            self.console.problem(contender.label, reason)
-        return reason is None
+                    usable.append(contender)
+                    continue
+                self.add([failure_row(subject, contender, case, status, reason) for case in cases[contender]], "cpu")
+                self.console.problem(contender.label, reason)
+        return usable
 
     def _measure_overhead(self, plan: Plan, contender: Contender, case: Case, work: Path) -> None:
         with hired(contender) as member:
@@ -165,17 +185,32 @@ class Run:
             rounds = [member.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
         self.add([overhead_row(plan.subject, rounds)], "cpu")
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
+        """Whether there is a run of the same commit to go on with."""
         try:
             marker = json.loads(self._marker.read_text(encoding="utf-8"))
             same, started = marker["commit"] == self._commit, str(marker["started"])
         except (OSError, ValueError, KeyError):
-            return
+            return False
         if same:
             self._started = started
             kept = rowfiles.read(self.folder)
             self._done = {row.case for row in kept if row.date >= started and row.value is not None}
+            self.kept.load()
+        return bool(same)
 
 
-def _key(subject: Subject, contender: Contender, case: Case) -> tuple[str, ...]:
-    return failure_row(subject, contender, case, "missing", "").case
+def _why_not(member: Member, plan: Plan) -> tuple[Status, str | None]:
+    try:
+        return "missing", member.why_not(plan.subject, plan.device)
+    except ContenderError as error:
+        return "failed", str(error)
+
+
+def _setup(member: Member, subject: Subject, cases: Sequence[Case], work: Path) -> tuple[Status, str | None]:
+    try:
+        for tower in dict.fromkeys(case.tower for case in cases):
+            member.setup(subject, tower, work)
+    except ContenderError as error:
+        return "failed", str(error)
+    return "missing", None

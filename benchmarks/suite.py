@@ -1,7 +1,8 @@
 """Fixed lists of models, engines and batches: ``make bench`` on a CPU, ``make gpu`` on a machine with a GPU.
 
-A suite is made of named parts, which run one after the other until its minutes are over; started again, it goes on from there. Each
-part needs only what it measures: on a bare PyTorch image with open_clip the engines' rows say what is missing.
+A suite is made of named parts, which run one after the other until its minutes are over; started again, it goes on from there. On
+a CPU, further passes over all models follow, so that each is measured several times, minutes apart. Each part needs only what it
+measures: on a bare PyTorch image with open_clip the engines' rows say what is missing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.ceilings import measure_ceilings, print_ceilings
 from benchmarks.contenders import contenders_of
 from benchmarks.machine import Machine, this_machine
+from benchmarks.rounds import Passes
 from benchmarks.rows import Row
 from benchmarks.run import Plan, Run, UserError
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
@@ -38,6 +40,7 @@ def run_suite(suite: Suite, name: str, parts: Sequence[str], models: Sequence[st
     deadline = time.monotonic() + 60 * suite.minutes
     machine = this_machine(suite.device)
     run = Run(results, machine, f"suite {name}", again=again, deadline=deadline)
+    passes: list[Passes] = []
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         for part in parts:
             print(
@@ -54,7 +57,12 @@ def run_suite(suite: Suite, name: str, parts: Sequence[str], models: Sequence[st
                 if sweep.model in models or not models:
                     place = Path(folder) / f"{part}-{number}"
                     place.mkdir()
-                    _sweep(run, suite, sweep, place)
+                    passes += _sweep(run, suite, sweep, place)
+        for number in range(1, suite.passes):
+            left = max(0.0, deadline - time.monotonic()) / 60
+            print(f"\n== pass {number + 1} of {suite.passes} ({left:.1f} minutes left)", flush=True)
+            for one in passes:
+                one.measure(number)
     run.finish()
     return run.complete
 
@@ -110,18 +118,19 @@ def _gpu_tests(results: Path, seconds: float) -> None:
     print("  " + "\n  ".join(lines[-12:]) + f"\n  {end}; {log}", flush=True)
 
 
-def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> None:
+def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:
+    """The first pass over a model; others may follow, or none where it cannot be measured."""
     if run.late:
         print(f"  {sweep.model}: no time left")
         run.complete = False
-        return
+        return []
     try:
         subject = _subject(sweep, work)
     except (UserError, ImportError, ValueError) as error:
         what = f"not installed: {error.name}" if isinstance(error, ImportError) else str(error)
         print(f"  {sweep.model}: {what}")
         run.add([_missing(sweep, engine, what) for engine in sweep.engines or ("eager",)], suite.device)
-        return
+        return []
     plan = Plan(
         subject=subject,
         contenders=tuple(contenders_of(subject, suite.device, (*sweep.contenders, *subject.kinds))),
@@ -131,9 +140,12 @@ def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> None:
         round_seconds=suite.round_seconds,
         only=sweep.only,
         load_together=suite.device == "cuda",
+        passes=suite.passes,
     )
     print(f"\n{sweep.model}", flush=True)
-    run.measure(plan, work)
+    passes = run.prepare(plan, work)
+    passes.measure(0)
+    return [passes]
 
 
 def _missing(sweep: Sweep, engine: str, why: str) -> Row:

@@ -44,7 +44,7 @@ class Suite:
         device: ``cpu`` or ``cuda``.
         minutes: that all parts may take together.
         parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
-        rounds, round_seconds: see `benchmarks.run.Plan`.
+        rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
     """
 
     device: str
@@ -52,6 +52,7 @@ class Suite:
     parts: dict[str, tuple[Sweep, ...]]
     rounds: int
     round_seconds: float
+    passes: int = 1
 
 
 def _bench_of_a_large_model(contender: Contender, case: Case) -> bool:
@@ -107,8 +108,9 @@ SUITES = {
                 ),
             ),
         },
-        rounds=7,
-        round_seconds=0.3,
+        rounds=6,
+        round_seconds=0.2,
+        passes=3,
     ),
     "gpu": Suite(
         device="cuda",

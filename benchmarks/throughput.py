@@ -1,9 +1,9 @@
 """Every engine of a bundle against eager PyTorch and the peers: ``python -m benchmarks throughput BUNDLE``.
 
 All contenders of a case are warm at the same time, and then take turns: round after round, each one runs as many calls as fill a
-round, in an order that rotates. A speedup is the median over rounds of the ratio to eager float32 in the same round, so that what
-slows the machine down slows both. Inputs alternate between calls. On a GPU, calls are timed by device events; latency, one item at
-a time, is the host's time from call to result.
+round, in an order that rotates. The rounds are divided over passes over all cases, each with fresh processes. A speedup is the
+median of the ratios to eager float32 in the same round, so that what slows the machine down slows both. Inputs alternate between
+calls. On a GPU, calls are timed by device events; latency, one item at a time, is the host's time from call to result.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each case (default 9)")
     parser.add_argument("--round-seconds", type=float, default=0.3, help="a contender's share of a round (default 0.3)")
+    parser.add_argument("--passes", type=int, default=3, help="that the rounds are divided over (default 3)")
     parser.add_argument("--files", type=Path, help="a folder of pictures for the run from files to embeddings")
     parser.add_argument("--no-files", action="store_true", help="leave out the run from files to embeddings")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=device,
             rounds=args.rounds,
             round_seconds=args.round_seconds,
+            passes=args.passes,
         )
         machine = this_machine(device)
         run = Run(args.results or RESULTS / machine.slug, machine, f"throughput {args.subject}", again=args.again)

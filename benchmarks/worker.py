@@ -26,7 +26,7 @@ _STABLE = 0.1  # warm-up ends when the last calls' times are this close together
 _LAST_CALLS = 3
 _WARM_UP_SECONDS = 5.0  # …or after this long, not counting the first call, which may compile
 _LEAST_CALLS = 3
-_LONG_CALL = 1.0  # seconds; one more call is warm-up enough
+_LONG_CALL = 0.25  # seconds; after the first call, one of these is warm-up enough
 _MOST_CALLS = 500  # in a round
 
 
@@ -106,6 +106,7 @@ class Worker:
 
     def open(self, subject: Subject, contender: Contender, tower: str, device: str, folder: str) -> OpenedInfo:
         """Load the tower."""
+        self._opened, self._call = None, _nothing  # the tower before goes
         start = time.perf_counter()
         self._device_free = _device_free() if device == "cuda" else 0
         opened = self._opened = contender.module.open_tower(subject, contender, tower, device, Path(folder))
@@ -120,10 +121,13 @@ class Worker:
         self._call(0)
         self._synchronize()
         first = time.perf_counter() - start
+        if case.kind == "files" and first > _LONG_CALL:
+            return Prepared(first, first)  # a call is many batches
         times: list[float] = []
         end = time.perf_counter() + _WARM_UP_SECONDS
-        least = _LEAST_CALLS if first < _LONG_CALL else 1
-        while len(times) < least or (time.perf_counter() < end and not _stable(times)):
+        while not (times and times[-1] > _LONG_CALL) and (
+            len(times) < _LEAST_CALLS or (time.perf_counter() < end and not _stable(times))
+        ):
             start = time.perf_counter()
             self._call(len(times) + 1)
             self._synchronize()

@@ -21,6 +21,7 @@ TINY = Suite(
     },
     rounds=2,
     round_seconds=0.01,
+    passes=2,
 )
 # What a bare PyTorch image with open_clip beside it has not.
 BLOCKED = ["msgspec", "onnxruntime", "onnxscript", "polygraphy", "tensorrt_rtx", "openvino"]
@@ -30,10 +31,12 @@ def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.Captu
     assert suite.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
     shown = capsys.readouterr().out
     assert "== demo" in shown
+    assert shown.index("== broken") < shown.index("== pass 2 of 2") < shown.index("image, batch 2, 64x64\n")
     assert "left out: " in shown  # tensorrt, without a GPU
     found = rows.read(tmp_path / "throughput.csv")
     engines = {(r.tower, r.engine) for r in found if r.value is not None and r.figure == "per_second"}
     assert engines == {("image", "eager"), ("image", "onnxruntime")}
+    assert {r.passes for r in found if r.value is not None} == {2}
     broken = [r for r in found if r.model == "no-such-model"]
     assert [r.status for r in broken] == ["missing"]
     assert "no-such-model" in broken[0].note

@@ -81,7 +81,7 @@ def test_contenders(subject: Subject) -> None:
     assert "torch-tensorrt" not in {c.engine for c in on_cpu}
     on_gpu = contenders_of(subject, "cuda")
     assert {c.precision for c in on_gpu if c.engine == "eager"} == {"fp32", "fp16", "bf16"}
-    assert "openvino" not in {c.engine for c in on_gpu}
+    assert "openvino plain" not in {c.engine for c in on_gpu}
     assert contenders_of(subject, "cpu", ["onnxruntime"]) == [EAGER, ENGINE]
     with pytest.raises(ValueError, match="is none of"):
         contenders_of(subject, "cpu", ["tensorrt"])
@@ -185,6 +185,9 @@ def test_it_is_not_started_a_third_time(subject: Subject, tmp_path: Path, monkey
 class Interrupting(Console):
     """Ctrl-C after the first case."""
 
+    def passed(self, case: Case, number: int, passes: int) -> None:
+        raise KeyboardInterrupt
+
     def case(self, case: Case, found: Sequence[Row]) -> None:
         raise KeyboardInterrupt
 
@@ -194,13 +197,32 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path, this_machine(), "x", console=Interrupting()).measure(plan, tmp_path)
     kept = rows.read(tmp_path / "throughput.csv")
-    assert {row.batch for row in kept} == {1}
+    assert {(row.batch, row.passes, row.repeats) for row in kept} == {(1, 1, 1)}
+    assert kept[0].spread is None
+    with (tmp_path / ".unfinished-x.samples").open("a") as file:
+        file.write('{"case": ["cut o')
     again = one_run(tmp_path, "x")
+    first = again.kept.of(kept[0].case)[0]
     again.measure(plan, tmp_path)
+    assert again.kept.of(kept[0].case)[0] is first  # not measured again
     again.finish()
-    assert {row.batch for row in again.rows if row.what == "throughput"} == {2}
-    assert kept[0] in rows.read(tmp_path / "throughput.csv")
+    found = rows.read(tmp_path / "throughput.csv")
+    assert {(row.batch, row.passes, row.repeats) for row in found} == {(1, 2, 2), (2, 2, 2)}
+    assert all(row.spread is not None for row in found)
     assert not any(one_run(tmp_path, "x").is_done(row.case) for row in kept)
+    assert not one_run(tmp_path, "x").kept.of(kept[0].case)
+
+
+def test_rounds_are_divided_over_passes(subject: Subject) -> None:
+    plan = Plan(subject, (ENGINE,), lambda work: [], "cpu", rounds=7)
+    assert [plan.rounds_of(number) for number in range(plan.passes)] == [3, 2, 2]
+    assert dataclasses.replace(plan, rounds=2).passes == 2
+    passes = estimate([1.0, 1.1, 2.0, 2.2, 4.0, 4.0], [0, 0, 1, 1, 2, 2])
+    assert (passes.value, passes.low, passes.high, passes.passes) == pytest.approx((2.1, 1.05, 4.0, 3))
+    assert passes.spread == pytest.approx(np.std(np.log([1.05, 2.1, 4.0]), ddof=1))
+    assert estimate([0.0, 0.1], [0, 1]).spread is None
+    for one in (rates([1.0, 2.0], 8, [0, 1]), estimate([1.0, 2.0], [0, 1]).map(3)):
+        assert one.spread == pytest.approx(np.log(2) / 2**0.5)
 
 
 def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
