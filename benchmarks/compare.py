@@ -3,10 +3,13 @@
 Only rows with the same key, measured on the same machine, are compared; by default only figures that were measured against
 something else in the same run (speedups over eager, accuracies), for the speed of a shared machine drifts from run to run. Of those
 
-- a speed has changed if its medians differ by more than the threshold and the boxes between their quartiles do not overlap, each
-  widened on both sides by three quarters of its height, or of the median height of that run's boxes where that is more (a few
-  rounds can lie close together by chance). With 3 % of noise and 7 rounds that is one false alarm in 100,000 figures, and a
-  slowdown of 20 % is missed in three. A figure without quartiles has to differ by four times the threshold;
+- a speed that both runs measured in several passes has changed if it differs by more than the threshold and by more than the spread
+  between passes allows: the limit is such that among all figures of a comparison one false alarm comes in 20 reruns, or fewer
+  (`benchmarks.noise`). Where even a slowdown of 20 % would lie within that limit, the figure is listed as too noisy to judge;
+- any other speed (older rows, a single pass) has changed if its medians differ by more than the threshold and the boxes between its
+  quartiles do not overlap, each widened on both sides by three quarters of its height, or of the median height of that run's boxes
+  where that is more. That does not see what differs between processes and drifts in minutes. Without
+  quartiles it has to differ by four times the threshold;
 - a share (top-1, recall, agreement; and the change from eager's on the same samples) has changed if the 95 % confidence intervals
   do not overlap; without intervals, by the threshold;
 - a cosine or an error has changed if its distance from exact has doubled or halved, and that by more than 0.00001.
@@ -15,51 +18,29 @@ something else in the same run (speedups over eager, accuracies), for the speed 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 from benchmarks import rows as rowfiles
+from benchmarks.changes import Comparison, describe
+from benchmarks.noise import Noise, has_passes
 from benchmarks.rows import FIGURES, Row
-from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
-from engines.tables import format_table
+from benchmarks.sections import SHARES
 
 Verdict = Literal["worse", "better", "same"]
 _WIDENED = 0.75
 _WITHOUT_QUARTILES = 4
+_TO_BE_SEEN = -math.log(0.8)  # a slowdown of 20 %
 _ERRORS = {"min_cosine": 1.0, "mean_cosine": 1.0, "p1_cosine": 1.0, "max_abs_error": 0.0}  # figure → its exact value
 _LEAST_ERROR = 1e-5
-
-
-@dataclass
-class Comparison:
-    """What became of the rows of A.
-
-    Attributes:
-        worse, better: pairs of rows that differ beyond the noise.
-        compared: pairs, these included.
-        failed: rows of B that crashed, one for each case that was measured in A.
-        missing: rows of B that could not be measured, one for each case that was measured in A.
-        vanished: rows of A that B does not have.
-        added: rows that only B has.
-        elsewhere: pairs of rows of different machines, not compared.
-    """
-
-    worse: list[tuple[Row, Row]] = field(default_factory=list)
-    better: list[tuple[Row, Row]] = field(default_factory=list)
-    compared: list[tuple[Row, Row]] = field(default_factory=list)
-    failed: list[Row] = field(default_factory=list)
-    missing: list[Row] = field(default_factory=list)
-    vanished: list[Row] = field(default_factory=list)
-    added: list[Row] = field(default_factory=list)
-    elsewhere: list[tuple[Row, Row]] = field(default_factory=list)
 
 
 def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05, absolute: bool = False) -> Comparison:
@@ -91,13 +72,20 @@ def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05
             found.elsewhere.append((a, b))
         else:
             found.compared.append((a, b))
-            verdict = judge(a, b, threshold, usual_old.get(a.figure, 0.0), usual_new.get(b.figure, 0.0))
-            if verdict != "same":
-                (found.worse if verdict == "worse" else found.better).append((a, b))
+    noise = Noise([(a, b) for a, b in found.compared if _in_passes(a, b)])
+    for a, b in found.compared:
+        limit = noise.limit(a, b) if _in_passes(a, b) else None
+        verdict = judge(a, b, threshold, usual_old.get(a.figure, 0.0), usual_new.get(b.figure, 0.0), limit)
+        if verdict != "same":
+            (found.worse if verdict == "worse" else found.better).append((a, b))
+        elif limit is not None and limit > _TO_BE_SEEN:
+            found.unsure.append((a, b))
     return found
 
 
-def judge(a: Row, b: Row, threshold: float, usual_a: float = 0.0, usual_b: float = 0.0) -> Verdict:
+def judge(
+    a: Row, b: Row, threshold: float, usual_a: float = 0.0, usual_b: float = 0.0, limit: float | None = None
+) -> Verdict:
     """Whether a figure changed beyond the noise, by the rules above.
 
     Args:
@@ -105,6 +93,7 @@ def judge(a: Row, b: Row, threshold: float, usual_a: float = 0.0, usual_b: float
         b: after, with a value.
         threshold: relative change.
         usual_a, usual_b: height of the run's usual box of that figure, relative to the median.
+        limit: change of the logarithm that the spread between passes allows; None: not known.
     """
     assert a.value is not None
     assert b.value is not None
@@ -118,6 +107,8 @@ def judge(a: Row, b: Row, threshold: float, usual_a: float = 0.0, usual_b: float
     verdict: Verdict = "better" if higher == (FIGURES[a.figure].better == "higher") else "worse"
     box_a, box_b = _box(a), _box(b)
     relative = abs(b.value - a.value) / abs(a.value) if a.value else float(b.value != a.value)
+    if limit is not None:
+        return verdict if relative > threshold and abs(math.log(b.value / a.value)) > limit else "same"
     if box_a is None or box_b is None:
         factor = 1 if a.figure in SHARES else _WITHOUT_QUARTILES
         return verdict if relative > factor * threshold else "same"
@@ -171,6 +162,11 @@ def _counts(row: Row, absolute: bool) -> bool:
     return row.value is not None and (kind.relative or (absolute and kind.better is not None))
 
 
+def _in_passes(a: Row, b: Row) -> bool:
+    """Whether the noise of both is known from passes."""
+    return all(has_passes(row) and row.figure not in SHARES and row.figure not in _ERRORS for row in (a, b))
+
+
 def _box(row: Row) -> tuple[float, float] | None:
     return None if row.low is None or row.high is None else (row.low, row.high)
 
@@ -192,57 +188,6 @@ def _usual_heights(rows: Iterable[Row]) -> dict[str, float]:
         if row.value and box is not None:
             heights.setdefault(row.figure, []).append((box[1] - box[0]) / abs(row.value))
     return {figure: statistics.median(values) for figure, values in heights.items()}
-
-
-def describe(found: Comparison) -> str:
-    """The comparison for people: what is worse first, one sentence at the end."""
-    parts = [_changes("worse", found.worse), _changes("better", found.better)]
-    parts += [_cases("failed now", found.failed), _cases("missing now", found.missing)]
-    parts += [_cases("not measured again", found.vanished), _cases("new", found.added)]
-    if found.elsewhere:
-        places = sorted({f"{a.machine or 'no name'} → {b.machine or 'no name'}" for a, b in found.elsewhere})
-        parts.append(f"of another machine, not compared: {len(found.elsewhere)} figures ({', '.join(places)})")
-    updates = sorted({f"{a.versions} → {b.versions}" for a, b in found.compared if a.versions != b.versions})
-    if updates:
-        parts.append("\n".join(["other versions:", *(f"  {update}" for update in updates)]))
-    if any(row.status == "noisy" for pair in (*found.worse, *found.better) for row in pair):
-        parts.append(NOISY_LEGEND)
-    same = len(found.compared) - len(found.worse) - len(found.better)
-    counts = f"{len(found.worse)} worse, {len(found.better)} better, {same} within the noise"
-    parts.append(f"{len(found.compared)} figures compared: {counts}")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _changes(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
-    if not pairs:
-        return ""
-    lines = []
-    for a, b in sorted(pairs, key=lambda pair: pair[0].key):
-        assert a.value is not None
-        assert b.value is not None
-        relative = f"{100 * (b.value / a.value - 1):+.1f} %" if a.value and a.figure not in SHARES else ""
-        lines.append((*_words(a), label(a.figure), _shown(a), _shown(b), relative))
-    header = ("what", "model", "tower", "engine", "batch", "shape", "figure", "before", "after", "")
-    return f"{title}:\n{format_table(header, lines, indent='  ')}"
-
-
-def _cases(title: str, rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    lines = {
-        " ".join(word for word in _words(row) if word) + (f": {row.note}" if row.value is None else "") for row in rows
-    }
-    return "\n".join([f"{title}:", *(f"  {line}" for line in sorted(lines))])
-
-
-def _words(row: Row) -> tuple[str, ...]:
-    batch = str(row.batch) if row.batch else ""
-    return row.what, row.model, row.tower, f"{row.engine} {row.precision}".strip(), batch, row.shape
-
-
-def _shown(row: Row) -> str:
-    assert row.value is not None
-    return number(row.value, row.figure) + (f" {NOISY}" if row.status == "noisy" else "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

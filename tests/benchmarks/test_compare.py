@@ -14,7 +14,8 @@ from made_up_rows import CPU, GPU, others, quartiles, speeds
 
 from benchmarks import compare as compare_module
 from benchmarks import rows
-from benchmarks.compare import compare, describe, judge, main
+from benchmarks.changes import describe
+from benchmarks.compare import compare, judge, main
 from benchmarks.rows import Row
 
 SPEEDUP = Row(

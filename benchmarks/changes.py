@@ -1,0 +1,89 @@
+"""What a comparison found, and how it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.rows import Row
+from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
+from engines.tables import format_table
+
+
+@dataclass
+class Comparison:
+    """What became of the rows of A.
+
+    Attributes:
+        worse, better: pairs of rows that differ beyond the noise.
+        compared: pairs, these included.
+        unsure: pairs that lie within noise that would hide a slowdown of 20 % as well.
+        failed: rows of B that crashed, one for each case that was measured in A.
+        missing: rows of B that could not be measured, one for each case that was measured in A.
+        vanished: rows of A that B does not have.
+        added: rows that only B has.
+        elsewhere: pairs of rows of different machines, not compared.
+    """
+
+    worse: list[tuple[Row, Row]] = field(default_factory=list)
+    better: list[tuple[Row, Row]] = field(default_factory=list)
+    compared: list[tuple[Row, Row]] = field(default_factory=list)
+    unsure: list[tuple[Row, Row]] = field(default_factory=list)
+    failed: list[Row] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
+    vanished: list[Row] = field(default_factory=list)
+    added: list[Row] = field(default_factory=list)
+    elsewhere: list[tuple[Row, Row]] = field(default_factory=list)
+
+
+def describe(found: Comparison) -> str:
+    """The comparison for people: what is worse first, one sentence at the end."""
+    parts = [_changes("worse", found.worse), _changes("better", found.better)]
+    parts += [_changes("too noisy to judge, a slowdown of 20 % could not be seen", found.unsure)]
+    parts += [_cases("failed now", found.failed), _cases("missing now", found.missing)]
+    parts += [_cases("not measured again", found.vanished), _cases("new", found.added)]
+    if found.elsewhere:
+        places = sorted({f"{a.machine or 'no name'} → {b.machine or 'no name'}" for a, b in found.elsewhere})
+        parts.append(f"of another machine, not compared: {len(found.elsewhere)} figures ({', '.join(places)})")
+    updates = sorted({f"{a.versions} → {b.versions}" for a, b in found.compared if a.versions != b.versions})
+    if updates:
+        parts.append("\n".join(["other versions:", *(f"  {update}" for update in updates)]))
+    if any(row.status == "noisy" for pair in (*found.worse, *found.better, *found.unsure) for row in pair):
+        parts.append(NOISY_LEGEND)
+    same = len(found.compared) - len(found.worse) - len(found.better) - len(found.unsure)
+    counts = f"{len(found.worse)} worse, {len(found.better)} better, {same} within the noise"
+    counts += f", {len(found.unsure)} too noisy to judge" if found.unsure else ""
+    parts.append(f"{len(found.compared)} figures compared: {counts}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _changes(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
+    if not pairs:
+        return ""
+    lines = []
+    for a, b in sorted(pairs, key=lambda pair: pair[0].key):
+        assert a.value is not None
+        assert b.value is not None
+        relative = f"{100 * (b.value / a.value - 1):+.1f} %" if a.value and a.figure not in SHARES else ""
+        lines.append((*_words(a), label(a.figure), _shown(a), _shown(b), relative))
+    header = ("what", "model", "tower", "engine", "batch", "shape", "figure", "before", "after", "")
+    return f"{title}:\n{format_table(header, lines, indent='  ')}"
+
+
+def _cases(title: str, rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = {
+        " ".join(word for word in _words(row) if word) + (f": {row.note}" if row.value is None else "") for row in rows
+    }
+    return "\n".join([f"{title}:", *(f"  {line}" for line in sorted(lines))])
+
+
+def _words(row: Row) -> tuple[str, ...]:
+    batch = str(row.batch) if row.batch else ""
+    return row.what, row.model, row.tower, f"{row.engine} {row.precision}".strip(), batch, row.shape
+
+
+def _shown(row: Row) -> str:
+    assert row.value is not None
+    return number(row.value, row.figure) + (f" {NOISY}" if row.status == "noisy" else "")

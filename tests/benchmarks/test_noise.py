@@ -1,0 +1,133 @@
+"""Reruns and slowdowns of runs in passes that never were: how often compare is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import statistics
+
+import pytest
+
+from benchmarks.changes import Comparison, describe
+from benchmarks.compare import compare
+from benchmarks.estimates import over_passes
+from benchmarks.noise import student, variance_of_median
+from benchmarks.rows import Row
+
+ENGINES = ("torch.compile", "openvino", "onnxruntime plain", "onnxruntime", "aotinductor")
+CASES = [
+    (what, model, tower, batch)
+    for model in ("demo", "ViT-B-32")
+    for what, tower, batch in (
+        ("throughput", "image", 1),
+        ("throughput", "image", 16),
+        ("throughput", "text", 1),
+        ("throughput", "text", 16),
+        ("end_to_end", "image", 32),
+    )
+]
+RERUNS = 500
+
+
+def a_run(
+    rng: random.Random, sigma: float, slower: str = "", factor: float = 1.0, demo: float = 1.0, passes: int = 3
+) -> list[Row]:
+    """42 speedups in passes.
+
+    Args:
+        rng: random numbers.
+        sigma: of a speedup between passes, relative; half of its variance is eager's, the same for all of a case.
+        slower: an engine.
+        factor: on its speed.
+        demo: how much noisier the small model is.
+        passes: how many.
+    """
+    found = []
+    for what, model, tower, batch in CASES:
+        own = sigma / 2**0.5 * (demo if model == "demo" else 1.0)
+        eager = [rng.gauss(0, own) for _ in range(passes)]
+        for engine in ENGINES if what == "throughput" else ENGINES[-1:]:
+            speed = 2.0 * (factor if engine == slower else 1.0)
+            each = [speed * math.exp(eager[number] + rng.gauss(0, own)) for number in range(passes)]
+            one = over_passes(each, min(each), max(each), 2 * passes)
+            found.append(Row(what, model, "speedup", tower, engine, "fp32", batch, **dataclasses.asdict(one)))
+    return found
+
+
+def a_comparison(seed: int, sigma: float, slower: str = "", factor: float = 1.0, demo: float = 1.0) -> Comparison:
+    rng = random.Random(seed)
+    return compare(a_run(rng, sigma, demo=demo), a_run(rng, sigma, slower, factor, demo=demo))
+
+
+@pytest.mark.parametrize(("sigma", "demo"), [(0.03, 1.0), (0.08, 1.0), (0.15, 1.0), (0.03, 4.0)])
+def test_a_rerun_in_passes_is_noise(sigma: float, demo: float) -> None:
+    found = [a_comparison(seed, sigma, demo=demo) for seed in range(RERUNS)]
+    worse = sum(bool(one.worse) for one in found) / RERUNS
+    changed = sum(bool(one.worse or one.better) for one in found) / RERUNS
+    print(f"sigma {sigma}, demo x{demo}: worse in {worse:.1%} of the reruns, worse or better in {changed:.1%}")
+    assert len(found[0].compared) == 42
+    assert changed < 0.05
+
+
+@pytest.mark.parametrize(("sigma", "figures"), [(0.03, 0.97), (0.04, 0.85), (0.05, 0.5)])
+@pytest.mark.parametrize("engine", ["onnxruntime", "aotinductor"])
+def test_a_slowdown_of_a_fifth_is_found_in_passes(sigma: float, figures: float, engine: str) -> None:
+    found = [a_comparison(seed, sigma, engine, 0.8) for seed in range(RERUNS)]
+    runs = sum(any(b.engine == engine for _, b in one.worse) for one in found) / RERUNS
+    each = statistics.mean(
+        sum(b.engine == engine for _, b in one.worse) / sum(b.engine == engine for _, b in one.compared)
+        for one in found
+    )
+    wrong = sum(any(b.engine != engine for _, b in (*one.worse, *one.better)) for one in found) / RERUNS
+    print(f"sigma {sigma}, {engine}: found in {runs:.1%} of the runs, {each:.1%} of its figures, others {wrong:.1%}")
+    assert runs > 0.99
+    assert each > figures
+    assert wrong < 0.05
+
+
+def test_what_could_not_be_seen_is_listed() -> None:
+    found = a_comparison(1, 0.15, "onnxruntime", 0.8)
+    changed = len(found.worse) + len(found.better)
+    assert len(found.unsure) == 42 - changed > 37
+    text = describe(found)
+    assert "too noisy to judge, a slowdown of 20 % could not be seen:\n" in text
+    assert text.endswith(f" 0 within the noise, {len(found.unsure)} too noisy to judge")
+    assert not a_comparison(1, 0.02).unsure
+    assert a_comparison(1, 0.15, "onnxruntime", 0.1).worse  # but what is beyond the noise is said
+
+
+def test_a_run_without_passes_is_judged_by_its_quartiles() -> None:
+    rng = random.Random(0)
+    new = a_run(rng, 0.01)
+    old = [dataclasses.replace(row, passes=0, spread=None) for row in new]
+    slow = [
+        dataclasses.replace(r, value=(r.value or 0) * 0.8, low=(r.low or 0) * 0.8, high=(r.high or 0) * 0.8)
+        for r in new
+    ]
+    for before, after in ((old, new), (new, old), (old, old)):
+        found = compare(before, after)
+        assert (len(found.compared), found.worse, found.better, found.unsure) == (42, [], [], [])
+    assert len(compare(old, slow).worse) > 36
+
+
+@pytest.mark.parametrize(
+    ("share", "freedom", "value"),
+    [
+        (0.975, 1, 12.706),
+        (0.975, 2, 4.303),
+        (0.975, 3, 3.182),
+        (0.975, 10, 2.228),
+        (0.9995, 4, 8.610),
+        (0.9995, 30, 3.646),
+    ],
+)
+def test_students_t(share: float, freedom: int, value: float) -> None:
+    assert student(share, freedom) == pytest.approx(value, abs=0.001)
+
+
+def test_the_variance_of_a_median() -> None:
+    rng = random.Random(0)
+    for count in (2, 3, 4, 5, 9):
+        drawn = [statistics.median(rng.gauss(0, 1) for _ in range(count)) for _ in range(20000)]
+        assert variance_of_median(count) == pytest.approx(statistics.variance(drawn), rel=0.1)
