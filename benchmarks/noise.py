@@ -17,7 +17,7 @@ FALSE_ALARMS = 0.05  # share of reruns in which one figure or more is said to ha
 _SHARED = 0.25  # speedups of a case have eager's rounds in common: log ratios correlate by a half, their variances by its square
 _VARIANCE_OF_MEDIAN = (1.0, 0.5, 0.4487, 0.2982, 0.2868)  # of 1, 2, … independent normal values of variance 1
 
-Kind = tuple[str, str, str]
+Group = tuple[str, ...]
 
 
 class Noise:
@@ -27,16 +27,18 @@ class Noise:
         """From the pairs that are judged together: the more they are, the more it takes to call one of them changed."""
         self._tail = FALSE_ALARMS / 2 / max(1, len(pairs))
         self._own = {a.key: _pooled([(a, b)])[0] for a, b in pairs}
-        kinds: dict[Kind, list[tuple[Row, Row]]] = {}
+        groups: dict[Group, list[tuple[Row, Row]]] = {}
         for a, b in pairs:
-            kinds.setdefault(_kind(a), []).append((a, b))
-        self._pooled: Mapping[Kind, tuple[float, int]] = {kind: _pooled(group) for kind, group in kinds.items()}
+            groups.setdefault(_kind(a), []).append((a, b))
+            groups.setdefault(_case(a), []).append((a, b))
+        self._pooled: Mapping[Group, tuple[float, int]] = {group: _pooled(those) for group, those in groups.items()}
 
     def limit(self, a: Row, b: Row) -> float:
         """The change of the logarithm that is beyond the noise."""
         pooled, freedom = self._pooled[_kind(a)]
-        # A figure that is noisier than its kind counts as noisy as it was.
-        variance = max(pooled, self._own[a.key]) * (variance_of_median(a.passes) + variance_of_median(b.passes))
+        # A case or figure that is noisier than its kind counts as noisy as it was: calls of a millisecond beside calls of a second.
+        variance = max(pooled, self._pooled[_case(a)][0], self._own[a.key])
+        variance *= variance_of_median(a.passes) + variance_of_median(b.passes)
         return student(1 - self._tail, freedom) * math.sqrt(variance)
 
 
@@ -76,8 +78,12 @@ def _student_below(t: float, freedom: int) -> float:
     return 0.5 + math.sin(angle) * total / 2
 
 
-def _kind(row: Row) -> Kind:
+def _kind(row: Row) -> Group:
     return row.model, row.tower, row.figure
+
+
+def _case(row: Row) -> Group:
+    return row.what, row.model, row.tower, str(row.batch), row.shape, row.figure
 
 
 def _pooled(pairs: Iterable[tuple[Row, Row]]) -> tuple[float, int]:

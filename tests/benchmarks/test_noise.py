@@ -31,7 +31,7 @@ RERUNS = 500
 
 
 def a_run(
-    rng: random.Random, sigma: float, slower: str = "", factor: float = 1.0, demo: float = 1.0, passes: int = 3
+    rng: random.Random, sigma: float, slower: str = "", factor: float = 1.0, alone: float = 1.0, passes: int = 3
 ) -> list[Row]:
     """42 speedups in passes.
 
@@ -40,12 +40,12 @@ def a_run(
         sigma: of a speedup between passes, relative; half of its variance is eager's, the same for all of a case.
         slower: an engine.
         factor: on its speed.
-        demo: how much noisier the small model is.
+        alone: how much noisier batch 1 is.
         passes: how many.
     """
     found = []
     for what, model, tower, batch in CASES:
-        own = sigma / 2**0.5 * (demo if model == "demo" else 1.0)
+        own = sigma / 2**0.5 * (alone if batch == 1 else 1.0)
         eager = [rng.gauss(0, own) for _ in range(passes)]
         for engine in ENGINES if what == "throughput" else ENGINES[-1:]:
             speed = 2.0 * (factor if engine == slower else 1.0)
@@ -55,17 +55,18 @@ def a_run(
     return found
 
 
-def a_comparison(seed: int, sigma: float, slower: str = "", factor: float = 1.0, demo: float = 1.0) -> Comparison:
+def a_comparison(seed: int, sigma: float, slower: str = "", factor: float = 1.0, alone: float = 1.0) -> Comparison:
     rng = random.Random(seed)
-    return compare(a_run(rng, sigma, demo=demo), a_run(rng, sigma, slower, factor, demo=demo))
+    return compare(a_run(rng, sigma, alone=alone), a_run(rng, sigma, slower, factor, alone=alone))
 
 
-@pytest.mark.parametrize(("sigma", "demo"), [(0.03, 1.0), (0.08, 1.0), (0.15, 1.0), (0.03, 4.0)])
-def test_a_rerun_in_passes_is_noise(sigma: float, demo: float) -> None:
-    found = [a_comparison(seed, sigma, demo=demo) for seed in range(RERUNS)]
+@pytest.mark.parametrize(("sigma", "alone"), [(0.03, 1.0), (0.08, 1.0), (0.15, 1.0), (0.03, 3.0)])
+def test_a_rerun_in_passes_is_noise(sigma: float, alone: float) -> None:
+    first = round(1e5 * sigma * alone)  # other seeds: noise that is larger all over gives the very same verdicts
+    found = [a_comparison(first + seed, sigma, alone=alone) for seed in range(RERUNS)]
     worse = sum(bool(one.worse) for one in found) / RERUNS
     changed = sum(bool(one.worse or one.better) for one in found) / RERUNS
-    print(f"sigma {sigma}, demo x{demo}: worse in {worse:.1%} of the reruns, worse or better in {changed:.1%}")
+    print(f"sigma {sigma}, batch 1 x{alone}: worse in {worse:.1%} of the reruns, worse or better in {changed:.1%}")
     assert len(found[0].compared) == 42
     assert changed < 0.05
 
