@@ -26,14 +26,21 @@ ENGINES = {
     "torch.compile": Look("#08a0d0", "s"),
     "torch.compile max-autotune": Look("#1068b8", "D"),
     "torch-tensorrt": Look("#886090", "*"),
-    "openvino": Look("#8060f0", "P"),
+    "openvino plain": Look("#8060f0", "P"),
     "onnxruntime plain": Look("#c08860", "v"),
     "onnxruntime": Look("#e84000", "^"),
     "tensorrt": Look("#c81858", "X"),
     "tensorrt-rtx": Look("#8028f8", "<"),
     "aotinductor": Look("#b04028", ">"),
+    "openvino": Look("#186838", "d"),
 }
-BUNDLED = ("onnxruntime", "tensorrt", "tensorrt-rtx", "aotinductor")  # engines that a bundle of this project can hold
+BUNDLED = (
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt-rtx",
+    "aotinductor",
+    "openvino",
+)  # engines that a bundle of this project can hold
 _SPARE = tuple(Look(colour, marker) for colour in ("#8a7560", "#4d8f8f", "#b06a6a") for marker in ("h", "p", "d", "H"))
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")

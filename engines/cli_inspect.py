@@ -62,6 +62,8 @@ def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], f
             f"  texts       up to {manifest.tokenizer.context_length} of {manifest.tokenizer.vocab_size} tokens"
         )
     lines += ["", _towers(manifest), "", _engines(found), "", _parity(manifest)]
+    if manifest.accuracy:
+        lines += ["", _accuracy(manifest)]
     return "\n".join(lines)
 
 
@@ -81,6 +83,14 @@ def _towers(manifest: Manifest) -> str:
         for name, tower in manifest.towers.items()
         for unit, why in tower.fp32_units.items()
     ]
+    for name, tower in manifest.towers.items():
+        found = tower.quantization
+        if found is not None:
+            kept.append(
+                f"  {name}: {found.share:.1%} of the products' FLOPs in {found.dtype}, {found.layers} layers (ranges of "
+                f"{found.samples} samples: {found.calibration})"
+            )
+            kept += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
     return "\n".join([table, *kept])
 
 
@@ -110,6 +120,25 @@ def _attention(engine: Engine) -> str:
         return "-"
     fused = engine.build.fused_attention
     return f"{fused} of {fused + engine.build.decomposed_attention}"
+
+
+def _accuracy(manifest: Manifest) -> str:
+    rows = []
+    for row in manifest.accuracy:
+        for name in sorted(row.change):
+            change = row.change[name]
+            rows.append(
+                (
+                    row.engine,
+                    f"{row.dataset} ({row.samples})",
+                    name.replace("_", " "),
+                    f"{row.eager[name].value:.2%}",
+                    f"{row.figures[name].value:.2%}",
+                    f"{100 * change.value:+.2f} ({100 * change.low:+.2f} to {100 * change.high:+.2f})",
+                    "passed" if row.passed else "FAILED, allowed",
+                )
+            )
+    return format_table(("task", "pictures", "figure", "eager", "engine", "points (95 %)", "gate"), rows, "  ")
 
 
 def _parity(manifest: Manifest) -> str:

@@ -24,6 +24,7 @@ from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 RUNTIMES = {
     "tensorrt": "engines.run_tensorrt",
     "tensorrt-rtx": "engines.run_tensorrt",
+    "openvino": "engines.run_openvino",
     "onnxruntime": "engines.run_onnxruntime",
     "aotinductor": "engines.run_aotinductor",
 }
@@ -57,8 +58,9 @@ def candidates(bundle: Path, manifest: Manifest, tower: TowerName, device: str =
     """All engines of a tower, best first."""
     rank = {kind: i for i, kind in enumerate(RUNTIMES)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
-    # What was built for a GPU comes before what runs on any device: that may mean the CPU.
-    engines.sort(key=lambda engine: (engine.target.device in (None, "cpu"), rank.get(engine.kind, len(rank))))
+    # What was built for a GPU comes before what runs on any device, which may mean the CPU, and that before what is for the CPU.
+    order = {None: 1, "cpu": 2}
+    engines.sort(key=lambda engine: (order.get(engine.target.device, 0), rank.get(engine.kind, len(rank))))
     found = []
     for engine in engines:
         problem = file_problem(bundle, manifest, engine.file)

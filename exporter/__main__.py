@@ -60,8 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME",
         dest="engines",
-        help="tensorrt, tensorrt-rtx, aotinductor, onnxruntime or auto (default: tensorrt beside a GPU, else onnxruntime); "
-        "repeatable",
+        help="tensorrt, tensorrt-rtx, aotinductor, onnxruntime, openvino or auto (default: tensorrt beside a GPU, else "
+        "onnxruntime; for int8 tensorrt-rtx for sm80, too, where it is installed); repeatable",
     )
     _add_engine_options(parser.add_argument_group("engines that are built (aotinductor takes --target and --batch)"))
     parser.add_argument("--towers", default="image,text", metavar="NAMES", help="image,text (default), image or text")

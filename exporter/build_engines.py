@@ -28,9 +28,12 @@ ENGINES = {
     "tensorrt-rtx": "exporter.build_tensorrt",
     "aotinductor": "exporter.build_aotinductor",
     "onnxruntime": "exporter.build_onnxruntime",
+    "openvino": "exporter.build_openvino",
 }
 
 
+# Engines that run the bundle's graph for CPUs as it is. (Of other precisions than int8, ONNX Runtime's is for GPUs, too.)
+ON_CPU = frozenset({"onnxruntime", "openvino"})
 # What a quantized bundle is built for without a GPU, where nothing else was asked for: the first GPUs with such arithmetic.
 _QUANTIZED_TARGET = {"int8": "sm80", "fp8": "sm89"}
 
@@ -66,9 +69,10 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
     """
     if precision.quantized is None:
         return
-    if precision.capability and "onnxruntime" in kinds:
+    wrong = sorted(ON_CPU & set(kinds)) if precision.capability else []
+    if wrong:
         raise ExportError(
-            f"ONNX Runtime has no {precision.name} kernels: pass --engine tensorrt or tensorrt-rtx, or --int8 for the CPU"
+            f"engine {wrong[0]} has no {precision.name} kernels: pass --engine tensorrt or tensorrt-rtx, or --int8 for the CPU"
         )
     if "aotinductor" in kinds:
         raise ExportError(
@@ -87,7 +91,7 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
 
 def can_run(kind: str) -> bool:
     """Whether engines of a kind can run on this machine at all."""
-    return kind in ("onnxruntime", "aotinductor") or gpu_missing() is None
+    return kind in ("onnxruntime", "openvino", "aotinductor") or gpu_missing() is None
 
 
 def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> list[str]:
@@ -125,9 +129,9 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         raise (
             problems[0] if problems else ExportError(f"no engine was asked for: choose from auto, {', '.join(ENGINES)}")
         )
-    if set(kinds) == {"onnxruntime"} and not problems and options != EngineOptions():
+    if not set(kinds) - ON_CPU and not problems and options != EngineOptions():
         raise ExportError(
-            "targets, batch sizes and builder options are for engines that are built, and onnxruntime takes none: "
+            f"targets, batch sizes and builder options are for engines that are built, and {' and '.join(kinds)} takes none: "
             "pass --engine tensorrt, tensorrt-rtx or aotinductor, or leave them out"
         )
     for problem in problems:

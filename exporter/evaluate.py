@@ -36,12 +36,12 @@ class Evaluation:
     eager: Outcome
 
 
-def open_evaluation(path: Path | None, is_demo: bool, towers: Sequence[str]) -> Dataset | None:
+def open_evaluation(path: Path | None, has_own: bool, towers: Sequence[str]) -> Dataset | None:
     """The dataset that the task is measured on; None where it is not measured.
 
     Args:
         path: a folder with a folder for each class, a folder with captions, or a webdataset; None: the user named none.
-        is_demo: the bundled demo model, which has held-out renders of its own.
+        has_own: measure on the bundled demo model's held-out renders if the user named nothing.
         towers: that are exported.
 
     Raises:
@@ -52,7 +52,7 @@ def open_evaluation(path: Path | None, is_demo: bool, towers: Sequence[str]) -> 
             raise ExportError("--evaluate needs both towers: classes and captions are texts; leave --towers out")
         return None
     if path is None:
-        return demo_dataset(DEMO_IMAGES) if is_demo else None
+        return demo_dataset(DEMO_IMAGES) if has_own else None
     try:
         return open_dataset(path)
     except InputError as error:

@@ -23,6 +23,7 @@ from engines.manifest import (
 )
 from exporter.build_engines import (
     ENGINES,
+    ON_CPU,
     build_engines,
     can_run,
     check_precision,
@@ -133,7 +134,7 @@ def export(
         calibration_samples: images to take ranges from; None is 512.
         evaluate: labelled images (a folder with one folder for each class, or a webdataset) or images with captions, on which eager
             and the engines are compared; the loss of accuracy is part of the gate. None: the task is not measured (`demo` has its
-            own set).
+            own set for int8 and fp8).
         allow_accuracy_loss: write the bundle even if the gate fails; the manifest records it.
         keep_activation: the architecture's activation even where the tag was trained with the other one.
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
@@ -186,7 +187,9 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     kinds = engine_kinds(asked, engine_options, stages)
     check_precision(kinds, engine_options, precision)
     calibration = _calibration(options, precision)
-    dataset = open_evaluation(options.evaluate, options.name == "demo", options.towers)
+    dataset = open_evaluation(
+        options.evaluate, options.name == "demo" and precision.quantized is not None, options.towers
+    )
     if dataset is not None and not any(can_run(kind) for kind in kinds):
         if options.evaluate is not None:
             stages.note(f"none of the engines {', '.join(kinds)} can run here: the task is not measured")
@@ -320,7 +323,7 @@ def _graphs(
         assert source.tokenizer is not None
         ids = source.tokenizer(list(calibration.captions)).numpy().astype(np.int32)
     inputs = QuantizationInputs(pixels, pixels_source, ids, calibration.captions_source)
-    return Graphs(cpu="onnxruntime" in kinds, gpu=any(kind != "onnxruntime" for kind in kinds), inputs=inputs)
+    return Graphs(cpu=bool(ON_CPU & set(kinds)), gpu=bool(set(kinds) - ON_CPU), inputs=inputs)
 
 
 def _precision(name: str) -> Precision:

@@ -16,7 +16,7 @@ _SPEED = {
     "eager": 1.0,
     "torch.compile": 1.3,
     "torch.compile max-autotune": 1.45,
-    "openvino": 1.6,
+    "openvino plain": 1.6,
     "onnxruntime plain": 1.2,
     "onnxruntime": 1.7,
     "tensorrt": 2.4,
@@ -31,7 +31,7 @@ _GFLOPS = {
     ("ViT-L-14", "text"): 13.3,
 }
 _CPU_ENGINES = [(e, "fp32") for e in ("eager", "torch.compile", "onnxruntime plain", "onnxruntime")]
-_GPU_ENGINES = [("eager", "fp32"), *((e, "fp16") for e in _SPEED if e != "openvino")]
+_GPU_ENGINES = [("eager", "fp32"), *((e, "fp16") for e in _SPEED if e != "openvino plain")]
 
 
 def quartiles(rng: random.Random, value: float, noise: float, rounds: int = 9) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def others(machine: str = CPU) -> list[Row]:
                 ]
     place = here | {"model": model, "tower": "image", "shape": "224x224", "precision": "fp32", "batch": 16}
     missing = {"status": "missing", "note": "not installed: openvino"}
-    found.append(_row("throughput", "per_second", place | {"engine": "openvino"}, missing))
+    found.append(_row("throughput", "per_second", place | {"engine": "openvino plain"}, missing))
     failed = {"status": "failed", "note": "RuntimeError: out of | memory <at> 16"}
     found.append(_row("throughput", "per_second", place | {"engine": "aotinductor"}, failed))
     noisy = {"value": 100.0, "low": 80.0, "high": 120.0, "status": "noisy"}

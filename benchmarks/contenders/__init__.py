@@ -26,7 +26,7 @@ MODULES = {
     "torch.compile max-autotune": "benchmarks.contenders.eager",
     "triton kernels": "benchmarks.contenders.swapped",
     "onnxruntime plain": "benchmarks.contenders.plain_onnxruntime",
-    "openvino": "benchmarks.contenders.openvino",
+    "openvino plain": "benchmarks.contenders.openvino",
     "openvino nncf": "benchmarks.contenders.openvino_int8",
     "torch-tensorrt": "benchmarks.contenders.torch_tensorrt",
     "null": "benchmarks.contenders.null",
@@ -34,9 +34,9 @@ MODULES = {
 BUNDLE_MODULE = "benchmarks.contenders.bundle"  # every engine of a bundle
 BASELINE = "eager"
 _GPU_ONLY = ("triton kernels", "torch-tensorrt")
-_CPU_ONLY = ("openvino", "openvino nncf")
+_CPU_ONLY = ("openvino plain", "openvino nncf")
 _INT8_ONLY = ("openvino nncf",)  # a peer of int8 bundles
-_FLOAT32_ONLY = ("onnxruntime plain", "openvino")  # open_clip's half models do not go through the plain export
+_FLOAT32_ONLY = ("onnxruntime plain", "openvino plain")  # open_clip's half models do not go through the plain export
 
 
 @dataclass(frozen=True)

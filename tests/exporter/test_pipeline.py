@@ -192,7 +192,10 @@ class TestCommandLine:
         [
             (["ViT-B-33"], "ViT-B-32"),
             (["ViT-B-32", "--pretrained", "laion2b_s34b_b79"], "laion2b_s34b_b79k"),
-            (["demo", "--engine", "tensorflow"], "none of auto, tensorrt, tensorrt-rtx, aotinductor, onnxruntime"),
+            (
+                ["demo", "--engine", "tensorflow"],
+                "none of auto, tensorrt, tensorrt-rtx, aotinductor, onnxruntime, openvino",
+            ),
             (["demo", "--towers", "audio"], "choose from image, text"),
             (["demo", "--towers", ""], "choose from image, text"),
             (["demo", "--parity-data", "/nowhere/at/all"], "not there"),

@@ -1,0 +1,42 @@
+"""OpenVINO as an engine: it compiles the bundle's ONNX graph when it is loaded, so there is nothing to build but its entry."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.manifest import BatchProfile, Engine, Target
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+
+if TYPE_CHECKING:
+    from exporter.stages import Stages
+    from exporter.tower_export import TowerExport
+
+KIND = "openvino"
+
+
+def check(kind: str, options: EngineOptions) -> None:
+    """Refuse early where OpenVINO is missing; it takes none of the options.
+
+    Raises:
+        ExportError: with the command that installs it.
+    """
+    if find_spec("openvino") is None:
+        raise ExportError("engine openvino needs OpenVINO: pip install 'openclip-engines[openvino]'")
+
+
+def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
+    """The manifest's entry: any batch size, on the CPU."""
+    import openvino
+
+    graph = item.graph if item.cpu_graph is None else item.cpu_graph
+    engine = Engine(
+        kind=KIND,
+        tower=item.name,
+        file=graph.path.relative_to(folder).as_posix(),
+        target=Target(library="openvino", version=openvino.__version__.split("-")[0], device="cpu"),
+        batch=BatchProfile(),
+    )
+    return (engine,)
