@@ -59,7 +59,7 @@ def test_a_newer_row_takes_the_place(tmp_path: Path) -> None:
 def test_a_case_that_fails_now_loses_its_other_figures(tmp_path: Path) -> None:
     rate = Row("throughput", "demo", "per_second", engine="eager", value=1.0)
     faster = dataclasses.replace(rate, figure="speedup")
-    other = dataclasses.replace(rate, engine="openvino")
+    other = dataclasses.replace(rate, engine="openvino plain")
     rows.merge(tmp_path, [rate, faster, other])
     failed = dataclasses.replace(rate, value=None, status="failed", note="its process died")
     rows.merge(tmp_path, [failed], whole_cases=True)
