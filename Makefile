@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all gpu gpu-tests bench report tables lint format zoo cold-start clean help
+.PHONY: demo test test-all gpu gpu-tests bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
+	@echo "make bench-int8  int8 engines of ViT-B-32 against eager float32 and OpenVINO's own quantization"
 	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"
 	@echo "make report    tables and plots of the rows; make tables writes the README's"
 	@echo "make cold-start  export time and memory, import, load, first embedding"
@@ -34,6 +35,9 @@ gpu-tests: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks suite bench $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))
+
+bench-int8: $(STAMP)
+	$(BIN)/python -m benchmarks suite int8 $(if $(OUT),--out $(OUT))
 
 report: $(STAMP)
 	$(BIN)/python -m benchmarks report

@@ -16,6 +16,7 @@ _BENCH_MODELS = ("demo", "ViT-B-32")
 _ACCURACIES = ("top1", "top1_change", "image_to_text_recall_1", "text_to_image_recall_1")
 NO_CPU = "No CPU has been measured yet: `make bench` does it."
 NO_COLD_START = "Not measured yet: `make cold-start` does it."
+NO_INT8 = "No CPU has been measured with int8 yet: `make bench-int8` does it."
 NO_GPU = "No GPU has been measured yet: `make gpu` on a machine with one writes its rows."
 NO_PARITY = "No accuracy has been measured yet: `python -m benchmarks parity BUNDLE` does it."
 
@@ -28,6 +29,16 @@ def bench_table(results: Path) -> str:
         if chosen:
             tables.append(_with_place(machine, speed_matrix(chosen, every_batch=False), chosen))
     return "\n\n".join(tables) or NO_CPU
+
+
+def int8_table(results: Path) -> str:
+    """Speed of int8 bundles on each measured CPU, next to eager float32 and to the peer that quantizes for itself."""
+    tables = []
+    for machine, own in _machines(results, gpu=False, folder="int8"):
+        chosen = [row for row in own if row.what == "throughput"]
+        if chosen:
+            tables.append(_with_place(machine, speed_matrix(chosen, every_batch=True), chosen))
+    return "\n\n".join(tables) or NO_INT8
 
 
 def gpu_table(results: Path) -> str:
@@ -174,11 +185,11 @@ def _place(case: tuple[str, str, str]) -> tuple[int, str, str, str]:
     return _BENCH_MODELS.index(model) if model in _BENCH_MODELS else len(_BENCH_MODELS), model, tower, shape
 
 
-def _machines(results: Path, gpu: bool) -> list[tuple[str, list[Row]]]:
-    """Machine → rows of every folder of the kind."""
+def _machines(results: Path, gpu: bool, folder: str = "") -> list[tuple[str, list[Row]]]:
+    """Machine → rows of every folder of the kind; of a suite with a folder of its own, those in there."""
     found: dict[str, list[Row]] = {}
-    for folder in sorted(path for path in results.glob("*/") if any(path.glob("*.csv"))):
-        for row in rows.read(folder):
+    for place in sorted(path / folder for path in results.glob("*/") if any((path / folder).glob("*.csv"))):
+        for row in rows.read(place):
             if bool(_CPU.search(row.machine)) != gpu:
                 found.setdefault(row.machine, []).append(row)
     return sorted(found.items())

@@ -28,6 +28,7 @@ from benchmarks.suites import GPU_BATCHES, KERNEL_TOWERS, MOST, SUITES, Suite, S
 from benchmarks.throughput import RESULTS, make_cases
 
 _ROOT = Path(__file__).resolve().parents[1]
+_CALIBRATION_IMAGES = 256
 _TESTS_SHARE = 0.35  # of the suite's time, at most
 
 
@@ -175,6 +176,8 @@ def _subject(sweep: Sweep, work: Path) -> Subject:
     command = [sys.executable, "-m", "exporter", sweep.model, f"--{sweep.precision}", "--out", str(bundle)]
     if sweep.model != "demo":
         command += ["--pretrained", "none"]
+        if sweep.precision in ("int8", "fp8"):
+            command += ["--calibration", str(_calibration(work))]
     for kind in sweep.engines:
         command += ["--engine", kind]
     if set(sweep.engines) & {"tensorrt", "tensorrt-rtx"}:
@@ -189,6 +192,18 @@ def _subject(sweep: Sweep, work: Path) -> Subject:
         print(f"  {line}")
     print(f"  exported {sweep.model} {sweep.precision} in {time.monotonic() - start:.0f} s", flush=True)
     return subject_of_bundle(bundle)
+
+
+def _calibration(work: Path) -> Path:
+    """A folder of natural pictures."""
+    from exporter.parity_data import load_parity_data
+
+    folder = work / "calibration"
+    folder.mkdir()
+    for i, picture in enumerate(load_parity_data(None, images=_CALIBRATION_IMAGES, captions=1, seed=2).images):
+        picture.thumbnail((512, 512))
+        picture.save(folder / f"{i:03}.png")
+    return folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -212,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         machine: Machine = this_machine(suite.device)
-        results = args.out or RESULTS / machine.slug
+        results = args.out or RESULTS / machine.slug / suite.folder
         models = [name for name in args.models.split(",") if name]
         complete = run_suite(suite, args.suite, parts, models, results, args.again)
     except (UserError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What `make bench` and `make gpu` measure, as data: an engine or kernel that comes later joins by its name here."""
+"""What `make bench`, `bench-int8` and `gpu` measure, as data: an engine or kernel that comes later joins by its name here."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Suite:
         device: ``cpu`` or ``cuda``.
         minutes: that all parts may take together.
         parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
+        folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
         rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
     """
 
@@ -53,6 +54,7 @@ class Suite:
     rounds: int
     round_seconds: float
     passes: int = 1
+    folder: str = ""
 
 
 def _bench_of_a_large_model(contender: Contender, case: Case) -> bool:
@@ -111,6 +113,27 @@ SUITES = {
         rounds=6,
         round_seconds=0.2,
         passes=3,
+    ),
+    "int8": Suite(
+        device="cpu",
+        minutes=12,
+        parts={
+            "models": (
+                Sweep(
+                    "ViT-B-32",
+                    "int8",
+                    ("onnxruntime", "openvino"),
+                    ("eager", "openvino nncf"),
+                    (1, 16),
+                    ("real", "full"),
+                    only=_bench_of_a_large_model,
+                ),
+            ),
+        },
+        rounds=6,
+        round_seconds=0.2,
+        passes=3,
+        folder="int8",
     ),
     "gpu": Suite(
         device="cuda",

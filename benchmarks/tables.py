@@ -95,6 +95,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": zoo_table,
     "roofline": roofline_table,
     "bench": lambda: readme_tables.bench_table(RESULTS),
+    "int8": lambda: readme_tables.int8_table(RESULTS),
     "parity": lambda: readme_tables.parity_table(RESULTS),
     "gpu": lambda: readme_tables.gpu_table(RESULTS),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,23 @@ def test_bench(results: Path) -> None:
     assert all(line[7].startswith("**") and "×" in line[7] for line in lines)
     assert lines[1][8] == "100 †"
     assert "† noisy" in table
-    assert "openvino fp32 (missing: not installed: openvino)" in table
+    assert "openvino plain fp32 (missing: not installed: openvino)" in table
     assert "aotinductor fp32 (failed: RuntimeError: out of | memory <at> 16)" in table
     last = table.splitlines()[-1]
     assert last.startswith(f"Measured on {CPU}; torch 2.15.0; ")
     assert GPU not in table
+
+
+def test_a_suite_with_a_folder_of_its_own(results: Path) -> None:
+    """Its rows stand in its table only: both suites measure eager on the same cases."""
+    assert "make bench-int8" in readme_tables.int8_table(results)
+    own = [row for row in rows.read(results / "cpu") if row.what == "throughput" and row.model == "ViT-B-32"]
+    int8 = [dataclasses.replace(r, precision="int8") if r.engine == "onnxruntime" else r for r in own]
+    before = readme_tables.bench_table(results)
+    rows.merge(results / "cpu" / "int8", int8)
+    assert readme_tables.bench_table(results) == before
+    header, _, *_ = cells(readme_tables.int8_table(results))
+    assert "onnxruntime int8 (bundle)" in header
 
 
 def test_gpu(results: Path) -> None:
