@@ -36,14 +36,14 @@ class Member:
         Args:
             contender: whose.
             patience: seconds for one answer.
-            compiled: where PyTorch's compiler keeps what it made; a folder that the user names in its variable goes before.
+            compiled: where PyTorch's compiler keeps what it made. The variable may be set without the user's doing: PyTorch sets it.
         """
         self.contender = contender
         self._patience = patience
         ours, theirs = multiprocessing.Pipe()
         self._connection = ours
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
-        caches = {} if compiled is None else {"TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+        caches = {} if compiled is None else {"TORCHINDUCTOR_CACHE_DIR": str(compiled.resolve())}
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with contextlib.closing(theirs):
             self._process = subprocess.Popen(
@@ -52,7 +52,7 @@ class Member:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stderr=self._log,
-                env=caches | os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+                env=os.environ | caches | {"PYTHONPATH": os.pathsep.join(paths)},
             )
 
     def why_not(self, subject: Subject, device: str) -> str | None:

@@ -256,6 +256,17 @@ def test_a_dead_process_is_an_error(subject: Subject) -> None:
             member.why_not(subject, "cpu")
 
 
+def test_what_is_compiled_is_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch sets the variable in a process that has only loaded its compiler."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/elsewhere")
+    member = Member(NULL, compiled=tmp_path)
+    try:
+        environment = Path(f"/proc/{member._process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        member.close()
+    assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path}".encode() in environment
+
+
 def test_an_answer_that_never_comes(subject: Subject) -> None:
     member = Member(NULL, patience=0.01)
     member._process.send_signal(signal.SIGSTOP)
