@@ -36,7 +36,7 @@ class Member:
         Args:
             contender: whose.
             patience: seconds for one answer.
-            compiled: where PyTorch's compiler keeps what it made. The variable may be set without the user's doing: PyTorch sets it.
+            compiled: where PyTorch's compiler keeps what it made. The variable may be set already: PyTorch does that.
         """
         self.contender = contender
         self._patience = patience
