@@ -75,9 +75,7 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
             f"engine {wrong[0]} has no {precision.name} kernels: pass --engine tensorrt or tensorrt-rtx, or --int8 for the CPU"
         )
     if "aotinductor" in kinds:
-        raise ExportError(
-            f"engine aotinductor has no {precision.name} packages yet: pass --engine onnxruntime, tensorrt or tensorrt-rtx"
-        )
+        _check_quantized_packages(kinds, options, precision)
     here = find_gpu() if gpu_missing() is None else None
     for target in options.targets or (("current",) if here is not None else ()):
         name = here.target if here is not None and target == "current" else target
@@ -87,6 +85,31 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
                 f"{precision.name} needs sm{precision.capability} or newer (Ada, Hopper, Blackwell), and {name} is older: choose "
                 "another --target, or --int8"
             )
+
+
+def _check_quantized_packages(kinds: Sequence[str], options: EngineOptions, precision: Precision) -> None:
+    """AOTInductor's packages hold one program: what is not quantized has one dtype in it, and Triton's kernels do not fit in."""
+    if options.kernels == "triton":
+        raise ExportError(f"{precision.name} packages cannot hold this project's Triton kernels: leave --kernels out")
+    cpu = runs_on_cpu("aotinductor", kinds, options)
+    if cpu and precision.capability:
+        raise ExportError(f"engine aotinductor has no {precision.name} packages for the CPU: pass --int8")
+    others = [kind for kind in kinds if kind != "aotinductor" and (kind in ON_CPU) != cpu]
+    if others:
+        where = "the CPU" if cpu else "the GPU"
+        raise ExportError(
+            f"a {precision.name} bundle with aotinductor for {where} cannot hold {others[0]}, too: export it apart"
+        )
+
+
+def runs_on_cpu(kind: str, kinds: Sequence[str], options: EngineOptions) -> bool:
+    """Whether a kind's engines will compute on the CPU alone."""
+    if kind != "aotinductor":
+        return kind in ON_CPU
+    devices = importlib.import_module(ENGINES[kind]).devices(_share(kind, kinds, options))
+    if len(devices) > 1:
+        raise ExportError(f"quantized packages are for one target, not for {' and '.join(devices)}: export them apart")
+    return bool(devices == ("cpu",))
 
 
 def can_run(kind: str) -> bool:

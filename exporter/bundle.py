@@ -82,14 +82,10 @@ class BundleWriter:
             raise ExportError(_no_space(self.out)) from error
 
     def preview(self, manifest: Manifest) -> Path:
-        """Make the unfinished folder a bundle that can be loaded, without checksums; `commit` writes the manifest anew."""
-        files = {
-            path.relative_to(self.folder).as_posix(): File(bytes=path.stat().st_size, sha256="")
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file()
-        }
+        """Make the unfinished folder a bundle that can be loaded; `commit` writes the manifest anew."""
         with _sentences(self.out):
-            data = manifest_bytes(msgspec.structs.replace(manifest, files=files))
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
+            data = manifest_bytes(msgspec.structs.replace(manifest, files=self._files()))
             (self.folder / MANIFEST_NAME).write_bytes(data)
         return self.folder
 
@@ -106,13 +102,9 @@ class BundleWriter:
         with _sentences(self.out):
             (self.folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # a preview's
-            files = {}
-            for path in sorted(self.folder.rglob("*")):
-                if path.is_file():
-                    files[path.relative_to(self.folder).as_posix()] = File(
-                        bytes=path.stat().st_size, sha256=file_sha256(path)
-                    )
-                    _sync(path)
+            files = self._files()
+            for name in files:
+                _sync(self.folder / name)
             whole = msgspec.structs.replace(manifest, files=files)
             (self.folder / MANIFEST_NAME).write_bytes(manifest_bytes(whole))
             _sync(self.folder / MANIFEST_NAME)
@@ -120,6 +112,13 @@ class BundleWriter:
             check_destination(self.out, self.force)
             self._swap()
         return self.out
+
+    def _files(self) -> dict[str, File]:
+        return {
+            path.relative_to(self.folder).as_posix(): File(bytes=path.stat().st_size, sha256=file_sha256(path))
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
 
     def _swap(self) -> None:
         old: Path | None = None

@@ -23,13 +23,13 @@ from engines.manifest import (
 )
 from exporter.build_engines import (
     ENGINES,
-    ON_CPU,
     build_engines,
     can_run,
     check_precision,
     engine_kinds,
     program_plan,
     quantized_defaults,
+    runs_on_cpu,
 )
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
@@ -214,7 +214,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         graphs = None
         if calibration is not None:
             with stages.stage("read calibration data") as figures:
-                graphs = _graphs(calibration, kinds, options, source, writer.folder, stages)
+                graphs = _graphs(calibration, kinds, engine_options, options, source, writer.folder, stages)
                 figures["images"] = 0 if graphs.inputs.pixels is None else len(graphs.inputs.pixels)
         exports = export_towers(
             source,
@@ -297,7 +297,13 @@ def _calibration(options: Options, precision: Precision) -> Calibration | None:
 
 
 def _graphs(
-    calibration: Calibration, kinds: Sequence[str], options: Options, source: Source, folder: Path, stages: Stages
+    calibration: Calibration,
+    kinds: Sequence[str],
+    engine_options: EngineOptions,
+    options: Options,
+    source: Source,
+    folder: Path,
+    stages: Stages,
 ) -> Graphs:
     """Which graphs a quantized bundle needs, and the calibration data read."""
     import numpy as np
@@ -323,7 +329,8 @@ def _graphs(
         assert source.tokenizer is not None
         ids = source.tokenizer(list(calibration.captions)).numpy().astype(np.int32)
     inputs = QuantizationInputs(pixels, pixels_source, ids, calibration.captions_source)
-    return Graphs(cpu=bool(ON_CPU & set(kinds)), gpu=bool(set(kinds) - ON_CPU), inputs=inputs)
+    on_cpu = [runs_on_cpu(kind, kinds, engine_options) for kind in kinds]
+    return Graphs(cpu=any(on_cpu), gpu=not all(on_cpu), inputs=inputs)
 
 
 def _precision(name: str) -> Precision:

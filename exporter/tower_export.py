@@ -22,6 +22,7 @@ from exporter.parity_data import ParityData
 from exporter.precision import PRECISIONS, Precision, apply_plan
 from exporter.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.layers import QuantizedConvolution
+from exporter.quantization.products import use_products
 from exporter.quantize import Quantized
 from exporter.source import Source
 from exporter.stages import Stages, release_memory
@@ -193,6 +194,8 @@ def _export_tower(
             figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
     written: TowerPrograms | None = None
     if programs is not None:
+        if quantized is not None:
+            use_products(module)
         written = save_programs(name, module, example, length, precision.name, programs, stages)
     tower = Tower(
         graph=graph.path.relative_to(folder).as_posix(),

@@ -89,6 +89,8 @@ def _packed(
 
 def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: ProgramPlan, stages: Stages) -> SwapReport:
     """Fused kernels in a program; a tower that no fused module knows stays native unless they were asked for."""
+    if precision in ("int8", "fp8"):
+        return SwapReport("native", {}, {})
     try:
         return swap(module, precision, plan.kernels, plan.arch)
     except UnknownBlockError as error:

@@ -14,6 +14,7 @@ from PIL import Image
 import engines
 from engines.manifest import Manifest, read_manifest
 from exporter.__main__ import main
+from exporter.aotinductor.job import compiler_problem
 from exporter.demo.scenes import evaluation_set
 from exporter.precision import PRECISIONS
 
@@ -126,6 +127,19 @@ def test_fp8_builds_for_sm89(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "was not measured" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(compiler_problem() is not None, reason="no C++ compiler")
+def test_aotinductor_packages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "packages"
+    arguments = ["--calibration-samples", "128", "--engine", "aotinductor", "--target", "cpu", "--out", str(out)]
+    assert main(["demo", "--int8", *arguments]) == 0
+    found = read_manifest(out)
+    assert {(engine.kind, engine.target.device) for engine in found.engines} == {("aotinductor", "cpu")}
+    assert all(row.passed for row in (*found.parity, *found.accuracy))
+    assert found.parity[-1].engine_ran
+    with engines.load(out) as clip:
+        assert clip.encode_text(["a red circle"]).shape == (1, 64)
+
+
 def class_folder(root: Path, count: int) -> Path:
     scenes = evaluation_set(count)
     for i, (image, label) in enumerate(zip(scenes.images, scenes.labels, strict=True)):
@@ -171,6 +185,8 @@ def test_a_task_that_loses_too_much_is_refused(
         (["--fp8", "--engine", "onnxruntime"], "engine onnxruntime has no fp8 kernels"),
         (["--fp8", "--engine", "openvino"], "engine openvino has no fp8 kernels"),
         (["--int8", "--calibration-samples", "5"], "at least 128"),
+        (["--int8", "--engine", "aotinductor", "--kernels", "triton"], "cannot hold this project's Triton kernels"),
+        (["--fp8", "--engine", "aotinductor"], "no fp8 packages for the CPU"),
         (["--fp16", "--calibration", "."], "--calibration is for --int8 and --fp8"),
         (["--evaluate", "/nowhere"], "is not there"),
         (["--towers", "image", "--evaluate", "."], "needs both towers"),

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional as F
 
+from exporter.errors import ExportError
 from exporter.quantization.choosing import choose_limit
 from exporter.quantization.layers import (
     QuantizedConvolution,
@@ -27,6 +28,7 @@ from exporter.quantization.layers import (
     round_weight,
 )
 from exporter.quantization.operators import LARGEST, dequantize, quantize, translations
+from exporter.quantization.products import ProductLinear, ProductPatches, use_products
 from exporter.quantization.ranges import BINS, Histogram
 from exporter.quantization.smoothing import smoothing_factors
 from exporter.quantization.statistics import Record
@@ -148,6 +150,27 @@ def test_layers_trace_to_one_pair_for_each_operand(name: str, half: bool, tmp_pa
     session = ort.InferenceSession(tmp_path / "x.onnx")
     found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
     np.testing.assert_allclose(found, wanted.detach().numpy(), atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [INT8, FP8])
+@pytest.mark.parametrize("name", [name for name, case in LAYERS.items() if case[2] is not QuantizedConvolution])
+def test_products_are_their_layers(name: str, dtype: torch.dtype) -> None:
+    """What AOTInductor compiles gives what the Q/DQ graph gives, whatever the sides are multiples of."""
+    layer, shape, kind = LAYERS[name]
+    pairs = quantized(layer, dtype, 3.0)
+    tower = nn.Sequential(pairs)
+    assert use_products(tower) == 1  # type: ignore[arg-type]
+    product = ProductPatches if kind is QuantizedPatches else ProductLinear
+    assert type(tower[0]) is product
+    with torch.inference_mode():
+        x = torch.randn(shape)
+        torch.testing.assert_close(tower(x), pairs(x), atol=1e-5, rtol=1e-5)
+
+
+def test_convolutions_have_no_such_product() -> None:
+    tower = nn.Sequential(quantized(nn.Conv2d(6, 8, 3), INT8, 3.0))
+    with pytest.raises(ExportError, match="no quantized convolutions"):
+        use_products(tower)  # type: ignore[arg-type]
 
 
 @settings(max_examples=30, deadline=None)
