@@ -1,7 +1,7 @@
 """OpenVINO on x86-64 and ARM CPUs: it compiles the bundle's ONNX graph when it is loaded.
 
-In int8 it is as fast as ONNX Runtime on batches of images and faster on single ones; see the README's table. A request runs with all
-threads, for that is what gives the shortest latency and, with batches, the whole throughput.
+In int8 it is as fast as ONNX Runtime on batches of images and faster on single ones; see the README's table. A request runs with
+all threads, for that is what gives the shortest latency and, with batches, the whole throughput.
 """
 
 from __future__ import annotations
