@@ -256,11 +256,14 @@ def test_a_dead_process_is_an_error(subject: Subject) -> None:
             member.why_not(subject, "cpu")
 
 
-def test_what_is_compiled_is_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_compiled_is_kept_with_the_run(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PyTorch sets the variable in a process that has only loaded its compiler."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/elsewhere")
     member = Member(NULL, compiled=tmp_path)
     try:
+        member.why_not(subject, "cpu")  # before it answers, the process may still be on its way to its program
         environment = Path(f"/proc/{member._process.pid}/environ").read_bytes().split(b"\0")
     finally:
         member.close()
