@@ -32,7 +32,7 @@ ENGINES = {
     "tensorrt": Look("#c81858", "X"),
     "tensorrt-rtx": Look("#8028f8", "<"),
     "aotinductor": Look("#b04028", ">"),
-    "openvino": Look("#186838", "d"),
+    "openvino": Look("#209050", "d"),
 }
 BUNDLED = (
     "onnxruntime",
