@@ -169,7 +169,8 @@ def test_the_same_data_gives_the_same_scales(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "convolutions", "patches"), [("RN50", 15, 0), ("convnext_base_w", 0, 4), ("coca_ViT-B-32", 0, 1)]
+    ("architecture", "convolutions", "patches"),
+    [("RN50", 15, 0), pytest.param("convnext_base_w", 0, 4, marks=pytest.mark.slow), ("coca_ViT-B-32", 0, 1)],
 )
 def test_other_families(architecture: str, convolutions: int, patches: int, tmp_path: Path) -> None:
     tower, inputs = make_tower(architecture, "image", tmp_path)
