@@ -42,7 +42,9 @@ def test_files(written: Path) -> None:
 def test_markdown_says_what_is_missing_failed_and_noisy(written: Path) -> None:
     text = (written / "report.md").read_text()
     assert f"## {CPU}" in text
-    assert re.search(r"\| missing \| openvino plain fp32 \| demo \| throughput image \| not installed: openvino \|", text)
+    assert re.search(
+        r"\| missing \| openvino plain fp32 \| demo \| throughput image \| not installed: openvino \|", text
+    )
     assert r"RuntimeError: out of \| memory" in text
     assert re.search(r"\| a later kernel \| fp32 \| – \| 100 † \|", text)
     assert "† noisy: the quartiles are more than 10 % of the median apart." in text
