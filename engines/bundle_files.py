@@ -31,6 +31,18 @@ def resolve_path(bundle: str | os.PathLike[str], relative: str) -> Path:
     return path
 
 
+def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
+    """As `resolve_path`, of a file that an engine is loaded from.
+
+    Raises:
+        BundleError: it is not there, too.
+    """
+    path = resolve_path(bundle, relative)
+    if not path.is_file():
+        raise BundleError(f"{relative} is missing in bundle {bundle}: copy or export the bundle again")
+    return path
+
+
 def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool = False) -> None:
     """Check that every file is there and has its size; with `full`, its checksum too.
 
@@ -55,9 +67,7 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
     for relative in manifest_paths(manifest):
         if relative in optional:
             continue
-        path = resolve_path(folder, relative)
-        if not path.is_file():
-            raise BundleError(f"{relative} is missing in bundle {folder}: copy or export the bundle again")
+        existing_file(folder, relative)
         if manifest.files and relative not in manifest.files:
             raise BundleError(f"{relative} is used by the manifest of {folder} but not listed among its files")
         if path.suffix == ".onnx":

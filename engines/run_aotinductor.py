@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import file_sha256, resolve_path
+from engines.bundle_files import existing_file, file_sha256
 from engines.device_arrays import DeviceEmbeddings
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.gpu import find_gpu, gpu_missing
@@ -247,9 +247,7 @@ def _version_problem(built: str, on_gpu: bool) -> str | None:
 
 
 def _checked(bundle: Path, engine: Engine) -> Path:
-    path = resolve_path(bundle, engine.file)
-    if not path.is_file():
-        raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
+    path = existing_file(bundle, engine.file)
     # The gate of a running export loads engines of a bundle that has no manifest yet.
     files = read_manifest(bundle).files if (bundle / MANIFEST_NAME).is_file() else {}
     expected = files.get(engine.file)

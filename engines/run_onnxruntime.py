@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import resolve_path
-from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.bundle_files import existing_file
+from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
 
@@ -78,9 +78,7 @@ def open_tower(
         raise EngineUnavailableError(reason)
     import onnxruntime as ort
 
-    path = resolve_path(bundle, engine.file)
-    if not path.is_file():
-        raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
+    path = existing_file(bundle, engine.file)
     on_gpu = (
         "cpu" not in (device, engine.target.device) and _CUDA in ort.get_available_providers() and gpu_missing() is None
     )
@@ -110,6 +108,10 @@ def session_options(ort: Any, precision: str, threads: int | None, on_gpu: bool)
     # it can crash the CPU provider (seen with 1.32), and that provider may be the one that runs when CUDA does not start.
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if precision == "fp32" else level.ORT_ENABLE_EXTENDED
+    if precision == "int8":
+        # Without VNNI, x86-64 adds pairs of uint8 x int8 products in 16 bits, which overflow; the library then makes the weights
+        # uint8. It does so only on such processors.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     # The memory plan is kept for each shape that was ever run, and texts come in thousands of shapes (rows x length): memory
     # grows by the plans (by a quarter in 1,500 runs of a small tower), and the runs are no faster.

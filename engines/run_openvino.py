@@ -7,14 +7,15 @@ all threads, for that is what gives the shortest latency and, with batches, the 
 from __future__ import annotations
 
 import queue
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import resolve_path
-from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.bundle_files import existing_file
+from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Tower
 
 _INSTALL = "pip install 'openclip-engines[openvino]'"
@@ -58,9 +59,7 @@ def open_tower(
         raise EngineUnavailableError(reason)
     import openvino
 
-    path = resolve_path(bundle, engine.file)
-    if not path.is_file():
-        raise BundleError(f"{engine.file} is missing in bundle {bundle}: copy or export the bundle again")
+    path = existing_file(bundle, engine.file)
     version = openvino.__version__.split("-")[0]
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -92,14 +91,16 @@ class OpenVINOTower:
         for _ in range(_REQUESTS):
             self._requests.put(compiled.create_infer_request())
         self._compiled: Any = compiled
+        self._closing = threading.Lock()
         self.description = description
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch; see `engines.runtime.TowerRuntime`."""
-        if self._compiled is None:
-            raise EngineError("the engine was closed: load the bundle again")
         request = self._requests.get()
+        if request is None:
+            self._requests.put(None)  # for whoever comes next
+            raise EngineError("the engine was closed: load the bundle again")
         try:
             # The result lies in the request's own memory, which the next run overwrites.
             result = request.infer({self._input: np.ascontiguousarray(inputs)}, share_inputs=True)
@@ -113,11 +114,13 @@ class OpenVINOTower:
 
     def close(self) -> None:
         """Drop the compiled model and its memory, once the runs that have begun are done."""
-        if self._compiled is None:
-            return
-        self._compiled = None
-        for _ in range(_REQUESTS):
-            self._requests.get()
+        with self._closing:
+            if self._compiled is None:
+                return
+            for _ in range(_REQUESTS):
+                self._requests.get()
+            self._compiled = None
+            self._requests.put(None)
 
 
 def _last_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ number. The same data and seed give the same pictures in the same order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from engines.image_files import SUFFIXES, find_images, read_list
 from engines.manifest import Preprocess
 from exporter.datasets.shards import find_shards, shard_pictures
 from exporter.errors import ExportError
-from exporter.parity_data import CAPTIONS_NAME, prompt_captions
+from exporter.parity_data import CAPTIONS_NAME, read_captions
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -95,7 +95,7 @@ def open_calibration(
     pictures = None if path is None else _pictures(path, seed)
     beside = path / CAPTIONS_NAME if path is not None and path.is_dir() else None
     file = captions if captions is not None else beside if beside is not None and beside.is_file() else None
-    texts, source = _captions(file, seed)
+    texts, source = read_captions(file, _CAPTIONS, seed)
     return Calibration(path.resolve().name if path is not None else "none", pictures, texts, source)
 
 
@@ -160,26 +160,6 @@ def _pictures(path: Path, seed: int) -> Callable[[], Iterator[Picture]]:
         )
     order = np.random.default_rng([seed, 2]).permutation(len(files))
     return lambda: (files[int(i)] for i in order)
-
-
-def _captions(file: Path | None, seed: int) -> tuple[tuple[str, ...], str]:
-    if file is None:
-        return prompt_captions(_CAPTIONS, seed), "open_clip's prompt templates"
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"cannot read {file} as UTF-8 text: {error}") from error
-    texts = list(dict.fromkeys(line for line in lines if line))
-    if not texts:
-        raise ExportError(f"{file} has no caption in it: write one a line")
-    return tuple(_choose(texts, _CAPTIONS, seed)), f"{min(len(texts), _CAPTIONS)} captions of {file.name}"
-
-
-def _choose(items: Sequence[str], count: int, seed: int) -> list[str]:
-    if len(items) <= count:
-        return list(items)
-    chosen = np.random.default_rng([seed, 3]).choice(len(items), count, replace=False)
-    return [items[int(i)] for i in sorted(chosen)]
 
 
 def _demo(seed: int) -> Calibration:

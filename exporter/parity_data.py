@@ -226,7 +226,16 @@ def _read_folder(root: Path, count: int, rng: np.random.Generator) -> tuple[tupl
 
 def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], str]:
     file = root / CAPTIONS_NAME
-    if not file.exists():
+    return read_captions(file if file.exists() else None, count, seed)
+
+
+def read_captions(file: Path | None, count: int, seed: int) -> tuple[tuple[str, ...], str]:
+    """Up to `count` distinct captions of a UTF-8 file, one a line, and one line on where they come from; None: open_clip's prompts.
+
+    Raises:
+        ExportError: the file cannot be read, or holds none.
+    """
+    if file is None:
         return prompt_captions(count, seed), "open_clip's prompt templates"
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -238,4 +247,4 @@ def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], 
     if len(captions) > count:
         chosen = np.random.default_rng([seed, 1]).choice(len(captions), count, replace=False)
         captions = [captions[index] for index in sorted(chosen)]
-    return tuple(captions), f"{len(captions)} captions of {CAPTIONS_NAME}"
+    return tuple(captions), f"{len(captions)} captions of {file.name}"

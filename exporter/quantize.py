@@ -16,7 +16,7 @@ and float16.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -70,7 +70,6 @@ class Quantized:
     samples: int
     parity: TowerParity
     searched: int
-    flops: dict[str, float] = field(default_factory=dict)
 
     @property
     def layers(self) -> Iterator[QuantizedLayer]:
@@ -157,7 +156,6 @@ def quantize_tower(
         samples=samples,
         parity=found.parity,
         searched=found.tried,
-        flops=flops,
     )
 
 

@@ -26,13 +26,12 @@ class Record:
         largest: (K,) largest magnitude of each channel.
         histogram: of magnitudes; None where only smoothing is of interest.
         samples: how many samples (images, texts) were seen.
-        rows_seen: how many rows those had.
     """
 
     def __init__(self, seed: int, with_histogram: bool) -> None:
         self.largest: torch.Tensor | None = None
         self.histogram = Histogram() if with_histogram else None
-        self.samples, self.rows_seen = 0, 0
+        self.samples = 0
         self._generator = torch.Generator().manual_seed(seed)
         self._even: tuple[torch.Tensor, torch.Tensor] | None = None  # keys, rows
         self._extreme: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -43,7 +42,6 @@ class Record:
         most = magnitude.amax(dim=0)
         self.largest = most if self.largest is None else torch.maximum(self.largest, most)
         self.samples += samples
-        self.rows_seen += len(rows)
         keys = torch.rand(len(rows), generator=self._generator)
         self._even = _top(self._even, keys, rows, KEPT_ROWS)
         self._extreme = _top(self._extreme, magnitude.amax(dim=1), rows, EXTREME_ROWS)

@@ -260,7 +260,7 @@ def test_what_is_compiled_is_kept_with_the_run(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PyTorch sets the variable in a process that has only loaded its compiler."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/tmp/elsewhere")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
     member = Member(NULL, compiled=tmp_path)
     try:
         member.why_not(subject, "cpu")  # before it answers, the process may still be on its way to its program

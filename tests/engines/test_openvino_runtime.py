@@ -88,6 +88,30 @@ def test_results_are_the_callers(demo_bundle: Path, manifest: Manifest) -> None:
         tower.run(inputs[0])
 
 
+def test_closing_between_runs_leaves_nobody_waiting(demo_bundle: Path, manifest: Manifest) -> None:
+    tower = open_tower(demo_bundle, engine_of(manifest, "image"), manifest.towers["image"], "fp32", threads=1)
+    pixels = np.zeros((4, 64, 64, 3), np.uint8)
+    outcomes: list[str] = []
+
+    def work() -> None:
+        try:
+            while True:
+                assert tower.run(pixels).shape == (4, 64)
+        except EngineError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    tower.run(pixels)
+    tower.close()
+    for thread in threads:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    assert len(outcomes) == 6
+    assert all("closed" in text for text in outcomes)
+
+
 def test_inputs_that_do_not_fit_are_a_sentence(demo_bundle: Path, manifest: Manifest) -> None:
     tower = open_tower(demo_bundle, engine_of(manifest, "image"), manifest.towers["image"], "fp32")
     with pytest.raises(EngineError, match="failed on uint8"):
