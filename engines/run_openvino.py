@@ -6,8 +6,7 @@ all threads, for that is what gives the shortest latency and, with batches, the 
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Tower
 
 _INSTALL = "pip install 'openclip-engines[openvino]'"
-_REQUESTS = 2  # one computes while the next caller's inputs are checked and waiting
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
@@ -87,20 +85,23 @@ class OpenVINOTower:
 
     def __init__(self, compiled: Any, engine: Engine, tower: Tower, description: str) -> None:
         self._input = tower.input.name
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(_REQUESTS):
-            self._requests.put(compiled.create_infer_request())
         self._compiled: Any = compiled
-        self._closing = threading.Lock()
+        self._idle: deque[Any] = deque()  # requests that nobody runs: as many as callers came at once
         self.description = description
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtime.TowerRuntime`."""
-        request = self._requests.get()
-        if request is None:
-            self._requests.put(None)  # for whoever comes next
+        """Embed a batch; see `engines.runtime.TowerRuntime`. Of many callers, the library takes one after the other."""
+        compiled, idle = (
+            self._compiled,
+            self._idle,
+        )  # a run that has begun keeps both when another thread closes the tower
+        if compiled is None:
             raise EngineError("the engine was closed: load the bundle again")
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
         try:
             # The result lies in the request's own memory, which the next run overwrites.
             result = request.infer({self._input: np.ascontiguousarray(inputs)}, share_inputs=True)
@@ -110,17 +111,11 @@ class OpenVINOTower:
                 f"{self.description} failed on {inputs.dtype} {inputs.shape}: {_last_line(error)}"
             ) from error
         finally:
-            self._requests.put(request)
+            idle.append(request)
 
     def close(self) -> None:
-        """Drop the compiled model and its memory, once the runs that have begun are done."""
-        with self._closing:
-            if self._compiled is None:
-                return
-            for _ in range(_REQUESTS):
-                self._requests.get()
-            self._compiled = None
-            self._requests.put(None)
+        """Drop the compiled model and its memory; runs that have begun end first."""
+        self._compiled, self._idle = None, deque()
 
 
 def _last_line(error: Exception) -> str:
