@@ -10,9 +10,7 @@ from benchmarks import looks
 from benchmarks.rows import FIGURES, Row
 
 NOISY = "†"
-NOISY_LEGEND = (
-    f"{NOISY} noisy: the quartiles (widened to hold every pass's median) are more than 10 % of the median apart."
-)
+NOISY_LEGEND = f"{NOISY} noisy: the quartiles (widened to every pass's median) are more than 10 % of the median apart."
 CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
 SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
 _PERCENT = SHARES | {"decode_share", "fraction_of_ceiling"}

@@ -108,10 +108,6 @@ def session_options(ort: Any, precision: str, threads: int | None, on_gpu: bool)
     # it can crash the CPU provider (seen with 1.32), and that provider may be the one that runs when CUDA does not start.
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if precision == "fp32" else level.ORT_ENABLE_EXTENDED
-    if precision == "int8":
-        # Without VNNI, x86-64 adds pairs of uint8 x int8 products in 16 bits, which overflow; the library then makes the weights
-        # uint8. It does so only on such processors.
-        options.add_session_config_entry("session.x64quantprecision", "1")
     options.intra_op_num_threads = threads or 0  # 0: one per physical core
     # The memory plan is kept for each shape that was ever run, and texts come in thousands of shapes (rows x length): memory
     # grows by the plans (by a quarter in 1,500 runs of a small tower), and the runs are no faster.
