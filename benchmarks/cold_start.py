@@ -1,6 +1,7 @@
 """What it takes before the first embedding: export time and memory, import, load. ``python -m benchmarks cold-start``.
 
-Rows of ``what = export``, one set for each architecture; nothing here decides a test.
+Rows of ``what = export``, one set for each architecture, precision and choice of engines; of int8 and fp8 also what quantizing
+takes, and how much of the products it covers. Nothing here decides a test.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +40,77 @@ assert "torch" not in sys.modules
 """
 
 
-def measure(model: str) -> list[Row]:
-    """All figures of one architecture with random weights."""
+@dataclass(frozen=True)
+class Asked:
+    """One export.
+
+    Attributes:
+        model: an architecture; its weights are random.
+        precision: ``fp32``, ``int8``, ….
+        calibration: pictures for int8 and fp8.
+        engines: kinds; empty is the exporter's choice.
+        targets: GPU architectures of built engines.
+    """
+
+    model: str
+    precision: str = "fp32"
+    calibration: Path | None = None
+    engines: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+    def command(self, bundle: Path) -> list[str]:
+        """The exporter's command line; its report comes as JSON."""
+        words = [sys.executable, "-m", "exporter", self.model, "--pretrained", "none", f"--{self.precision}"]
+        words += ["--out", str(bundle), "--json"]
+        words += [] if self.calibration is None else ["--calibration", str(self.calibration)]
+        for engine in self.engines:
+            words += ["--engine", engine]
+        for target in self.targets:
+            words += ["--target", target]
+        return words
+
+
+def measure(asked: Asked) -> list[Row]:
+    """All figures of one export; how serving starts only where an engine of the bundle runs here."""
     with tempfile.TemporaryDirectory(prefix="cold-start-") as folder:
         bundle = Path(folder) / "bundle"
-        command = [sys.executable, "-m", "exporter", model, "--pretrained", "none", "--out", str(bundle), "--json"]
-        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        return [*_export_rows(model, report), *_startup_rows(model, bundle, Path(folder))]
+        report = json.loads(subprocess.run(asked.command(bundle), check=True, stdout=subprocess.PIPE).stdout)
+        manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+        kinds = " + ".join(dict.fromkeys(_kind(engine) for engine in manifest["engines"]))
+        found = export_rows(asked, kinds, report)
+        if any(engine["kind"] == "onnxruntime" for engine in manifest["engines"]):
+            found += _startup_rows(asked, kinds, bundle, Path(folder))
+        return found
 
 
-def _export_rows(model: str, report: dict[str, Any]) -> list[Row]:
+def export_rows(asked: Asked, kinds: str, report: dict[str, Any]) -> list[Row]:
+    """What a report says of time and memory.
+
+    Args:
+        asked: the export.
+        kinds: engines that were built.
+        report: ``report.json`` of the bundle.
+    """
     stages = report["stages"]
     seconds = sum(stage["seconds"] for stage in stages)
     peak = max(stage["peak_memory_bytes"] for stage in stages)
     weights = 4 * next(stage["parameters"] for stage in stages if "parameters" in stage)
-    return [
-        _row(model, "export_seconds", _once(seconds), "both towers, parity gate included"),
-        _row(model, "export_memory", _once(peak / weights), "peak resident memory over float32 weights"),
+    found = [
+        _row(asked, kinds, "export_seconds", _once(seconds), "both towers, parity gate included"),
+        _row(asked, kinds, "export_memory", _once(peak / weights), "peak resident memory over float32 weights"),
     ]
+    quantized = [stage for stage in stages if stage["stage"].startswith("quantize ")]
+    if quantized:
+        images = max((stage["images"] for stage in stages if "images" in stage), default=0)
+        note = f"both towers, search included; {images} images"
+        found.append(_row(asked, kinds, "quantize_seconds", _once(sum(s["seconds"] for s in quantized)), note))
+        share = min(stage["share_of_flops"] for stage in quantized)
+        note = "of the FLOPs of linear layers and convolutions; the lower of both towers"
+        found.append(_row(asked, kinds, "quantized_share", _once(share), note))
+    return found
 
 
-def _startup_rows(model: str, bundle: Path, folder: Path) -> list[Row]:
+def _startup_rows(asked: Asked, kinds: str, bundle: Path, folder: Path) -> list[Row]:
     from PIL import Image
 
     picture = folder / "picture.png"
@@ -71,25 +123,32 @@ def _startup_rows(model: str, bundle: Path, folder: Path) -> list[Row]:
     note = f"{_STARTS} fresh processes, files in the page cache"
     names = ("import_engines", "first_text", "first_image")
     return [
-        _row(model, name, estimate(taken), note) for name, taken in zip(names, zip(*runs, strict=True), strict=True)
+        _row(asked, kinds, name, estimate(taken), note)
+        for name, taken in zip(names, zip(*runs, strict=True), strict=True)
     ]
+
+
+def _kind(engine: dict[str, Any]) -> str:
+    """``tensorrt-rtx sm80``; what runs anywhere is named alone."""
+    device = str((engine.get("target") or {}).get("device", ""))
+    return f"{engine['kind']} {device}" if device.startswith("sm") else str(engine["kind"])
 
 
 def _once(value: float) -> Estimate:
     return Estimate(value, value, value, 1)
 
 
-def _row(model: str, figure: str, value: Estimate, note: str) -> Row:
+def _row(asked: Asked, kinds: str, figure: str, value: Estimate, note: str) -> Row:
     return row_of(
         figure,
         value,
         what="export",
-        model=model,
-        engine="onnxruntime",
-        precision="fp32",
+        model=asked.model,
+        engine=kinds,
+        precision=asked.precision,
         note=note,
         weights="random",
-        versions=versions(("torch", "onnxruntime")),
+        versions=versions(("torch", "onnxruntime", *(("tensorrt-rtx-cu13",) if "tensorrt-rtx" in kinds else ()))),
     )
 
 
@@ -97,12 +156,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and merge the rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cold-start", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["ViT-B-32"], help="architectures (default ViT-B-32)")
+    parser.add_argument("--precision", default="fp32", help="fp32, fp16, bf16, int8 or fp8 (default fp32)")
+    parser.add_argument("--calibration", type=Path, help="pictures for int8 and fp8")
+    parser.add_argument("--engine", action="append", default=[], help="as the exporter's; repeatable")
+    parser.add_argument("--target", action="append", default=[], help="as the exporter's; repeatable")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
     args = parser.parse_args(argv)
     machine = this_machine()
     for model in args.models:
+        asked = Asked(model, args.precision, args.calibration, tuple(args.engine), tuple(args.target))
         try:
-            found = stamp(measure(model), machine)
+            found = stamp(measure(asked), machine)
         except subprocess.CalledProcessError as error:
             print(f"error: {model}: the export ended with exit code {error.returncode}", file=sys.stderr)
             return 1

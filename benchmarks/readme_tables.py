@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import looks, rows
 from benchmarks.markdown import markdown_table
-from benchmarks.rows import Row
+from benchmarks.rows import FIGURES, Row
 from benchmarks.sections import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
 
 _CPU = re.compile(r", \d+ cores$")  # as `benchmarks.machine` names processors
@@ -70,16 +70,13 @@ def cold_start_table(results: Path) -> str:
         chosen = [row for row in own if row.what == "export"]
         if not chosen:
             continue
-        figures = list(dict.fromkeys(row.figure for row in chosen))
-        by_model: dict[str, dict[str, Row]] = {}
-        for row in chosen:
-            by_model.setdefault(row.model, {})[row.figure] = row
-        lines = [
-            [model, *(cell(found[f]) if f in found else "–" for f in figures)] for model, found in by_model.items()
-        ]
-        tables.append(
-            _with_place(machine, markdown_table(Table("", ["model", *map(label, figures)], lines, 1)), chosen)
-        )
+        figures = sorted({row.figure for row in chosen}, key=list(FIGURES).index)
+        exports: dict[tuple[str, str, str], dict[str, Row]] = {}
+        for row in sorted(chosen, key=lambda r: (_place((r.model, "", "")), r.precision, r.engine)):
+            exports.setdefault((row.model, row.precision, row.engine), {})[row.figure] = row
+        lines = [[*names, *(_cell(found.get(figure)) for figure in figures)] for names, found in exports.items()]
+        header = ["model", "precision", "engines", *map(label, figures)]
+        tables.append(_with_place(machine, markdown_table(Table("", header, lines, 3)), chosen))
     return "\n\n".join(tables) or NO_COLD_START
 
 

@@ -111,14 +111,16 @@ class _Pass:
                 self._load(case, contenders)
         with console.busy(title) as tell:
             calls: dict[Contender, int] = {}
+            one = 0.0  # round's seconds
             for contender in contenders:
                 tell(f"warming up {contender.label}")
                 prepared = self._attempt(contender, case, lambda c: self._ready(c, case.tower).prepare(case))
                 if prepared is not None:
                     self._first.setdefault(contender, prepared)
                     calls[contender] = calls_in_a_round(prepared.call_seconds, plan.round_seconds)
+                    one += calls[contender] * prepared.call_seconds
             rounds = {contender: Rounds() for contender in calls}
-            count = plan.rounds_of(self._number)
+            count = plan.rounds_of(self._number, one)
             for turn in range(count):
                 tell(f"round {turn + 1} of {count}")
                 order = [c for c in contenders if c in rounds]

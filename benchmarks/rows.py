@@ -55,6 +55,8 @@ FIGURES = {
     # what = export
     "export_seconds": Figure("s", "lower"),
     "export_memory": Figure("x", "lower", relative=True),
+    "quantize_seconds": Figure("s", "lower"),
+    "quantized_share": Figure("", "higher", relative=True),  # of the products' FLOPs
     "import_engines": Figure("s", "lower"),
     "first_text": Figure("s", "lower"),  # from the process's start to the first text's embedding
     "first_image": Figure("s", "lower"),  # …and the first image's

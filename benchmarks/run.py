@@ -30,6 +30,7 @@ from benchmarks.samples import Kept
 from benchmarks.subject import Subject
 
 _NULL_CALLS = 500
+_MOST_ROUNDS = 20  # in a pass
 
 
 class UserError(Exception):
@@ -45,8 +46,9 @@ class Plan:
         contenders: the baseline first.
         cases: writes the inputs into a folder and says what they are.
         device: ``cpu`` or ``cuda``.
-        rounds: of each case, over all passes.
-        round_seconds: that a contender's calls fill in a round.
+        rounds: of each case, over all passes, at least.
+        round_seconds: that a contender's calls fill in a round. The shorter it is, the less the machine changes within a round.
+        case_seconds: a case whose rounds are shorter gets as many as fill this time in a pass, all contenders together.
         only: which contender takes part in which case; the baseline takes part in all.
         load_together: load all contenders at the same time. Faster where there are many cores; what loading took is not kept then.
         passes: over all cases, each with fresh processes, that the rounds are divided over.
@@ -57,7 +59,8 @@ class Plan:
     cases: Callable[[Path], list[Case]]
     device: str
     rounds: int = 9
-    round_seconds: float = 0.3
+    round_seconds: float = 0.05
+    case_seconds: float = 0.0
     only: Callable[[Contender, Case], bool] = lambda contender, case: True
     load_together: bool = False
     passes: int = 3
@@ -65,9 +68,15 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "passes", max(1, min(self.passes, self.rounds)))
 
-    def rounds_of(self, number: int) -> int:
-        """Rounds of each case in a pass; the first is 0."""
-        return self.rounds // self.passes + (number < self.rounds % self.passes)
+    def rounds_of(self, number: int, seconds: float) -> int:
+        """Rounds of a case in a pass.
+
+        Args:
+            number: of the pass; the first is 0.
+            seconds: that one round takes.
+        """
+        least = self.rounds // self.passes + (number < self.rounds % self.passes)
+        return max(least, min(_MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-7))))
 
 
 class Run:
@@ -100,6 +109,7 @@ class Run:
         self._started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._done: set[tuple[str, ...]] = set()
         self._deadline, self._lock = deadline, threading.Lock()
+        self._usable: set[tuple[Contender, str]] = set()  # peers that can run here, by device
         folder.mkdir(parents=True, exist_ok=True)
         self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), folder / ".compiled"
         if not self._marker.exists() or again or not self._resume():
@@ -165,7 +175,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             members = {c: stack.enter_context(hired(c)) for c in asked}
             with self.console.busy(f"{subject.name}: asking {len(asked)} contenders"), ThreadPoolExecutor() as pool:
-                reasons = [pool.submit(_why_not, members[c], plan) for c in asked]
+                reasons = [pool.submit(self._why_not, members[c], plan) for c in asked]
             for contender, answer in zip(asked, reasons, strict=True):
                 status, reason = answer.result()
                 if reason is None:  # one after the other: some share files
@@ -177,6 +187,19 @@ class Run:
                 self.add([failure_row(subject, contender, case, status, reason) for case in cases[contender]], "cpu")
                 self.console.problem(contender.label, reason)
         return usable
+
+    def _why_not(self, member: Member, plan: Plan) -> tuple[Status, str | None]:
+        """What the contender says; a peer that can run one model is not asked again for the next."""
+        peer = (member.contender, plan.device)
+        if peer in self._usable:
+            return "missing", None
+        try:
+            reason = member.why_not(plan.subject, plan.device)
+        except ContenderError as error:
+            return "failed", str(error)
+        if reason is None and not member.contender.of_bundle:
+            self._usable.add(peer)
+        return "missing", reason
 
     def _measure_overhead(self, plan: Plan, contender: Contender, case: Case, work: Path) -> None:
         with hired(contender) as member:
@@ -198,13 +221,6 @@ class Run:
             self._done = {row.case for row in kept if row.date >= started and row.value is not None}
             self.kept.load()
         return bool(same)
-
-
-def _why_not(member: Member, plan: Plan) -> tuple[Status, str | None]:
-    try:
-        return "missing", member.why_not(plan.subject, plan.device)
-    except ContenderError as error:
-        return "failed", str(error)
 
 
 def _setup(member: Member, subject: Subject, cases: Sequence[Case], work: Path) -> tuple[Status, str | None]:

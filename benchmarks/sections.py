@@ -13,7 +13,7 @@ NOISY = "†"
 NOISY_LEGEND = f"{NOISY} noisy: the quartiles (widened to every pass's median) are more than 10 % of the median apart."
 CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
 SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
-_PERCENT = SHARES | {"decode_share", "fraction_of_ceiling"}
+_PERCENT = SHARES | {"decode_share", "fraction_of_ceiling", "quantized_share"}
 _OPERATIONS = ("ceiling", "kernel")  # rows of them are of an operation, and their notes are its sizes
 _COSINES = {"min_cosine", "mean_cosine", "p1_cosine"}
 _LABELS = {
@@ -30,6 +30,8 @@ _LABELS = {
     "overhead": "overhead, µs",
     "export_seconds": "export, both towers, gate included, s",
     "export_memory": "its peak memory / fp32 weights",
+    "quantize_seconds": "quantizing, s",
+    "quantized_share": "products quantized",
     "import_engines": "import, s",
     "first_text": "import, load, first text, s",
     "first_image": "…and first image, s",

@@ -29,6 +29,7 @@ from benchmarks.throughput import RESULTS, make_cases
 
 _ROOT = Path(__file__).resolve().parents[1]
 _CALIBRATION_IMAGES = 256
+_GATE_SAMPLES = 16
 _TESTS_SHARE = 0.35  # of the suite's time, at most
 
 
@@ -139,6 +140,7 @@ def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:
         device=suite.device,
         rounds=suite.rounds,
         round_seconds=suite.round_seconds,
+        case_seconds=suite.case_seconds,
         only=sweep.only,
         load_together=suite.device == "cuda",
         passes=suite.passes,
@@ -175,7 +177,8 @@ def _subject(sweep: Sweep, work: Path) -> Subject:
     bundle = work / "bundle"
     command = [sys.executable, "-m", "exporter", sweep.model, f"--{sweep.precision}", "--out", str(bundle)]
     if sweep.model != "demo":
-        command += ["--pretrained", "none"]
+        # Of random weights the gate sees no more in 64 samples than in these, and a suite's minutes are for what it measures.
+        command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
         if sweep.precision in ("int8", "fp8"):
             command += ["--calibration", str(_calibration(work))]
     for kind in sweep.engines:

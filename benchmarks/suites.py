@@ -45,7 +45,7 @@ class Suite:
         minutes: that all parts may take together.
         parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
         folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
-        rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
+        rounds, round_seconds, case_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
     """
 
     device: str
@@ -53,15 +53,21 @@ class Suite:
     parts: dict[str, tuple[Sweep, ...]]
     rounds: int
     round_seconds: float
+    case_seconds: float = 0.0
     passes: int = 1
     folder: str = ""
 
 
+def _compile_batches(contender: Contender, case: Case) -> bool:
+    """Ten minutes on two cores: torch.compile, which takes up to half a minute for a shape, compiles batches only."""
+    return "compile" not in contender.engine or case.batch > 1
+
+
 def _bench_of_a_large_model(contender: Contender, case: Case) -> bool:
-    """Ten minutes on two cores: texts full of tokens come in batches only, and one shape is compiled."""
+    """Texts full of tokens come in batches only, too, and torch.compile compiles no texts."""
     if case.shape.endswith(" tokens") and case.batch == 1:
         return False
-    return "compile" not in contender.engine or (case.tower == "image" and case.batch > 1)
+    return _compile_batches(contender, case) and ("compile" not in contender.engine or case.tower == "image")
 
 
 def _compile_is_slow(contender: Contender, case: Case) -> bool:
@@ -95,6 +101,7 @@ SUITES = {
                     ("eager", "torch.compile", "onnxruntime plain", "openvino plain", "null"),
                     (1, 32),
                     files=96,
+                    only=_compile_batches,
                 ),
             ),
             "models": (
@@ -111,7 +118,8 @@ SUITES = {
             ),
         },
         rounds=6,
-        round_seconds=0.2,
+        round_seconds=0.05,
+        case_seconds=3.0,
         passes=3,
     ),
     "int8": Suite(
@@ -131,7 +139,8 @@ SUITES = {
             ),
         },
         rounds=6,
-        round_seconds=0.2,
+        round_seconds=0.05,
+        case_seconds=3.0,
         passes=3,
         folder="int8",
     ),

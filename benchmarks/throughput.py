@@ -60,8 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--contenders", default="", help=f"comma-separated; default all: {known}, and the bundle's engines"
     )
-    parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each case (default 9)")
-    parser.add_argument("--round-seconds", type=float, default=0.3, help="a contender's share of a round (default 0.3)")
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each case, at least (default 9)")
+    parser.add_argument(
+        "--round-seconds", type=float, default=0.05, help="a contender's share of a round (default 0.05)"
+    )
+    parser.add_argument(
+        "--case-seconds", type=float, default=4.0, help="that short rounds fill in each pass (default 4)"
+    )
     parser.add_argument("--passes", type=int, default=3, help="that the rounds are divided over (default 3)")
     parser.add_argument("--files", type=Path, help="a folder of pictures for the run from files to embeddings")
     parser.add_argument("--no-files", action="store_true", help="leave out the run from files to embeddings")
@@ -86,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=device,
             rounds=args.rounds,
             round_seconds=args.round_seconds,
+            case_seconds=args.case_seconds,
             passes=args.passes,
         )
         machine = this_machine(device)

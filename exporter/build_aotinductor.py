@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +14,10 @@ from typing import TYPE_CHECKING
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.run_aotinductor import cpu_isa
-from exporter.aotinductor.job import CompileJob, compiler_problem, run_job
+from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.host import available_memory, usable_cores
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 KIND = "aotinductor"
 CPU = "cpu"
+# A compiler's peak memory is at most this, and so many times the program; see tests/exporter/test_aotinductor.py.
+_MEMORY, _MEMORY_FACTOR = 1_500_000_000, 6
 _LACKS = (
     "workspace",
     "optimization_level",
@@ -88,12 +94,14 @@ def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
     return ProgramPlan(folder, options.batches[0].opt, most, options.kernels, first, padded)
 
 
-def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
-    """One package for each target, under ``engines/aotinductor/``.
+def build(
+    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+) -> tuple[Engine, ...]:
+    """One package for each tower and target, under ``engines/aotinductor/``.
 
     Args:
         kind: ``aotinductor``.
-        item: the tower and its program.
+        items: towers and their programs.
         folder: of the bundle.
         options: of the user.
         stages: is told what goes on.
@@ -101,43 +109,86 @@ def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, st
     Raises:
         ExportError: the compiler refused; the message holds its words.
     """
+    (folder / "engines" / KIND).mkdir(parents=True, exist_ok=True)
+    packages = [_package(item, device, folder) for item in items for device in devices(options)]
+    found: dict[Path, Engine] = {}
+    for group in _groups(packages):
+        with contextlib.ExitStack() as stack:
+            waits = [stack.enter_context(compiling(package.job, package.isa)) for package in group]
+            for package, wait in zip(group, waits, strict=True):
+                # Of packages that are made side by side, the first one's stage lasts until it is done, the next one's from there.
+                with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
+                    result = wait()
+                    figures |= {
+                        "bytes": package.path.stat().st_size,
+                        "build_seconds": result.build.seconds,
+                        "build_peak_memory_bytes": result.build.peak_memory_bytes,
+                        "fused_attention": result.build.fused_attention,
+                        "decomposed_attention": result.build.decomposed_attention,
+                    }
+                found[package.path] = _engine(package, folder, options, result)
+    return tuple(found[package.path] for package in packages)
+
+
+@dataclass(frozen=True)
+class _Package:
+    """A package to be made.
+
+    Attributes:
+        item: the tower.
+        device: ``cpu`` or ``sm90``.
+        isa: of the code for the CPU.
+        path: where to.
+        packed: it takes packed captions.
+        job: for the compiler.
+    """
+
+    item: TowerExport
+    device: str
+    isa: str
+    path: Path
+    packed: bool
+    job: CompileJob
+
+
+def _package(item: TowerExport, device: str, folder: Path) -> _Package:
     assert item.programs is not None  # the pipeline asks for them with `program_plan`
-    place = folder / "engines" / KIND
-    place.mkdir(parents=True, exist_ok=True)
-    isa = cpu_isa()
-    assert isa is not None  # `check` saw it
-    found = []
-    for device in devices(options):
-        packed = item.programs.packed is not None and (device != CPU or item.programs.padded is None)
-        program = item.programs.packed if packed else item.programs.padded
-        assert program is not None
-        # The name tells a program that reads no manifest, such as engines/cpp's.
-        package = place / f"{item.name}-packed-{device}.pt2" if packed else place / f"{item.name}-{device}.pt2"
-        job = CompileJob(program=str(program), package=str(package), cuda=device != CPU, inductor=_inductor(device))
-        # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
-        code = isa if device == CPU else "avx2"
-        with stages.stage(f"build {KIND} {device}, {item.name}") as figures:
-            result = run_job(job, code)
-            figures |= {
-                "bytes": package.stat().st_size,
-                "build_seconds": result.build.seconds,
-                "build_peak_memory_bytes": result.build.peak_memory_bytes,
-                "fused_attention": result.build.fused_attention,
-                "decomposed_attention": result.build.decomposed_attention,
-            }
-        most = None if device == CPU else max(batch.max for batch in options.batches)
-        found.append(
-            Engine(
-                kind=KIND,
-                tower=item.name,
-                file=package.relative_to(folder).as_posix(),
-                target=Target(library="torch", version=result.version, device=device, isa=code),
-                batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
-                input_layout="packed" if packed else "padded",
-                build=result.build,
-            )
-        )
-    return tuple(found)
+    packed = item.programs.packed is not None and (device != CPU or item.programs.padded is None)
+    program = item.programs.packed if packed else item.programs.padded
+    assert program is not None
+    # The name tells a program that reads no manifest, such as engines/cpp's.
+    name = f"{item.name}-packed-{device}.pt2" if packed else f"{item.name}-{device}.pt2"
+    path = folder / "engines" / KIND / name
+    own = cpu_isa()
+    assert own is not None  # `check` saw it
+    # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
+    isa = own if device == CPU else "avx2"
+    job = CompileJob(program=str(program), package=str(path), cuda=device != CPU, inductor=_inductor(device))
+    return _Package(item, device, isa, path, packed, job)
+
+
+def _groups(packages: Sequence[_Package]) -> list[list[_Package]]:
+    """What is made side by side: packages for the CPU, for a compiler runs in one thread, if there are cores and memory for it.
+
+    For a GPU kernels are timed while they are chosen, and must have the GPU for themselves.
+    """
+    own = [package for package in packages if package.device == CPU]
+    need = sum(_MEMORY + _MEMORY_FACTOR * Path(package.job.program).stat().st_size for package in own)
+    side_by_side = usable_cores() >= len(own) and need < available_memory()
+    return [*([p] for p in packages if p.device != CPU), *([own] if side_by_side else [[p] for p in own])]
+
+
+def _engine(package: _Package, folder: Path, options: EngineOptions, result: CompileResult) -> Engine:
+    most = None if package.device == CPU else max(batch.max for batch in options.batches)
+    return Engine(
+        kind=KIND,
+        tower=package.item.name,
+        file=package.path.relative_to(folder).as_posix(),
+        target=Target(library="torch", version=result.version, device=package.device, isa=package.isa),
+        batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
+        input_layout="packed" if package.packed else "padded",
+        build=result.build,
+    )
 
 
 def _inductor(device: str) -> dict[str, bool | int | str]:

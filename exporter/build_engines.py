@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from exporter.stages import Stages
     from exporter.tower_export import TowerExport
 
-# Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, tower, folder, options, stages)`.
+# Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, towers, folder, options, stages)`.
 ENGINES = {
     "tensorrt": "exporter.build_tensorrt",
     "tensorrt-rtx": "exporter.build_tensorrt",
@@ -185,7 +185,7 @@ def build_engines(
         module = importlib.import_module(ENGINES[kind])
         try:
             own = _share(kind, kinds, options)
-            built += [engine for item in exports for engine in module.build(kind, item, folder, own, stages)]
+            built += module.build(kind, exports, folder, own, stages)
         except ExportError as error:
             shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
             problems.append(error)

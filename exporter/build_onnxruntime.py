@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,14 @@ def check(kind: str, options: EngineOptions) -> None:
         ) from error
 
 
-def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
-    """The manifest's entry: any batch size, any device that the library supports; of a quantized tower, the CPU."""
-    graph = item.graph if item.cpu_graph is None else item.cpu_graph
-    return (entry(item, graph.path.relative_to(folder).as_posix(), None if item.quantized is None else "cpu"),)
+def build(
+    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+) -> tuple[Engine, ...]:
+    """The manifest's entries: any batch size, any device that the library supports; of quantized towers, the CPU."""
+    return tuple(
+        entry(item, item.graph_for_cpu.path.relative_to(folder).as_posix(), None if item.quantized is None else "cpu")
+        for item in items
+    )
 
 
 def stand_in(item: TowerExport, folder: Path) -> Engine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +28,20 @@ def check(kind: str, options: EngineOptions) -> None:
         raise ExportError("engine openvino needs OpenVINO: pip install 'openclip-engines[openvino]'")
 
 
-def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
-    """The manifest's entry: any batch size, on the CPU."""
+def build(
+    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+) -> tuple[Engine, ...]:
+    """The manifest's entries: any batch size, on the CPU."""
     import openvino
 
-    graph = item.graph if item.cpu_graph is None else item.cpu_graph
-    engine = Engine(
-        kind=KIND,
-        tower=item.name,
-        file=graph.path.relative_to(folder).as_posix(),
-        target=Target(library="openvino", version=openvino.__version__.split("-")[0], device="cpu"),
-        batch=BatchProfile(),
+    target = Target(library="openvino", version=openvino.__version__.split("-")[0], device="cpu")
+    return tuple(
+        Engine(
+            kind=KIND,
+            tower=item.name,
+            file=item.graph_for_cpu.path.relative_to(folder).as_posix(),
+            target=target,
+            batch=BatchProfile(),
+        )
+        for item in items
     )
-    return (engine,)

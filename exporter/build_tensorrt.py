@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engines.gpu import find_gpu
@@ -26,23 +27,30 @@ def check(kind: str, options: EngineOptions) -> None:
     check_flavour(kind, options)
 
 
-def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages) -> tuple[Engine, ...]:
-    """One engine for each target, under ``engines/<kind>/``.
+def build(
+    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+) -> tuple[Engine, ...]:
+    """One engine for each tower and target, under ``engines/<kind>/``.
 
     Args:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        item: the tower and its graph, which lies in `folder`.
+        items: towers and their graphs, which lie in `folder`.
         folder: of the bundle.
         options: of the user.
         stages: is told what goes on.
 
     Raises:
-        ExportError: a profile does not fit the tower, or the builder refused; the message holds its words.
+        ExportError: a profile does not fit a tower, or the builder refused; the message holds its words.
     """
+    return tuple(engine for item in items for engine in _build_tower(kind, item, folder, options, stages))
+
+
+def _build_tower(
+    kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages
+) -> Iterator[Engine]:
     profiles = make_profiles(item.tower, options.batches)
     place = folder / "engines" / kind
     place.mkdir(parents=True, exist_ok=True)
-    engines = []
     for target in check_flavour(kind, options):
         device = target if target is not None else _device_here()
         plan = place / f"{item.name}-{device}.plan"
@@ -73,20 +81,17 @@ def build(kind: str, item: TowerExport, folder: Path, options: EngineOptions, st
             }
         for note in result.notes:
             stages.note(note)
-        engines.append(
-            Engine(
-                kind=kind,
-                tower=item.name,
-                file=plan.relative_to(folder).as_posix(),
-                target=_target(kind, device, options, result),
-                batch=whole_range(profiles),
-                profiles=profiles,
-                stripped=options.strip_weights,
-                inspector=inspector.relative_to(folder).as_posix() if result.inspected else None,
-                build=result.build,
-            )
+        yield Engine(
+            kind=kind,
+            tower=item.name,
+            file=plan.relative_to(folder).as_posix(),
+            target=_target(kind, device, options, result),
+            batch=whole_range(profiles),
+            profiles=profiles,
+            stripped=options.strip_weights,
+            inspector=inspector.relative_to(folder).as_posix() if result.inspected else None,
+            build=result.build,
         )
-    return tuple(engines)
 
 
 def _target(kind: str, device: str, options: EngineOptions, result: BuildResult) -> Target:

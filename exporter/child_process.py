@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -54,38 +54,67 @@ class ChildFailedError(Exception):
         return (self.output.strip().splitlines() or ["it said nothing"])[-1].strip()
 
 
-def run_child(worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> Result:
-    """Run ``python -m <worker>`` on a job.
+class Child(Generic[Result]):
+    """``python -m <worker>`` at work on a job. Leave the context, and it is gone; several may work side by side."""
 
-    Args:
-        worker: a module whose main is `serve`.
-        job: what it reads.
-        result: what it writes.
-        environment: variables besides those of this process.
+    def __init__(self, worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> None:
+        """Start it.
+
+        Args:
+            worker: a module whose main is `serve`.
+            job: what it reads.
+            result: what it writes.
+            environment: variables besides those of this process.
+        """
+        self._result = result
+        self._folder = tempfile.TemporaryDirectory(prefix="openclip-engines-build-")
+        self._answer, self._log = Path(self._folder.name) / "result.json", Path(self._folder.name) / "log"
+        # The worker imports this package from where it is now, whatever the working directory is.
+        root = str(Path(__file__).parents[1])
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        try:
+            with tempfile.TemporaryFile() as question, self._log.open("wb") as log:
+                question.write(msgspec.json.encode(job))
+                question.seek(0)
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", worker, str(self._answer)],
+                    stdin=question,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment, "PYTHONPATH": paths},
+                )
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self) -> Child[Result]:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._process.kill()  # Ctrl-C, or another one failed: the build must not go on alone
+        self._process.wait()
+        self._folder.cleanup()
+
+    def wait(self) -> Result:
+        """What it found.
+
+        Raises:
+            ChildFailedError: it died, or gave no result.
+        """
+        code = self._process.wait()
+        if code == 0 and self._answer.is_file():
+            return msgspec.json.decode(self._answer.read_bytes(), type=self._result)
+        raise ChildFailedError(code, self._log.read_text(encoding="utf-8", errors="replace"))
+
+
+def run_child(worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> Result:
+    """Run one `Child` to its end.
 
     Raises:
         ChildFailedError: it died, or gave no result.
     """
-    with tempfile.TemporaryDirectory(prefix="openclip-engines-build-") as folder:
-        path = Path(folder) / "result.json"
-        # The worker imports this package from where it is now, whatever the working directory is.
-        root = str(Path(__file__).parents[1])
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        with subprocess.Popen(
-            [sys.executable, "-m", worker, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "PYTHONPATH": paths},
-        ) as process:
-            try:
-                output, _ = process.communicate(msgspec.json.encode(job))
-            except BaseException:  # Ctrl-C: the build must not go on alone
-                process.kill()
-                raise
-        if process.returncode == 0 and path.is_file():
-            return msgspec.json.decode(path.read_bytes(), type=result)
-    raise ChildFailedError(process.returncode, output.decode(errors="replace"))
+    with Child(worker, job, result, environment) as child:
+        return child.wait()
 
 
 def serve(job: type[Job], work: Callable[[Job], msgspec.Struct]) -> int:

@@ -12,10 +12,11 @@ import numpy as np
 from engines.manifest import Engine, Parity, TowerName, TowerParity
 from exporter import build_onnxruntime
 from exporter.errors import ParityGateError
+from exporter.host import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.source import Source
-from exporter.stages import Stages, release_memory
+from exporter.stages import Stages
 from exporter.tower_export import TowerExport
 from exporter.tower_quantize import report
 

@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-
-def peak_memory() -> int:
-    """The process's peak resident memory so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def release_memory() -> None:
-    """Collect what is unreachable and give the allocator's free memory back, so that one stage's peak is not the next one's."""
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+from exporter.host import peak_memory
 
 
 class Stages:

@@ -16,6 +16,7 @@ from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from engines.verify import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
+from exporter.host import release_memory
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
@@ -25,7 +26,7 @@ from exporter.quantization.layers import QuantizedConvolution
 from exporter.quantization.products import use_products
 from exporter.quantize import Quantized
 from exporter.source import Source
-from exporter.stages import Stages, release_memory
+from exporter.stages import Stages
 from exporter.text_rules import find_text_length
 from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
@@ -75,6 +76,11 @@ class TowerExport:
     quantized: Quantized | None = None
     cpu_graph: OnnxGraph | None = None
     programs: TowerPrograms | None = None
+
+    @property
+    def graph_for_cpu(self) -> OnnxGraph:
+        """What engines for the CPU run."""
+        return self.graph if self.cpu_graph is None else self.cpu_graph
 
     @property
     def swapped(self) -> SwapReport | None:

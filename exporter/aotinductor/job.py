@@ -1,18 +1,20 @@
-"""One package as a job for a process of its own: `worker` does it, `run_job` starts it and turns failures into sentences."""
+"""One package as a job for a process of its own: `worker` does it, `compiling` starts it and turns failures into sentences."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from engines.manifest import Build
-from exporter.child_process import ChildFailedError, run_child
+from exporter.child_process import Child, ChildFailedError
 from exporter.errors import ExportError
 
 WORKER = "exporter.aotinductor.worker"
@@ -70,15 +72,17 @@ def compiler_problem() -> str | None:
     return None
 
 
-def run_job(job: CompileJob, isa: str) -> CompileResult:
-    """Compile one package.
+@contextlib.contextmanager
+def compiling(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]]:
+    """Compile one package while the context is open; leaving it ends what is not done.
 
     Args:
         job: what to compile.
         isa: the instruction set that the package may use: ``avx2`` or ``avx512``.
 
-    Raises:
-        ExportError: the compiler refused the program, ran out of memory or died; the message holds its own words.
+    Yields:
+        A function that waits for the result. It raises `ExportError` if the compiler refused the program, ran out of memory or
+        died; the message holds its own words.
     """
     with tempfile.TemporaryDirectory(prefix="openclip-engines-inductor-") as folder:
         # Inductor compiles for the very processor that it runs on and asks the compiler which instructions that has: one that
@@ -89,10 +93,25 @@ def run_job(job: CompileJob, isa: str) -> CompileResult:
         cxx.chmod(0o755)
         # Its caches keep every package's weights: they go when the package is made.
         environment = {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "cache"), "TMPDIR": folder}
-        try:
-            return run_child(WORKER, job, CompileResult, environment)
-        except ChildFailedError as error:
-            raise ExportError(_failure(job, error)) from error
+        with Child(WORKER, job, CompileResult, environment) as child:
+
+            def wait() -> CompileResult:
+                try:
+                    return child.wait()
+                except ChildFailedError as error:
+                    raise ExportError(_failure(job, error)) from error
+
+            yield wait
+
+
+def run_job(job: CompileJob, isa: str) -> CompileResult:
+    """Compile one package: `compiling` to its end.
+
+    Raises:
+        ExportError: see there.
+    """
+    with compiling(job, isa) as wait:
+        return wait()
 
 
 def _failure(job: CompileJob, error: ChildFailedError) -> str:

@@ -10,8 +10,9 @@ import torch
 from engines.manifest import TextLength, TowerName
 from exporter.aotinductor.program import ProgramPlan, save_packed_program, save_program
 from exporter.errors import ExportError
+from exporter.host import release_memory
 from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
-from exporter.stages import Stages, release_memory
+from exporter.stages import Stages
 from exporter.towers import TextTower, TowerModule
 from kernels.choices import choose
 from kernels.swap import SwapReport, UnknownBlockError, swap

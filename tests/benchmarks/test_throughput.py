@@ -88,7 +88,9 @@ def test_contenders(subject: Subject) -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    return throughput.main([*argv, "--device", "cpu", "--rounds", "2", "--round-seconds", "0.01"])
+    return throughput.main(
+        [*argv, "--device", "cpu", "--rounds", "2", "--round-seconds", "0.01", "--case-seconds", "0"]
+    )
 
 
 def test_a_bundle(demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +217,9 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
 
 def test_rounds_are_divided_over_passes(subject: Subject) -> None:
     plan = Plan(subject, (ENGINE,), lambda work: [], "cpu", rounds=7)
-    assert [plan.rounds_of(number) for number in range(plan.passes)] == [3, 2, 2]
+    assert [plan.rounds_of(number, seconds=1.0) for number in range(plan.passes)] == [3, 2, 2]
+    filled = dataclasses.replace(plan, case_seconds=3.0)
+    assert [filled.rounds_of(0, seconds) for seconds in (2.0, 0.5, 1e-9)] == [3, 6, 20]
     assert dataclasses.replace(plan, rounds=2).passes == 2
     passes = estimate([1.0, 1.1, 2.0, 2.2, 4.0, 4.0], [0, 0, 1, 1, 2, 2])
     assert (passes.value, passes.low, passes.high, passes.passes) == pytest.approx((2.1, 1.05, 4.0, 3))

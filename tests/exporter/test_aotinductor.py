@@ -21,6 +21,7 @@ from exporter import build_aotinductor, build_engines
 from exporter.aotinductor import job as jobs
 from exporter.aotinductor.job import CompileJob, run_job
 from exporter.aotinductor.program import ProgramPlan, save_program
+from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.child_process import ChildFailedError
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
@@ -28,6 +29,7 @@ from exporter.onnx_graph import example_input
 from exporter.pipeline import export
 from exporter.source import load_source
 from exporter.towers import image_tower, text_tower
+from kernels.swap import SwapReport
 
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")
 CPU = EngineOptions(targets=("cpu",))
@@ -132,7 +134,7 @@ class TestFailures:
         def refuse(job: CompileJob, isa: str) -> Any:
             raise ExportError("refused")
 
-        monkeypatch.setattr(build_aotinductor, "run_job", refuse)
+        monkeypatch.setattr(build_aotinductor, "compiling", refuse)
         with pytest.raises(ExportError, match="refused"):
             export(
                 "demo",
@@ -153,6 +155,43 @@ class TestFailures:
         )
         assert {engine.kind for engine in read_manifest(tmp_path / "b").engines} == {"onnxruntime"}
         assert not (tmp_path / "b" / "engines" / "aotinductor").exists()
+
+
+class TestSideBySide:
+    """Packages for the CPU are made at the same time where there are cores and memory for it; a GPU's never are."""
+
+    @staticmethod
+    def packages(folder: Path, devices: tuple[str, ...]) -> list[build_aotinductor._Package]:
+        program = folder / "p.pt2"
+        program.write_bytes(b"x" * 100)
+        item: Any = type(
+            "Item", (), {"name": "text", "programs": TowerPrograms(program, None, SwapReport("auto", {}, {}))}
+        )
+        return [build_aotinductor._package(item, device, folder) for device in devices]
+
+    @pytest.mark.parametrize(
+        ("cores", "memory", "groups"),
+        [
+            (2, 8_000_000_000, [["sm90"], ["cpu", "cpu"]]),
+            (1, 8_000_000_000, [["sm90"], ["cpu"], ["cpu"]]),
+            (8, 2_000_000_000, [["sm90"], ["cpu"], ["cpu"]]),
+        ],
+    )
+    def test_groups(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, memory: int, groups: list[list[str]]
+    ) -> None:
+        monkeypatch.setattr(build_aotinductor, "usable_cores", lambda: cores)
+        monkeypatch.setattr(build_aotinductor, "available_memory", lambda: memory)
+        found = build_aotinductor._groups(self.packages(tmp_path, ("cpu", "sm90", "cpu")))
+        assert [[package.device for package in group] for group in found] == groups
+
+    def test_what_a_compiler_takes_is_within_what_is_reckoned_with(self, bundle: Path) -> None:
+        report = json.loads(Path(f"{bundle}.json").read_text())
+        stages = {row["stage"]: row for row in report["stages"]}
+        for tower in ("image", "text"):
+            program = stages[f"program of the {tower} tower"]["bytes"]
+            peak = stages[f"build aotinductor cpu, {tower}"]["build_peak_memory_bytes"]
+            assert peak < build_aotinductor._MEMORY + build_aotinductor._MEMORY_FACTOR * program
 
 
 class TestBundle:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,19 +207,20 @@ class TestWhichPrograms:
         win(monkeypatch)
         jobs: list[CompileJob] = []
 
-        def compile_nothing(job: CompileJob, isa: str) -> CompileResult:
+        @contextlib.contextmanager
+        def compile_nothing(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]]:
             """There is no GPU to compile for."""
             jobs.append(job)
             Path(job.package).write_bytes(b"")
             build = Build(seconds=1.0, peak_memory_bytes=1, fused_attention=2, decomposed_attention=0)
-            return CompileResult(version="2.15.0", build=build)
+            yield lambda: CompileResult(version="2.15.0", build=build)
 
         monkeypatch.setattr(build_aotinductor, "devices", lambda options: ("sm90", "cpu"))
-        monkeypatch.setattr(build_aotinductor, "run_job", compile_nothing)
+        monkeypatch.setattr(build_aotinductor, "compiling", compile_nothing)
         options = EngineOptions(kernels=kernels)
         written = programs_of(demo_text_tower(), END, build_aotinductor.program_plan(options, tmp_path / "programs"))
         item: Any = type("Item", (), {"name": "text", "programs": written})
-        built = build_aotinductor.build("aotinductor", item, tmp_path, options, Stages())
+        built = build_aotinductor.build("aotinductor", [item], tmp_path, options, Stages())
         assert [job.program for job in jobs] == [str(written.packed), str(written.padded or written.packed)]
         second = "padded" if kernels == "auto" else "packed"
         assert [engine.input_layout for engine in built] == ["packed", second]
