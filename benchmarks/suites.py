@@ -119,7 +119,7 @@ SUITES = {
         },
         rounds=6,
         round_seconds=0.05,
-        case_seconds=3.0,
+        case_seconds=2.5,
         passes=3,
     ),
     "int8": Suite(
@@ -140,7 +140,7 @@ SUITES = {
         },
         rounds=6,
         round_seconds=0.05,
-        case_seconds=3.0,
+        case_seconds=2.5,
         passes=3,
         folder="int8",
     ),

@@ -28,6 +28,7 @@ _WARM_UP_SECONDS = 5.0  # …or after this long, not counting the first call, wh
 _LEAST_CALLS = 3
 _LONG_CALL = 0.25  # seconds; after the first call, one of these is warm-up enough
 _MOST_CALLS = 500  # in a round
+_QUIET_STEP, _QUIET_SHARE, _QUIET_WITHIN = 0.004, 0.25, 0.5  # seconds; of a core; seconds
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class Worker:
             self._call(len(times) + 1)
             self._synchronize()
             times.append(time.perf_counter() - start)
+        _come_to_rest()
         return Prepared(first, statistics.median(times[-_LAST_CALLS:]))
 
     def measure(self, calls: int, each: bool) -> Measured:
@@ -143,10 +145,17 @@ class Worker:
                 device events, as they are queued one behind the other (throughput).
         """
         assert self._opened is not None
-        call, turn, figures = self._call, self._turn, self._opened.figures
+        turn = self._turn
         self._turn += calls
         if self._opened.on_stream and not each:
             return self._measure_on_stream(calls, turn)
+        measured = self._measure_on_host(calls, turn)
+        _come_to_rest()
+        return measured
+
+    def _measure_on_host(self, calls: int, turn: int) -> Measured:
+        assert self._opened is not None
+        call, figures = self._call, self._opened.figures
         seconds = []
         synchronize = self._synchronize
         begin = time.perf_counter()
@@ -197,6 +206,16 @@ def _nothing(i: int) -> object:
 
 def _do_nothing() -> None:
     return None
+
+
+def _come_to_rest() -> None:
+    """Wait until all threads of this process sleep: ONNX Runtime's look for work for 50 ms, on a core that is the next one's."""
+    end = time.perf_counter() + _QUIET_WITHIN
+    while time.perf_counter() < end:
+        used = time.process_time()
+        time.sleep(_QUIET_STEP)
+        if time.process_time() - used < _QUIET_SHARE * _QUIET_STEP:
+            return
 
 
 def _stable(times: list[float]) -> bool:

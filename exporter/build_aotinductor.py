@@ -114,7 +114,7 @@ def build(
     found: dict[Path, Engine] = {}
     for group in _groups(packages):
         with contextlib.ExitStack() as stack:
-            waits = [stack.enter_context(compiling(package.job, package.isa)) for package in group]
+            waits = [stack.enter_context(compiling(package.job)) for package in group]
             for package, wait in zip(group, waits, strict=True):
                 # Of packages that are made side by side, the first one's stage lasts until it is done, the next one's from there.
                 with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
@@ -137,7 +137,6 @@ class _Package:
     Attributes:
         item: the tower.
         device: ``cpu`` or ``sm90``.
-        isa: of the code for the CPU.
         path: where to.
         packed: it takes packed captions.
         job: for the compiler.
@@ -145,7 +144,6 @@ class _Package:
 
     item: TowerExport
     device: str
-    isa: str
     path: Path
     packed: bool
     job: CompileJob
@@ -163,8 +161,8 @@ def _package(item: TowerExport, device: str, folder: Path) -> _Package:
     assert own is not None  # `check` saw it
     # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
     isa = own if device == CPU else "avx2"
-    job = CompileJob(program=str(program), package=str(path), cuda=device != CPU, inductor=_inductor(device))
-    return _Package(item, device, isa, path, packed, job)
+    job = CompileJob(program=str(program), package=str(path), cuda=device != CPU, isa=isa, inductor=_inductor(device))
+    return _Package(item, device, path, packed, job)
 
 
 def _groups(packages: Sequence[_Package]) -> list[list[_Package]]:
@@ -184,7 +182,7 @@ def _engine(package: _Package, folder: Path, options: EngineOptions, result: Com
         kind=KIND,
         tower=package.item.name,
         file=package.path.relative_to(folder).as_posix(),
-        target=Target(library="torch", version=result.version, device=package.device, isa=package.isa),
+        target=Target(library="torch", version=result.version, device=package.device, isa=package.job.isa),
         batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
         input_layout="packed" if package.packed else "padded",
         build=result.build,

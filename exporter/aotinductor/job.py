@@ -37,12 +37,14 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
         program: the exported program.
         package: the ``.pt2`` to write.
         cuda: for the GPU of this machine; else for the CPU.
+        isa: the instruction set that the package may use on the CPU: ``avx2`` or ``avx512``.
         inductor: options of the compiler, by their names in ``torch._inductor.config``.
     """
 
     program: str
     package: str
     cuda: bool
+    isa: str
     inductor: dict[str, bool | int | str]
 
 
@@ -73,12 +75,8 @@ def compiler_problem() -> str | None:
 
 
 @contextlib.contextmanager
-def compiling(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]]:
+def compiling(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
     """Compile one package while the context is open; leaving it ends what is not done.
-
-    Args:
-        job: what to compile.
-        isa: the instruction set that the package may use: ``avx2`` or ``avx512``.
 
     Yields:
         A function that waits for the result. It raises `ExportError` if the compiler refused the program, ran out of memory or
@@ -86,10 +84,10 @@ def compiling(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]
     """
     with tempfile.TemporaryDirectory(prefix="openclip-engines-inductor-") as folder:
         # Inductor compiles for the very processor that it runs on and asks the compiler which instructions that has: one that
-        # knows those of `isa` only makes it plan for them, with any version of torch.
+        # knows those of `job.isa` only makes it plan for them, with any version of torch.
         cxx = Path(folder) / "bin" / Path(compiler()).name
         cxx.parent.mkdir()
-        cxx.write_text(f'#!/bin/sh\nexec "{shutil.which(compiler())}" "$@" {_FLAGS[isa]}\n', encoding="utf-8")
+        cxx.write_text(f'#!/bin/sh\nexec "{shutil.which(compiler())}" "$@" {_FLAGS[job.isa]}\n', encoding="utf-8")
         cxx.chmod(0o755)
         # Its caches keep every package's weights: they go when the package is made.
         environment = {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "cache"), "TMPDIR": folder}
@@ -104,13 +102,13 @@ def compiling(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]
             yield wait
 
 
-def run_job(job: CompileJob, isa: str) -> CompileResult:
+def run_job(job: CompileJob) -> CompileResult:
     """Compile one package: `compiling` to its end.
 
     Raises:
         ExportError: see there.
     """
-    with compiling(job, isa) as wait:
+    with compiling(job) as wait:
         return wait()
 
 

@@ -29,6 +29,7 @@ def compile_package(job: CompileJob) -> CompileResult:
     import kernels.blocks  # noqa: F401  (registers the ops that a swapped tower's program holds)
 
     start = time.perf_counter()
+    _look_only_for(job.isa)
     # As when it was traced: else the compiler takes dynamic batches to begin at two.
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), oblivious:
@@ -49,6 +50,16 @@ def compile_package(job: CompileJob) -> CompileResult:
             options=dict(job.inductor),
         ),
     )
+
+
+def _look_only_for(isa: str) -> None:
+    """Inductor tries each instruction set of the processor with the compiler, two seconds each; that knows no others anyway."""
+    from torch._inductor import cpu_vec_isa
+
+    of_processor = getattr(cpu_vec_isa, "x86_isa_checker", None)
+    if of_processor is not None:
+        names = {"avx2": ("avx2",), "avx512": ("avx2", "avx512")}[isa]
+        cpu_vec_isa.x86_isa_checker = lambda: [name for name in of_processor() if name in names]
 
 
 def _attentions(program: Any) -> tuple[int, int]:

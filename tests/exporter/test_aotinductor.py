@@ -101,7 +101,7 @@ class TestOptions:
 
 
 class TestFailures:
-    JOB = CompileJob(program="p.pt2", package="engines/aotinductor/image-cpu.pt2", cuda=False, inductor={})
+    JOB = CompileJob(program="p.pt2", package="engines/aotinductor/image-cpu.pt2", cuda=False, isa="avx2", inductor={})
 
     @pytest.mark.parametrize(
         ("code", "output", "expected"),
@@ -126,12 +126,14 @@ class TestFailures:
 
     def test_a_program_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "p.pt2").write_bytes(b"nothing")
-        job = CompileJob(program=str(tmp_path / "p.pt2"), package=str(tmp_path / "x.pt2"), cuda=False, inductor={})
+        job = CompileJob(
+            program=str(tmp_path / "p.pt2"), package=str(tmp_path / "x.pt2"), cuda=False, isa="avx2", inductor={}
+        )
         with pytest.raises(ExportError, match="aotinductor cannot compile x: "):
-            run_job(job, "avx2")
+            run_job(job)
 
     def test_nothing_is_left_of_a_failed_export(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def refuse(job: CompileJob, isa: str) -> Any:
+        def refuse(job: CompileJob) -> Any:
             raise ExportError("refused")
 
         monkeypatch.setattr(build_aotinductor, "compiling", refuse)
@@ -289,9 +291,9 @@ def test_every_family(architecture: str, tmp_path: Path) -> None:
                 program=str(program),
                 package=str(package),
                 cuda=False,
+                isa=isa,
                 inductor=build_aotinductor._inductor("cpu"),
             ),
-            isa,
         )
         assert result.build.decomposed_attention == 0
         runtime = open_package(package, example, tower, length if texts else None, isa)

@@ -208,7 +208,7 @@ class TestWhichPrograms:
         jobs: list[CompileJob] = []
 
         @contextlib.contextmanager
-        def compile_nothing(job: CompileJob, isa: str) -> Iterator[Callable[[], CompileResult]]:
+        def compile_nothing(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
             """There is no GPU to compile for."""
             jobs.append(job)
             Path(job.package).write_bytes(b"")
