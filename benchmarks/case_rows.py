@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from benchmarks.estimates import Estimate, estimate, over_passes, rates, speedup
+from benchmarks.estimates import Estimate, estimate, rates, speedup
 from benchmarks.rows import FIGURES, Row, Status
 from benchmarks.work import ceiling_tflops, flops_of
 
@@ -87,8 +87,7 @@ def row_of(figure: str, value: Estimate, **columns: Any) -> Row:
         high=value.high,
         unit=FIGURES[figure].unit,
         repeats=value.repeats,
-        passes=value.passes,
-        spread=value.spread,
+        by_pass=value.by_pass,
         status=status,
         **columns,
     )
@@ -143,9 +142,8 @@ def _latency_rows(passes: Sequence[Sequence[float]], **common: Any) -> list[Row]
     for name, share in (("p50", 50), ("p90", 90), ("p99", 99)) if passes else ():
         value = float(np.percentile(np.concatenate(passes) * 1e3, share))
         each = [float(np.percentile(np.asarray(seconds) * 1e3, share)) for seconds in passes]
-        apart = over_passes(each, value, value, sum(map(len, passes)))
-        columns = common | {"passes": apart.passes, "spread": apart.spread}
-        found.append(Row(figure=name, value=value, unit="ms", repeats=apart.repeats, **columns))
+        repeats = sum(map(len, passes))
+        found.append(Row(figure=name, value=value, unit="ms", repeats=repeats, by_pass=tuple(each), **common))
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.noise import Mean
 from benchmarks.rows import Row
 from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
 from engines.tables import format_table
@@ -18,6 +20,9 @@ class Comparison:
         worse, better: pairs of rows that differ beyond the noise.
         compared: pairs, these included.
         unsure: pairs that lie within noise that would hide a slowdown of 20 % as well.
+        slower, faster: engines whose mean over all figures on a model differs beyond the noise.
+        steady: engines whose mean is the same.
+        blurred: engines whose mean is too noisy to see a slowdown of 20 %.
         failed: rows of B that crashed, one for each case that was measured in A.
         missing: rows of B that could not be measured, one for each case that was measured in A.
         vanished: rows of A that B does not have.
@@ -29,17 +34,27 @@ class Comparison:
     better: list[tuple[Row, Row]] = field(default_factory=list)
     compared: list[tuple[Row, Row]] = field(default_factory=list)
     unsure: list[tuple[Row, Row]] = field(default_factory=list)
+    slower: list[Mean] = field(default_factory=list)
+    faster: list[Mean] = field(default_factory=list)
+    steady: list[Mean] = field(default_factory=list)
+    blurred: list[Mean] = field(default_factory=list)
     failed: list[Row] = field(default_factory=list)
     missing: list[Row] = field(default_factory=list)
     vanished: list[Row] = field(default_factory=list)
     added: list[Row] = field(default_factory=list)
     elsewhere: list[tuple[Row, Row]] = field(default_factory=list)
 
+    @property
+    def judged(self) -> bool:
+        """Whether anything was: a figure, or an engine's mean."""
+        return len(self.unsure) < len(self.compared) or bool(self.slower or self.faster or self.steady)
+
 
 def describe(found: Comparison) -> str:
     """The comparison for people: what is worse first, one sentence at the end."""
-    parts = [_changes("worse", found.worse), _changes("better", found.better)]
-    parts += [_changes("too noisy to judge, a slowdown of 20 % could not be seen", found.unsure)]
+    parts = [_means("worse over all its figures", found.slower), _changes("worse", found.worse)]
+    parts += [_means("better over all its figures", found.faster), _changes("better", found.better)]
+    parts += [_means("too noisy to judge, a slowdown of 20 % could not be seen", found.blurred)]
     parts += [_cases("failed now", found.failed), _cases("missing now", found.missing)]
     parts += [_cases("not measured again", found.vanished), _cases("new", found.added)]
     if found.elsewhere:
@@ -48,12 +63,18 @@ def describe(found: Comparison) -> str:
     updates = sorted({f"{a.versions} → {b.versions}" for a, b in found.compared if a.versions != b.versions})
     if updates:
         parts.append("\n".join(["other versions:", *(f"  {update}" for update in updates)]))
-    if any(row.status == "noisy" for pair in (*found.worse, *found.better, *found.unsure) for row in pair):
+    if any(row.status == "noisy" for pair in (*found.worse, *found.better) for row in pair):
         parts.append(NOISY_LEGEND)
     same = len(found.compared) - len(found.worse) - len(found.better) - len(found.unsure)
     counts = f"{len(found.worse)} worse, {len(found.better)} better, {same} within the noise"
-    counts += f", {len(found.unsure)} too noisy to judge" if found.unsure else ""
-    parts.append(f"{len(found.compared)} figures compared: {counts}")
+    counts += f", {len(found.unsure)} too noisy to judge one by one" if found.unsure else ""
+    last = [f"{len(found.compared)} figures compared: {counts}"]
+    means = len(found.slower) + len(found.faster) + len(found.steady) + len(found.blurred)
+    if means:
+        counts = f"{len(found.slower)} worse, {len(found.faster)} better, {len(found.steady)} within the noise"
+        counts += f", {len(found.blurred)} too noisy to judge" if found.blurred else ""
+        last.append(f"{means} means over an engine's figures on a model: {counts}")
+    parts.append("\n".join(last))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -68,6 +89,19 @@ def _changes(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
         lines.append((*_words(a), label(a.figure), _shown(a), _shown(b), relative))
     header = ("what", "model", "tower", "engine", "batch", "shape", "figure", "before", "after", "")
     return f"{title}:\n{format_table(header, lines, indent='  ')}"
+
+
+def _means(title: str, means: Sequence[Mean]) -> str:
+    if not means:
+        return ""
+    lines = []
+    for mean in means:
+        row = mean.pairs[0][0]
+        change, limit = (f"{100 * math.expm1(value):+.1f} %" for value in (mean.change, -mean.limit))
+        engine = f"{row.engine} {row.precision}".strip()
+        lines.append((row.model, engine, label(row.figure), str(len(mean.pairs)), change, limit))
+    header = ("model", "engine", "figure", "how many", "change", "noise up to")
+    return f"{title}:\n{format_table(header, sorted(lines), indent='  ')}"
 
 
 def _cases(title: str, rows: Sequence[Row]) -> str:

@@ -4,8 +4,9 @@ Only rows with the same key, measured on the same machine, are compared; by defa
 something else in the same run (speedups over eager, accuracies), for the speed of a shared machine drifts from run to run. Of those
 
 - a speed that both runs measured in several passes has changed if it differs by more than the threshold and by more than the spread
-  between passes allows: the limit is such that among all figures of a comparison one false alarm comes in 20 reruns, or fewer
-  (`benchmarks.noise`). Where even a slowdown of 20 % would lie within that limit, the figure is listed as too noisy to judge;
+  between passes allows; and so has the mean over all of an engine's figures on a model, which is less noisy. The limits are such
+  that among all figures and means of a comparison one false alarm comes in 20 reruns, or fewer (`benchmarks.noise`). Where even a
+  slowdown of 20 % would lie within the limit, the figure or mean is too noisy to judge;
 - any other speed (older rows, a single pass) has changed if its medians differ by more than the threshold and the boxes between its
   quartiles do not overlap, each widened on both sides by three quarters of its height, or of the median height of that run's boxes
   where that is more. That does not see what differs between processes and drifts in minutes. Without
@@ -73,6 +74,14 @@ def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05
         else:
             found.compared.append((a, b))
     noise = Noise([(a, b) for a, b in found.compared if _in_passes(a, b)])
+    for mean in noise.means():
+        if abs(mean.change) > max(mean.limit, math.log1p(threshold)):
+            slower = (mean.change < 0) == (FIGURES[mean.pairs[0][0].figure].better == "higher")
+            (found.slower if slower else found.faster).append(mean)
+        elif mean.limit > _TO_BE_SEEN:
+            found.blurred.append(mean)
+        else:
+            found.steady.append(mean)
     for a, b in found.compared:
         limit = noise.limit(a, b) if _in_passes(a, b) else None
         verdict = judge(a, b, threshold, usual_old.get(a.figure, 0.0), usual_new.get(b.figure, 0.0), limit)
@@ -191,13 +200,13 @@ def _usual_heights(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0: nothing is worse; 1: something is worse or fails now; 2: wrong usage, or nothing can be compared."""
+    """Exit code 0: nothing is worse; 1: something is worse or fails now; 2: wrong usage, or nothing can be compared or judged."""
     description, rules = (__doc__ or "").split("\n\n", 1)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks compare",
         description=description,
         epilog=rules
-        + "\nexit codes: 0 nothing is worse; 1 something is worse, or fails now; 2 wrong usage, or nothing to compare.",
+        + "\nexit codes: 0 nothing is worse; 1 something is worse, or fails now; 2 wrong usage, nothing to compare, or too noisy.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = "a machine's folder of rows, a CSV or parquet file, or REVISION:PATH in git"
@@ -219,7 +228,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (found.compared or found.failed or found.missing):
         print(f"error: {args.a} and {args.b} have no figure in common that can be compared", file=sys.stderr)
         return 2
-    return int(bool(found.worse or found.failed))
+    if found.worse or found.slower or found.failed:
+        return 1
+    if found.compared and not found.judged:
+        print(
+            "error: all is too noisy to judge: measure again on a quieter machine, or with more --passes",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
 
 
 def _share(text: str) -> float:

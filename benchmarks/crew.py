@@ -79,6 +79,10 @@ class Member:
         measured: Measured = self._ask("measure", calls, each)
         return measured
 
+    def rest(self) -> None:
+        """Return when it leaves the processor to others."""
+        self._ask("rest")
+
     def memory(self) -> Memory:
         """What it has taken."""
         memory: Memory = self._ask("memory")

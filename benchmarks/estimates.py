@@ -1,7 +1,8 @@
-"""What is said about repeated measurements: the median, the quartiles around it, and ratios round by round.
+"""What is said about repeated measurements: the median, how far apart they are, and ratios round by round.
 
-Rounds of one pass share their processes and their minute. The median is taken over the passes' medians, the quartiles are widened
-to hold each of these, and how far the passes lie apart is kept.
+Rounds of one pass share their processes and their minute, and are short: each for itself says little. What is repeated is the pass:
+the value is the median of the passes' medians, and the lowest and the highest of these stand beside it. A single pass has the
+quartiles of its rounds instead.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-NOISY = 0.10  # quartiles further apart than this share of the median
+NOISY = 0.10  # low and high further apart than this share of the value
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,16 @@ class Estimate:
 
     Attributes:
         value: the median; of several passes, of their medians.
-        low, high: the first and the third quartile of all measurements, or the lowest and the highest median of a pass where that
-            is further away.
+        low, high: the lowest and the highest median of a pass; where there is only one, or none, the quartiles of all measurements.
         repeats: measurements.
-        passes: that they were made in; 0 where there are none.
-        spread: standard deviation of the logarithms of the passes' medians; None below two passes, or where one is not positive.
+        by_pass: the medians of the passes that they were made in; empty where there are none.
     """
 
     value: float
     low: float
     high: float
     repeats: int
-    passes: int = 0
-    spread: float | None = None
+    by_pass: tuple[float, ...] = ()
 
     @property
     def noisy(self) -> bool:
@@ -41,7 +39,8 @@ class Estimate:
 
     def map(self, factor: float) -> Estimate:
         """In another unit."""
-        return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor)
+        by_pass = tuple(value * factor for value in self.by_pass)
+        return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor, by_pass=by_pass)
 
 
 def estimate(values: Sequence[float], passes: Sequence[int] = ()) -> Estimate:
@@ -57,21 +56,20 @@ def estimate(values: Sequence[float], passes: Sequence[int] = ()) -> Estimate:
     groups: dict[int, list[float]] = {}
     for value, number in zip(values, passes, strict=True):
         groups.setdefault(number, []).append(value)
-    return over_passes([float(np.median(group)) for group in groups.values()], low, high, len(values))
+    medians = [float(np.median(group)) for group in groups.values()]
+    if len(medians) == 1:
+        return Estimate(median, low, high, len(values), (median,))
+    return over_passes(medians, len(values))
 
 
-def over_passes(medians: Sequence[float], low: float, high: float, repeats: int) -> Estimate:
+def over_passes(medians: Sequence[float], repeats: int) -> Estimate:
     """The estimate of a figure from what each pass says.
 
     Args:
         medians: of each pass.
-        low, high: quartiles over all measurements.
-        repeats: measurements.
+        repeats: measurements in all of them.
     """
-    spread = float(np.std(np.log(medians), ddof=1)) if len(medians) > 1 and min(medians) > 0 else None
-    return Estimate(
-        float(np.median(medians)), min(low, *medians), max(high, *medians), repeats, passes=len(medians), spread=spread
-    )
+    return Estimate(float(np.median(medians)), min(medians), max(medians), repeats, tuple(medians))
 
 
 def rates(seconds: Sequence[float], rows: int, passes: Sequence[int] = ()) -> Estimate:

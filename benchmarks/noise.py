@@ -3,48 +3,94 @@
 A run measures every case in several passes, each with processes of its own, minutes apart: what differs from process to process and
 what drifts on the host within minutes shows as a spread between the passes' medians. Three passes tell little about one figure's
 spread; the figures of one kind of one tower tell it together.
+
+What makes an engine slower mostly shows in all that it does, and the mean over its figures is much less noisy than each of them. So
+both are judged, and share the false alarms.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from benchmarks.rows import Row
 
-FALSE_ALARMS = 0.05  # share of reruns in which one figure or more is said to have changed although none has
+FALSE_ALARMS = 0.05  # share of reruns in which one figure or mean or more is said to have changed although none has
 _SHARED = 0.25  # speedups of a case have eager's rounds in common: log ratios correlate by a half, their variances by its square
 _VARIANCE_OF_MEDIAN = (1.0, 0.5, 0.4487, 0.2982, 0.2868)  # of 1, 2, … independent normal values of variance 1
 
+Pair = tuple[Row, Row]
 Group = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """An engine's figures of one kind on one model, taken together.
+
+    Attributes:
+        pairs: rows before and after, two or more.
+        change: of the logarithm, mean over the figures and all passes.
+        limit: of that change, by the noise.
+    """
+
+    pairs: tuple[Pair, ...]
+    change: float
+    limit: float
 
 
 class Noise:
     """The noise of figures that both runs measured in several passes."""
 
-    def __init__(self, pairs: Sequence[tuple[Row, Row]]) -> None:
+    def __init__(self, pairs: Sequence[Pair]) -> None:
         """From the pairs that are judged together: the more they are, the more it takes to call one of them changed."""
-        self._tail = FALSE_ALARMS / 2 / max(1, len(pairs))
+        self._tail = FALSE_ALARMS / 2 / 2 / max(1, len(pairs))
         self._own = {a.key: _pooled([(a, b)])[0] for a, b in pairs}
-        groups: dict[Group, list[tuple[Row, Row]]] = {}
+        groups: dict[Group, list[Pair]] = {}
+        engines: dict[Group, list[Pair]] = {}
         for a, b in pairs:
             groups.setdefault(_kind(a), []).append((a, b))
             groups.setdefault(_case(a), []).append((a, b))
+            engines.setdefault(_engine(a), []).append((a, b))
         self._pooled: Mapping[Group, tuple[float, int]] = {group: _pooled(those) for group, those in groups.items()}
+        self._engines = [those for those in engines.values() if len(those) > 1]
 
     def limit(self, a: Row, b: Row) -> float:
-        """The change of the logarithm that is beyond the noise."""
-        pooled, freedom = self._pooled[_kind(a)]
-        # A case or figure that is noisier than its kind counts as noisy as it was: calls of a millisecond beside calls of a second.
-        variance = max(pooled, self._pooled[_case(a)][0], self._own[a.key])
-        variance *= variance_of_median(a.passes) + variance_of_median(b.passes)
-        return student(1 - self._tail, freedom) * math.sqrt(variance)
+        """The change of a figure's logarithm that is beyond the noise."""
+        variance = self._variance(a) * (variance_of_median(len(a.by_pass)) + variance_of_median(len(b.by_pass)))
+        return student(1 - self._tail, self._pooled[_kind(a)][1]) * math.sqrt(variance)
+
+    def means(self) -> list[Mean]:
+        """Engines with two figures or more."""
+        tail = FALSE_ALARMS / 2 / 2 / max(1, len(self._engines))
+        noise: dict[Group, list[tuple[float, int]]] = {}
+        for pairs in self._engines:
+            noise.setdefault(_model(pairs[0][0]), []).extend(_noise_of_mean(rows) for rows in zip(*pairs, strict=True))
+        found = []
+        for pairs in self._engines:
+            runs = noise[_model(pairs[0][0])]
+            freedom = sum(own for _, own in runs)
+            measured = sum(variance * own for variance, own in runs) / freedom
+            # As if each figure had noise of its own: what the few passes of a mean happen to show may be less.
+            independent = sum(self._variance(a) for a, _ in pairs) / len(pairs) ** 2
+            count = [min(len(row.by_pass) for row in rows) for rows in zip(*pairs, strict=True)]
+            variance = max(measured, independent) * sum(1 / passes for passes in count)
+            several = len(runs) // 2
+            limit = student(1 - tail, max(1, int(freedom / (1 + (several - 1) * _SHARED)))) * math.sqrt(variance)
+            change = statistics.mean(_mean_log(b) - _mean_log(a) for a, b in pairs)
+            found.append(Mean(tuple(pairs), change, limit))
+        return found
+
+    def _variance(self, a: Row) -> float:
+        """Of a pass of a figure. A case or figure that is noisier than its kind counts as noisy as it was."""
+        return max(self._pooled[_kind(a)][0], self._pooled[_case(a)][0], self._own[a.key])
 
 
 def has_passes(row: Row) -> bool:
     """Whether its spread between passes is known."""
-    return row.passes > 1 and row.spread is not None and row.value is not None and row.value > 0
+    return len(row.by_pass) > 1 and min(row.by_pass) > 0 and row.value is not None
 
 
 def variance_of_median(count: int) -> float:
@@ -78,6 +124,14 @@ def _student_below(t: float, freedom: int) -> float:
     return 0.5 + math.sin(angle) * total / 2
 
 
+def _model(row: Row) -> Group:
+    return row.model, row.figure
+
+
+def _engine(row: Row) -> Group:
+    return row.model, row.engine, row.precision, row.figure
+
+
 def _kind(row: Row) -> Group:
     return row.model, row.tower, row.figure
 
@@ -86,17 +140,28 @@ def _case(row: Row) -> Group:
     return row.what, row.model, row.tower, str(row.batch), row.shape, row.figure
 
 
-def _pooled(pairs: Iterable[tuple[Row, Row]]) -> tuple[float, int]:
+def _mean_log(row: Row) -> float:
+    return statistics.mean(math.log(value) for value in row.by_pass)
+
+
+def _noise_of_mean(rows: Sequence[Row]) -> tuple[float, int]:
+    """Variance, from pass to pass of one run, of the mean over an engine's figures, and its degrees of freedom."""
+    passes = min(len(row.by_pass) for row in rows)
+    means = [statistics.mean(math.log(row.by_pass[number]) for row in rows) for number in range(passes)]
+    return statistics.variance(means), passes - 1
+
+
+def _pooled(pairs: Iterable[Pair]) -> tuple[float, int]:
     """Variance of a pass, of the logarithm, and its degrees of freedom."""
     total, weight = 0.0, 0
     cases: dict[tuple[str, ...], list[int]] = {}
     for a, b in pairs:
         own = 0
         for row in (a, b):
-            assert row.spread is not None
-            total += (row.passes - 1) * row.spread**2
-            own += row.passes - 1
+            freedom = len(row.by_pass) - 1
+            total += freedom * statistics.variance(math.log(value) for value in row.by_pass)
+            own += freedom
         weight += own
         cases.setdefault((a.what, str(a.batch), a.shape), []).append(own)
-    freedom = sum(sum(each) / (1 + (len(each) - 1) * _SHARED) for each in cases.values())
-    return total / weight, max(1, int(freedom))
+    together = sum(sum(each) / (1 + (len(each) - 1) * _SHARED) for each in cases.values())
+    return total / weight, max(1, int(together))

@@ -105,7 +105,12 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
         work: of (model, tower), for the roofline; a tower that is not there is left out of it.
     """
     found = [
-        Plot("throughput", "Throughput by batch", "Higher is better. Bars: quartiles.", throughput_panels(rows)),
+        Plot(
+            "throughput",
+            "Throughput by batch",
+            "Higher is better. Bars: from the slowest to the fastest pass.",
+            throughput_panels(rows),
+        ),
         Plot(
             "latency",
             "Latency and throughput",
@@ -115,7 +120,7 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
         Plot(
             "accuracy",
             "Accuracy and speed",
-            "Speed at each engine's fastest batch. Bars: 95 % confidence intervals and quartiles.",
+            "Speed at each engine's fastest batch. Bars: 95 % confidence intervals, and all passes.",
             accuracy_panels(rows),
         ),
         Plot(

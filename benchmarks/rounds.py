@@ -114,7 +114,7 @@ class _Pass:
             one = 0.0  # round's seconds
             for contender in contenders:
                 tell(f"warming up {contender.label}")
-                prepared = self._attempt(contender, case, lambda c: self._ready(c, case.tower).prepare(case))
+                prepared = self._attempt(contender, case, lambda c: self._warm_up(c, case))
                 if prepared is not None:
                     self._first.setdefault(contender, prepared)
                     calls[contender] = calls_in_a_round(prepared.call_seconds, plan.round_seconds)
@@ -179,7 +179,14 @@ class _Pass:
             # On the CPU a round's calls are timed one by one anyway.
             each = measured if len(measured.seconds) == count else member.measure(count, each=True)
             rounds[contender].latencies += each.seconds
+        member.rest()
         return True
+
+    def _warm_up(self, contender: Contender, case: Case) -> Prepared:
+        member = self._ready(contender, case.tower)
+        prepared = member.prepare(case)
+        member.rest()
+        return prepared
 
     def _ready(self, contender: Contender, tower: str) -> Member:
         """The contender's process with the tower loaded."""

@@ -101,12 +101,12 @@ class Row:
         shape: of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
         figure: a name of `FIGURES`.
         value: median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
-        low, high: quartiles over the repeats, widened to hold every pass's median; of accuracies the ends of the 95 % confidence
-            interval.
+        low, high: the lowest and the highest pass's median; of a single pass the quartiles over its rounds; of accuracies the ends
+            of the 95 % confidence interval.
         unit: of value, low and high.
         repeats: rounds, or samples of an accuracy.
-        passes: in which the repeats were made, each with processes of its own; 0: unknown, as in older rows, or there are none.
-        spread: standard deviation of the logarithms of the passes' medians; None: fewer than two passes, or unknown.
+        by_pass: the medians of the passes in which the repeats were made, each with processes of its own; empty: there are none, or
+            they are not known, as in older rows.
         status: ``ok``; ``noisy``: low and high are more than 10 % of the median apart; ``missing``: a library, a GPU or weights
             are not there; ``failed``: it crashed. `note` has the reason.
         note: anything a reader must know, in a few words.
@@ -141,8 +141,7 @@ class Row:
     versions: str = ""
     commit: str = ""
     date: str = ""
-    passes: int = 0
-    spread: float | None = None
+    by_pass: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.figure not in FIGURES:
@@ -163,9 +162,9 @@ class Row:
 
 KEY = ("what", "model", "tower", "engine", "precision", "batch", "shape", "figure")
 COLUMNS = (*KEY, *(field.name for field in dataclasses.fields(Row) if field.name not in KEY))
-_INTEGERS = ("batch", "repeats", "threads", "clock_mhz", "passes")
-_FLOATS = ("value", "low", "high", "spread")
-_LATER = ("passes", "spread")  # columns that older files lack
+_INTEGERS = ("batch", "repeats", "threads", "clock_mhz")
+_FLOATS = ("value", "low", "high")
+_LATER = ("by_pass",)  # columns that older files lack
 
 
 def read(path: Path) -> list[Row]:
@@ -208,7 +207,7 @@ def write_parquet(path: Path, rows: Sequence[Row]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    records = [{name: getattr(row, name) for name in COLUMNS} for row in rows]
+    records = [{name: getattr(row, name) for name in COLUMNS} | {"by_pass": _words(row.by_pass)} for row in rows]
     kinds = {name: pyarrow.int64() for name in _INTEGERS} | {name: pyarrow.float64() for name in _FLOATS}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
     temporary = path.with_suffix(".tmp")
@@ -223,7 +222,12 @@ def select(rows: Iterable[Row], **wanted: object) -> Iterator[Row]:
 
 def _to_strings(row: Row) -> dict[str, str]:
     record = {name: getattr(row, name) for name in COLUMNS}
-    return record | {name: "" if record[name] is None else f"{record[name]:.6g}" for name in _FLOATS}
+    record |= {name: "" if record[name] is None else f"{record[name]:.6g}" for name in _FLOATS}
+    return record | {"by_pass": _words(row.by_pass)}
+
+
+def _words(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)
 
 
 def _from_strings(record: dict[str, str], path: Path) -> Row:
@@ -235,6 +239,7 @@ def _from_strings(record: dict[str, str], path: Path) -> Row:
     try:
         values |= {name: int(record[name] or 0) for name in _INTEGERS}
         values |= {name: float(record[name]) if record[name] else None for name in _FLOATS}
+        values["by_pass"] = tuple(float(word) for word in record["by_pass"].split())
         return Row(**values)  # type: ignore[arg-type]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -10,7 +10,9 @@ from benchmarks import looks
 from benchmarks.rows import FIGURES, Row
 
 NOISY = "†"
-NOISY_LEGEND = f"{NOISY} noisy: the quartiles (widened to every pass's median) are more than 10 % of the median apart."
+NOISY_LEGEND = (
+    f"{NOISY} noisy: the passes (of a single one, the quartiles of its rounds) are more than 10 % of the median apart."
+)
 CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
 SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
 _PERCENT = SHARES | {"decode_share", "fraction_of_ceiling", "quantized_share"}
@@ -267,13 +269,13 @@ def _noise_note(rows: Iterable[Row]) -> list[str]:
 
 
 def _spread(rows: Iterable[Row]) -> str:
-    """ ", quartiles at most 3 % apart" over the speedups that are not marked as noisy."""
+    """ ", passes at most 3 % apart" over the speedups that are not marked as noisy."""
     apart = [
         (row.high - row.low) / row.value
         for row in rows
         if row.status == "ok" and row.figure in ("speedup", "per_second") and row.value and row.low and row.high
     ]
-    return f", quartiles at most {100 * max(apart):.1f} % apart where not marked" if apart and max(apart) > 0 else ""
+    return f", passes at most {100 * max(apart):.1f} % apart where not marked" if apart and max(apart) > 0 else ""
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

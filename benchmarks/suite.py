@@ -140,7 +140,7 @@ def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:
         device=suite.device,
         rounds=suite.rounds,
         round_seconds=suite.round_seconds,
-        case_seconds=suite.case_seconds,
+        case_seconds=sweep.case_seconds,
         only=sweep.only,
         load_together=suite.device == "cuda",
         passes=suite.passes,

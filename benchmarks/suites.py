@@ -23,6 +23,7 @@ class Sweep:
         batches: of both towers.
         texts: ``real``, ``full``.
         files: how many for the run from files to embeddings; 0 leaves it out.
+        case_seconds: see `benchmarks.run.Plan`.
         only: which contender takes part in which case.
     """
 
@@ -33,6 +34,7 @@ class Sweep:
     batches: tuple[int, ...]
     texts: tuple[str, ...] = ("real",)
     files: int = 0
+    case_seconds: float = 0.0
     only: Callable[[Contender, Case], bool] = lambda contender, case: True
 
 
@@ -45,7 +47,7 @@ class Suite:
         minutes: that all parts may take together.
         parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
         folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
-        rounds, round_seconds, case_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
+        rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
     """
 
     device: str
@@ -53,7 +55,6 @@ class Suite:
     parts: dict[str, tuple[Sweep, ...]]
     rounds: int
     round_seconds: float
-    case_seconds: float = 0.0
     passes: int = 1
     folder: str = ""
 
@@ -101,6 +102,7 @@ SUITES = {
                     ("eager", "torch.compile", "onnxruntime plain", "openvino plain", "null"),
                     (1, 32),
                     files=96,
+                    case_seconds=2.5,
                     only=_compile_batches,
                 ),
             ),
@@ -110,16 +112,16 @@ SUITES = {
                     "fp32",
                     _ON_CPU,
                     ("eager", "torch.compile", "onnxruntime plain", "openvino plain"),
-                    (1, 16),
+                    (1, 8),  # on two cores no slower than 16, and twice as many rounds
                     ("real", "full"),
                     files=32,
+                    case_seconds=6.0,
                     only=_bench_of_a_large_model,
                 ),
             ),
         },
         rounds=6,
         round_seconds=0.05,
-        case_seconds=2.5,
         passes=3,
     ),
     "int8": Suite(
@@ -134,13 +136,13 @@ SUITES = {
                     ("eager", "openvino nncf"),
                     (1, 16),
                     ("real", "full"),
+                    case_seconds=6.0,
                     only=_bench_of_a_large_model,
                 ),
             ),
         },
         rounds=6,
         round_seconds=0.05,
-        case_seconds=2.5,
         passes=3,
         folder="int8",
     ),

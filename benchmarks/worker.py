@@ -133,7 +133,6 @@ class Worker:
             self._call(len(times) + 1)
             self._synchronize()
             times.append(time.perf_counter() - start)
-        _come_to_rest()
         return Prepared(first, statistics.median(times[-_LAST_CALLS:]))
 
     def measure(self, calls: int, each: bool) -> Measured:
@@ -149,12 +148,6 @@ class Worker:
         self._turn += calls
         if self._opened.on_stream and not each:
             return self._measure_on_stream(calls, turn)
-        measured = self._measure_on_host(calls, turn)
-        _come_to_rest()
-        return measured
-
-    def _measure_on_host(self, calls: int, turn: int) -> Measured:
-        assert self._opened is not None
         call, figures = self._call, self._opened.figures
         seconds = []
         synchronize = self._synchronize
@@ -165,6 +158,15 @@ class Worker:
             synchronize()
             seconds.append(time.perf_counter() - start)
         return Measured(tuple(seconds), time.perf_counter() - begin, calls, figures())
+
+    def rest(self) -> None:
+        """Wait until all threads of this process sleep: ONNX Runtime's look for work for 50 ms, on a core that others need."""
+        end = time.perf_counter() + _QUIET_WITHIN
+        while time.perf_counter() < end:
+            used = time.process_time()
+            time.sleep(_QUIET_STEP)
+            if time.process_time() - used < _QUIET_SHARE * _QUIET_STEP:
+                return
 
     def memory(self) -> Memory:
         """What the process has taken so far."""
@@ -206,16 +208,6 @@ def _nothing(i: int) -> object:
 
 def _do_nothing() -> None:
     return None
-
-
-def _come_to_rest() -> None:
-    """Wait until all threads of this process sleep: ONNX Runtime's look for work for 50 ms, on a core that is the next one's."""
-    end = time.perf_counter() + _QUIET_WITHIN
-    while time.perf_counter() < end:
-        used = time.process_time()
-        time.sleep(_QUIET_STEP)
-        if time.process_time() - used < _QUIET_SHARE * _QUIET_STEP:
-            return
 
 
 def _stable(times: list[float]) -> bool:

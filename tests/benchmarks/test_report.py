@@ -47,7 +47,10 @@ def test_markdown_says_what_is_missing_failed_and_noisy(written: Path) -> None:
     )
     assert r"RuntimeError: out of \| memory" in text
     assert re.search(r"\| a later kernel \| fp32 \| – \| 100 † \|", text)
-    assert "† noisy: the quartiles (widened to every pass's median) are more than 10 % of the median apart." in text
+    assert (
+        "† noisy: the passes (of a single one, the quartiles of its rounds) are more than 10 % of the median apart."
+        in text
+    )
     assert "97.8 % [96.8, 98.6]" in text
     widths = [{line.replace(r"\|", "").count("|") for line in block.splitlines()} for block in _tables(text)]
     assert all(len(width) == 1 for width in widths)

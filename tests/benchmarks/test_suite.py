@@ -36,7 +36,7 @@ def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.Captu
     found = rows.read(tmp_path / "throughput.csv")
     engines = {(r.tower, r.engine) for r in found if r.value is not None and r.figure == "per_second"}
     assert engines == {("image", "eager"), ("image", "onnxruntime")}
-    assert {r.passes for r in found if r.value is not None} == {2}
+    assert {len(r.by_pass) for r in found if r.value is not None} == {2}
     broken = [r for r in found if r.model == "no-such-model"]
     assert [r.status for r in broken] == ["missing"]
     assert "no-such-model" in broken[0].note

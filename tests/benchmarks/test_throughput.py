@@ -199,8 +199,8 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path, this_machine(), "x", console=Interrupting()).measure(plan, tmp_path)
     kept = rows.read(tmp_path / "throughput.csv")
-    assert {(row.batch, row.passes, row.repeats) for row in kept} == {(1, 1, 1)}
-    assert kept[0].spread is None
+    assert {(row.batch, len(row.by_pass), row.repeats) for row in kept} == {(1, 1, 1)}
+    assert kept[0].by_pass == (kept[0].value,)
     with (tmp_path / ".unfinished-x.samples").open("a") as file:
         file.write('{"case": ["cut o')
     again = one_run(tmp_path, "x")
@@ -209,8 +209,7 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
     assert again.kept.of(kept[0].case)[0] is first  # not measured again
     again.finish()
     found = rows.read(tmp_path / "throughput.csv")
-    assert {(row.batch, row.passes, row.repeats) for row in found} == {(1, 2, 2), (2, 2, 2)}
-    assert all(row.spread is not None for row in found)
+    assert {(row.batch, len(row.by_pass), row.repeats) for row in found} == {(1, 2, 2), (2, 2, 2)}
     assert not any(one_run(tmp_path, "x").is_done(row.case) for row in kept)
     assert not one_run(tmp_path, "x").kept.of(kept[0].case)
 
@@ -222,11 +221,10 @@ def test_rounds_are_divided_over_passes(subject: Subject) -> None:
     assert [filled.rounds_of(0, seconds) for seconds in (2.0, 0.5, 1e-9)] == [3, 6, 20]
     assert dataclasses.replace(plan, rounds=2).passes == 2
     passes = estimate([1.0, 1.1, 2.0, 2.2, 4.0, 4.0], [0, 0, 1, 1, 2, 2])
-    assert (passes.value, passes.low, passes.high, passes.passes) == pytest.approx((2.1, 1.05, 4.0, 3))
-    assert passes.spread == pytest.approx(np.std(np.log([1.05, 2.1, 4.0]), ddof=1))
-    assert estimate([0.0, 0.1], [0, 1]).spread is None
+    assert (passes.value, passes.low, passes.high) == pytest.approx((2.1, 1.05, 4.0))
+    assert passes.by_pass == pytest.approx((1.05, 2.1, 4.0))
     for one in (rates([1.0, 2.0], 8, [0, 1]), estimate([1.0, 2.0], [0, 1]).map(3)):
-        assert one.spread == pytest.approx(np.log(2) / 2**0.5)
+        assert max(one.by_pass) == pytest.approx(2 * min(one.by_pass)) == pytest.approx(one.high)
 
 
 def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
