@@ -115,7 +115,7 @@ SUITES = {
                     (1, 8),  # on two cores no slower than 16, and twice as many rounds
                     ("real", "full"),
                     files=32,
-                    case_seconds=6.0,
+                    case_seconds=4.0,
                     only=_bench_of_a_large_model,
                 ),
             ),
@@ -136,7 +136,7 @@ SUITES = {
                     ("eager", "openvino nncf"),
                     (1, 16),
                     ("real", "full"),
-                    case_seconds=6.0,
+                    case_seconds=4.0,
                     only=_bench_of_a_large_model,
                 ),
             ),
