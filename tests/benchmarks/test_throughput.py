@@ -7,6 +7,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from benchmarks.machine import this_machine
 from benchmarks.rows import Row
 from benchmarks.run import Plan, Run
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
+from benchmarks.worker import Worker
 
 NULL, EAGER, ENGINE = Contender("null", "fp32"), Contender("eager", "fp32"), Contender("onnxruntime", "fp32", True)
 SECOND = dataclasses.replace(
@@ -212,6 +214,16 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
     assert {(row.batch, len(row.by_pass), row.repeats) for row in found} == {(1, 2, 2), (2, 2, 2)}
     assert not any(one_run(tmp_path, "x").is_done(row.case) for row in kept)
     assert not one_run(tmp_path, "x").kept.of(kept[0].case)
+
+
+def test_a_turn_ends_when_the_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's threads look for work for 50 ms after a call; whoever comes next had one core less."""
+    used = iter([0.0, 0.008, 0.008, 0.012, 0.012, 0.0121])  # seconds of the processor, before and after each nap
+    naps: list[float] = []
+    monkeypatch.setattr(time, "process_time", lambda: next(used))
+    monkeypatch.setattr(time, "sleep", naps.append)
+    Worker().rest()
+    assert len(naps) == 3
 
 
 def test_rounds_are_divided_over_passes(subject: Subject) -> None:
