@@ -59,16 +59,11 @@ class Suite:
     folder: str = ""
 
 
-def _compile_batches(contender: Contender, case: Case) -> bool:
-    """Ten minutes on two cores: torch.compile, which takes up to half a minute for a shape, compiles batches only."""
-    return "compile" not in contender.engine or case.batch > 1
-
-
-def _bench_of_a_large_model(contender: Contender, case: Case) -> bool:
-    """Texts full of tokens come in batches only, too, and torch.compile compiles no texts."""
+def _within_ten_minutes(contender: Contender, case: Case) -> bool:
+    """On two cores texts full of tokens come in batches only, and torch.compile, half a minute a shape, takes batches of images."""
     if case.shape.endswith(" tokens") and case.batch == 1:
         return False
-    return _compile_batches(contender, case) and ("compile" not in contender.engine or case.tower == "image")
+    return "compile" not in contender.engine or (case.tower == "image" and case.batch > 1)
 
 
 def _compile_is_slow(contender: Contender, case: Case) -> bool:
@@ -103,7 +98,7 @@ SUITES = {
                     (1, 32),
                     files=96,
                     case_seconds=2.5,
-                    only=_compile_batches,
+                    only=_within_ten_minutes,
                 ),
             ),
             "models": (
@@ -116,7 +111,7 @@ SUITES = {
                     ("real", "full"),
                     files=32,
                     case_seconds=4.0,
-                    only=_bench_of_a_large_model,
+                    only=_within_ten_minutes,
                 ),
             ),
         },
@@ -137,7 +132,7 @@ SUITES = {
                     (1, 16),
                     ("real", "full"),
                     case_seconds=4.0,
-                    only=_bench_of_a_large_model,
+                    only=_within_ten_minutes,
                 ),
             ),
         },
