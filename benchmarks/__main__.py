@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         print(f"error: command {arguments[0]!r} is none of {', '.join(COMMANDS)}", file=sys.stderr)
         return 1
-    code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+    try:
+        code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has gone; `compare` has not said yet whether anything is worse
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return code
 
 
