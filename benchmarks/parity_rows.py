@@ -113,7 +113,7 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
         (
             _heading(name),
             *(_percent(found[name, engine]) if (name, engine) in found else "" for engine in engines),
-            str(next(row.repeats for row in rows if row.figure == name)),
+            str(max(row.repeats for row in rows if row.figure == name)),
         )
         for name in figures
     ]

@@ -81,7 +81,7 @@ def cold_start_table(results: Path) -> str:
 
 
 def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
-    """A line for each model, tower, shape and batch, a column for each engine; the fastest is bold.
+    """A line for each model, tower, shape and batch, a column for each engine; the fastest is bold, if it is not noisy.
 
     Args:
         found: rows of throughput.
@@ -107,9 +107,10 @@ def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
             if rate is not None and rate.value is not None and ratio is not None and ratio.value is not None:
                 text += f" ({cell(ratio)})"
             line.append(text)
-            values.append(rate.value or 0.0 if rate is not None and rate.status == "ok" else 0.0)
-        if sum(value > 0 for value in values) > 1:
-            best.add((number, 4 + values.index(max(values))))
+            values.append(rate.value or 0.0 if rate is not None else 0.0)
+        fastest = 4 + values.index(max(values))
+        if sum(value > 0 for value in values) > 1 and NOISY not in line[fastest].split(" (")[0]:
+            best.add((number, fastest))
         lines.append(line)
     names = [f"{e} {p}" if len(precisions) > 1 else e for e, p in engines]
     ours = [f"{name} (bundle)" if e in looks.BUNDLED else name for name, (e, _) in zip(names, engines, strict=True)]

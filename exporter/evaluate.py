@@ -24,7 +24,6 @@ from exporter.precision import Precision
 from exporter.source import Source
 from exporter.tasks import Outcome, accuracies, measure
 
-DEMO_IMAGES = 2000
 _CHANGE = "_change"
 
 
@@ -52,7 +51,7 @@ def open_evaluation(path: Path | None, has_own: bool, towers: Sequence[str]) -> 
             raise ExportError("--evaluate needs both towers: classes and captions are texts; leave --towers out")
         return None
     if path is None:
-        return demo_dataset(DEMO_IMAGES) if has_own else None
+        return demo_dataset() if has_own else None
     try:
         return open_dataset(path)
     except InputError as error:
