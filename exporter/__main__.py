@@ -224,7 +224,9 @@ def _export(args: argparse.Namespace) -> int:
         cache_dir=None if args.cache_dir is None else Path(args.cache_dir),
         engine_options=_engine_options(args),
     )
-    result = run_export(options, Stages(sys.stderr))
+    stages = Stages(sys.stderr)
+    with stages.interruptible():
+        result = run_export(options, stages)
     if args.json:
         print(json.dumps({"bundle": str(result.path), **result.report}, indent=2))
     else:

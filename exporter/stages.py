@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, TextIO
 
 from exporter.host import peak_memory
@@ -19,6 +21,7 @@ class Stages:
         self.progress = stream is not None and stream.isatty()
         self.rows: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self._interrupted = False
 
     def note(self, text: str) -> None:
         """A sentence that the user should see, terminal or not."""
@@ -27,8 +30,30 @@ class Stages:
             print(text, file=self.stream, flush=True)
 
     @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Where Ctrl-C has Python's own meaning: if a library swallows the exception (a finalizer does), the next stage raises it.
+
+        For the main thread.
+        """
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         """Time what happens inside; figures put into the yielded dict go to the report."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         figures: dict[str, Any] = {}
         start = time.perf_counter()
         if self.progress:

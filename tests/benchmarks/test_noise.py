@@ -30,7 +30,7 @@ CASES = [
         ("end_to_end", "image", 32),
     )
 ]
-RERUNS = 200
+RERUNS = 100
 
 
 def a_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -245,6 +246,28 @@ class TestCommandLine:
             assert len(leftovers(tmp_path)) == 1
             exporter.export("demo", towers=("image",), out=out, parity_samples=4)
             assert leftovers(tmp_path) == ["b"]
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_next_stage() -> None:
+    """Python ignores what a finalizer raises: an export went on to its end after Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stages = Stages()
+    with pytest.raises(KeyboardInterrupt), stages.interruptible(), stages.stage("export"):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        with stages.stage("gate"):
+            raise AssertionError("the export went on")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stages().interruptible():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_parity_data_folder(tmp_path: Path) -> None:
