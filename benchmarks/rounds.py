@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.rows import Row
     from benchmarks.run import Plan, Run
 
+ENOUGH_PASSES = 2
 _STRIKES = 2  # a contender whose process died this often is not started again
 OUT_OF_TIME = "out of time: start the same command again, and it goes on from here"
 _T = TypeVar("_T")
@@ -71,6 +72,13 @@ class Passes:
             one.close()
 
     def _give_up(self, case: Case, contenders: Sequence[Contender]) -> None:
+        """No time for the case; two passes are enough to know its noise, and what they found is shown."""
+        keys = [key_of(self._plan, c, case) for c in contenders]
+        if all(len(self._run.kept.of(key)) >= ENOUGH_PASSES for key in keys):
+            those = {key[1:] for key in keys}  # latencies, too
+            found = {row.key: row for row in self._run.rows if row.case[1:] in those}
+            self._run.console.case(case, list(found.values()))
+            return
         self._run.complete = False
         new = [c for c in contenders if not self._run.kept.of(key_of(self._plan, c, case))]
         self._run.add([failure_row(self._plan.subject, c, case, "missing", OUT_OF_TIME) for c in new], "cpu")

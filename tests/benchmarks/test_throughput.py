@@ -254,6 +254,23 @@ def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
     ] == [True]
 
 
+def test_two_passes_are_enough_where_there_is_no_time_for_a_third(subject: Subject, tmp_path: Path) -> None:
+    out = io.StringIO()
+    run = Run(tmp_path, this_machine(), "x", console=Console(out=out))
+    plan = Plan(subject, (ENGINE,), lambda work: [image_case(work, subject, 1)], "cpu", 3, 0.01, passes=3)
+    passes = run.prepare(plan, tmp_path)
+    passes.measure(0)
+    passes.measure(1)
+    run._deadline = 0.0
+    passes.measure(2)
+    run.finish()
+    assert run.complete
+    assert {len(row.by_pass) for row in rows.read(tmp_path / "throughput.csv")} == {2}
+    table = out.getvalue().split("\nimage, batch 1, 64x64\n")[1]
+    assert " images/s" in table
+    assert " ms" in table
+
+
 def test_weights_that_are_not_at_hand(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.contenders import eager
 
