@@ -33,7 +33,7 @@ class Decoder:
         if workers is not None and workers < 1:
             raise InputError(f"workers is {workers}: pass 1 or more, or None for one per core")
         self._config = config
-        self._pool = ThreadPoolExecutor(workers or min(_MOST_WORKERS, _cpus()), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(workers or min(_MOST_WORKERS, usable_cores()), thread_name_prefix="decode")
 
     def batches(self, images: Sequence[ImageInput], size: int) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
         """Batches in order, decoded while the caller works on the one before.
@@ -104,5 +104,6 @@ def _closed() -> EngineError:
     return EngineError("the embedder was closed: load the bundle again")
 
 
-def _cpus() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

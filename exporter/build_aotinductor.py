@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engines.decode import usable_cores
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.run_aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
-from exporter.host import available_memory, usable_cores
+from exporter.memory import available_memory
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan

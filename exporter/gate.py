@@ -12,7 +12,7 @@ import numpy as np
 from engines.manifest import Engine, Parity, TowerName, TowerParity
 from exporter import build_onnxruntime
 from exporter.errors import ParityGateError
-from exporter.host import release_memory
+from exporter.memory import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.source import Source

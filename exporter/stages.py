@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO
 
-from exporter.host import peak_memory
+from exporter.memory import peak_memory
 
 
 class Stages:

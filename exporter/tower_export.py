@@ -16,7 +16,7 @@ from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from engines.verify import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
-from exporter.host import release_memory
+from exporter.memory import release_memory
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData

@@ -10,7 +10,7 @@ import torch
 from engines.manifest import TextLength, TowerName
 from exporter.aotinductor.program import ProgramPlan, save_packed_program, save_program
 from exporter.errors import ExportError
-from exporter.host import release_memory
+from exporter.memory import release_memory
 from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from exporter.stages import Stages
 from exporter.towers import TextTower, TowerModule

@@ -1,19 +1,13 @@
-"""What this machine and process have: memory and cores."""
+"""Memory of this machine and process."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
-import os
 import resource
 import sys
 from pathlib import Path
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_memory() -> int:
