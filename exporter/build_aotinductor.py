@@ -162,7 +162,9 @@ def _package(item: TowerExport, device: str, folder: Path) -> _Package:
     assert own is not None  # `check` saw it
     # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
     isa = own if device == CPU else "avx2"
-    job = CompileJob(program=str(program), package=str(path), cuda=device != CPU, isa=isa, inductor=_inductor(device))
+    job = CompileJob(
+        program=str(program), package=str(path), cuda=device != CPU, isa=isa, inductor=inductor_options(device)
+    )
     return _Package(item, device, path, packed, job)
 
 
@@ -190,7 +192,13 @@ def _engine(package: _Package, folder: Path, options: EngineOptions, result: Com
     )
 
 
-def _inductor(device: str) -> dict[str, bool | int | str]:
+def inductor_options(device: str, search: bool = True) -> dict[str, bool | int | str]:
+    """Options of the compiler, by their names in ``torch._inductor.config``.
+
+    Args:
+        device: ``cpu``, or a GPU's architecture such as ``sm90``.
+        search: on a GPU, time several kernels for every matrix product and take the fastest (``max_autotune``).
+    """
     # Precompiled headers, 300 MB, are kept by the compiler's path, which is another one each time.
     # The compiler notes that a dynamic size is not 1 where that is all the same to the code, and the check would then refuse 1.
     common: dict[str, bool | int | str] = {
@@ -201,4 +209,4 @@ def _inductor(device: str) -> dict[str, bool | int | str]:
         # As many threads as the process has that loads it, not as this one has. Frozen weights are packed for oneDNN, whose matrix
         # products are those that ONNX Runtime's speed is reached with.
         return {**common, "cpp.dynamic_threads": True, "freezing": True}
-    return {**common, "max_autotune": True}
+    return {**common, "max_autotune": search}

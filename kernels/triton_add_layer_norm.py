@@ -23,7 +23,7 @@ def _add_layer_norm_kernel(
     normalized_ptr: tl.tensor,  # (M, C) contiguous
     x_stride: tl.tensor,
     residual_stride: tl.tensor,
-    eps: tl.tensor,
+    EPS: tl.constexpr,  # a constant: compilers may hand a Python float over as float64
     C: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -37,7 +37,7 @@ def _add_layer_norm_kernel(
     x += tl.load(residual_ptr + row * residual_stride + columns, mask=mask, other=0.0).to(tl.float32)
     tl.store(sum_ptr + row * C + columns, x.to(sum_ptr.dtype.element_ty), mask=mask)
     centered = tl.where(mask, x - tl.sum(x, 0) / C, 0.0)
-    inverse = 1.0 / tl.sqrt(tl.sum(centered * centered, 0) / C + eps)
+    inverse = 1.0 / tl.sqrt(tl.sum(centered * centered, 0) / C + EPS)
     weight = tl.load(weight_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + columns, mask=mask, other=0.0).to(tl.float32)
     normalized = centered * inverse * weight + bias
@@ -68,7 +68,7 @@ def launch(
         normalized,
         x_rows.stride(0),
         residual_rows.stride(0),
-        eps,
+        EPS=eps,
         C=width,
         HAS_SCALE=scale is not None,
         BLOCK=block,
@@ -90,8 +90,8 @@ def _case(width: int, dtype: str, scaled: bool) -> StaticCase:
     return StaticCase(
         label=f"C={width}{' layer scale' if scaled else ''} {dtype}",
         kernel=_add_layer_norm_kernel,
-        signature={**dict.fromkeys(names, f"*{dtype}"), "x_stride": "i32", "residual_stride": "i32", "eps": "fp32"},
-        constants={"C": width, "HAS_SCALE": scaled, "BLOCK": block},
+        signature={**dict.fromkeys(names, f"*{dtype}"), "x_stride": "i32", "residual_stride": "i32"},
+        constants={"EPS": 1e-5, "C": width, "HAS_SCALE": scaled, "BLOCK": block},
         num_warps=num_warps,
         num_stages=3,
         divisible=(*names, "x_stride", "residual_stride"),

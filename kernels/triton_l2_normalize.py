@@ -17,7 +17,7 @@ def _l2_normalize_kernel(
     x_ptr: tl.tensor,  # (M, C), rows at row_stride
     out_ptr: tl.tensor,  # (M, C) contiguous, float32
     row_stride: tl.tensor,
-    eps: tl.tensor,
+    EPS: tl.constexpr,  # a constant: compilers may hand a Python float over as float64
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -26,8 +26,8 @@ def _l2_normalize_kernel(
     mask = columns < C
     x = tl.load(x_ptr + row * row_stride + columns, mask=mask, other=0.0).to(tl.float32)
     length = tl.sqrt(tl.sum(x * x, 0))
-    # A NaN must stay one: `maximum` would otherwise return eps for it.
-    tl.store(out_ptr + row * C + columns, x / tl.where(length < eps, eps, length), mask=mask)
+    # A NaN must stay one: `maximum` would otherwise return EPS for it.
+    tl.store(out_ptr + row * C + columns, x / tl.where(length < EPS, EPS, length), mask=mask)
 
 
 def launch(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
@@ -37,7 +37,7 @@ def launch(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
     block, num_warps = row_tile(width)
     out = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     launchable(_l2_normalize_kernel)[(count,)](
-        rows, out, rows.stride(0), eps, C=width, BLOCK=block, num_warps=num_warps
+        rows, out, rows.stride(0), EPS=eps, C=width, BLOCK=block, num_warps=num_warps
     )
     return out
 
@@ -52,8 +52,8 @@ def _case(width: int, dtype: str) -> StaticCase:
     return StaticCase(
         label=f"C={width} {dtype}",
         kernel=_l2_normalize_kernel,
-        signature={"x_ptr": f"*{dtype}", "out_ptr": "*fp32", "row_stride": "i32", "eps": "fp32"},
-        constants={"C": width, "BLOCK": block},
+        signature={"x_ptr": f"*{dtype}", "out_ptr": "*fp32", "row_stride": "i32"},
+        constants={"EPS": 1e-12, "C": width, "BLOCK": block},
         num_warps=num_warps,
         num_stages=3,
         divisible=("x_ptr", "out_ptr", "row_stride"),

@@ -20,12 +20,13 @@ PER_THREAD = 8
 def _normalize_image_kernel(
     pixels_ptr: tl.tensor,  # (N, H, W, 3) uint8 contiguous
     out_ptr: tl.tensor,  # (N, ROWS·COLUMNS, 3·PATCH·PATCH) contiguous
-    red_scale: tl.tensor,
-    green_scale: tl.tensor,
-    blue_scale: tl.tensor,
-    red_shift: tl.tensor,
-    green_shift: tl.tensor,
-    blue_shift: tl.tensor,
+    # Constants: compilers may hand a Python float over as float64.
+    RED_SCALE: tl.constexpr,
+    GREEN_SCALE: tl.constexpr,
+    BLUE_SCALE: tl.constexpr,
+    RED_SHIFT: tl.constexpr,
+    GREEN_SHIFT: tl.constexpr,
+    BLUE_SHIFT: tl.constexpr,
     H: tl.constexpr,
     W: tl.constexpr,
     PATCH: tl.constexpr,
@@ -44,8 +45,8 @@ def _normalize_image_kernel(
     offset = (corner + (inside // PATCH) * W + inside % PATCH) * 3 + channel
     # A byte lies beside those of its own pixel, so the three channels' reads share their cache lines.
     value = tl.load(pixels_ptr + (program // patches) * (H * W * 3) + offset, mask=mask, other=0).to(tl.float32)
-    scale = tl.where(channel == 0, red_scale, tl.where(channel == 1, green_scale, blue_scale))
-    shift = tl.where(channel == 0, red_shift, tl.where(channel == 1, green_shift, blue_shift))
+    scale = tl.where(channel == 0, RED_SCALE, tl.where(channel == 1, GREEN_SCALE, BLUE_SCALE))
+    shift = tl.where(channel == 0, RED_SHIFT, tl.where(channel == 1, GREEN_SHIFT, BLUE_SHIFT))
     normalized = value * scale + shift
     tl.store(out_ptr + program * (3 * area) + place, normalized.to(out_ptr.dtype.element_ty), mask=mask)
 
@@ -53,6 +54,14 @@ def _normalize_image_kernel(
 def _tile(patch: int) -> tuple[int, int]:
     block = triton.next_power_of_2(3 * patch * patch)
     return block, max(1, min(8, block // (32 * PER_THREAD)))
+
+
+def _channels(mean: Sequence[float], std: Sequence[float]) -> dict[str, float]:
+    """Normalization as ``pixel · scale + shift`` for each channel."""
+    constants: dict[str, float] = {}
+    for name, center, spread in zip(("RED", "GREEN", "BLUE"), mean, std, strict=True):
+        constants |= {f"{name}_SCALE": 1.0 / (255.0 * spread), f"{name}_SHIFT": -center / spread}
+    return constants
 
 
 def launch(
@@ -67,8 +76,7 @@ def launch(
     launchable(_normalize_image_kernel)[(n * patches,)](
         pixels,
         out,
-        *(1.0 / (255.0 * spread) for spread in std),
-        *(-center / spread for center, spread in zip(mean, std, strict=True)),
+        **_channels(mean, std),
         H=height,
         W=width,
         PATCH=patch,
@@ -85,13 +93,18 @@ def static_cases() -> list[StaticCase]:
 
 
 def _case(size: int, patch: int, dtype: str) -> StaticCase:
-    names = ("red_scale", "green_scale", "blue_scale", "red_shift", "green_shift", "blue_shift")
     block, num_warps = _tile(patch)
     return StaticCase(
         label=f"{size}x{size} patch={patch} {dtype}",
         kernel=_normalize_image_kernel,
-        signature={"pixels_ptr": "*u8", "out_ptr": f"*{dtype}", **dict.fromkeys(names, "fp32")},
-        constants={"H": size, "W": size, "PATCH": patch, "BLOCK": block},
+        signature={"pixels_ptr": "*u8", "out_ptr": f"*{dtype}"},
+        constants={
+            **_channels((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)),
+            "H": size,
+            "W": size,
+            "PATCH": patch,
+            "BLOCK": block,
+        },
         num_warps=num_warps,
         num_stages=3,
         divisible=("pixels_ptr", "out_ptr"),

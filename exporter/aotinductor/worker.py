@@ -36,7 +36,8 @@ def compile_package(job: CompileJob) -> CompileResult:
         program = torch.export.load(job.program)
         native, own = _attentions(program)
         if job.cuda:
-            program = move_to_device_pass(program, "cuda")
+            # With its number: a program knows devices by name, and "cuda" is none of those that its tensors will say they are on.
+            program = move_to_device_pass(program, "cuda:0")
         aoti_compile_and_package(program, package_path=job.package, inductor_configs=dict(job.inductor))
     # Our op is one Triton kernel on a GPU; on the CPU the compiler looks inside it.
     fused = own + min(native, _fused(job.package)) if job.cuda else min(native + own, _fused(job.package))

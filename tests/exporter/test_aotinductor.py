@@ -292,7 +292,7 @@ def test_every_family(architecture: str, tmp_path: Path) -> None:
                 package=str(package),
                 cuda=False,
                 isa=isa,
-                inductor=build_aotinductor._inductor("cpu"),
+                inductor=build_aotinductor.inductor_options("cpu"),
             ),
         )
         assert result.build.decomposed_attention == 0
