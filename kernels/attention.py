@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 
 from kernels import reference
+from kernels.attention_variants import check_variant
 from kernels.library import call, register
 
 SMALLEST_HEAD, LARGEST_HEAD = 16, 128
@@ -21,6 +22,7 @@ def _fake_attention(
     rotary_cos: torch.Tensor | None = None,
     rotary_sin: torch.Tensor | None = None,
     scale: float | None = None,
+    variant: str = "triton",
 ) -> torch.Tensor:
     return qkv.new_empty(qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3)
 
@@ -32,14 +34,13 @@ def _fake_packed_attention(
     max_seqlen: int,
     causal: bool = False,
     scale: float | None = None,
+    variant: str = "triton",
 ) -> torch.Tensor:
     return qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
 
 
-_ATTENTION = register("attention", reference.attention, _fake_attention, "triton_attention:attention")
-_PACKED = register(
-    "packed_attention", reference.packed_attention, _fake_packed_attention, "triton_attention:packed_attention"
-)
+_ATTENTION = register("attention", reference.attention, _fake_attention, "launchers:attention")
+_PACKED = register("packed_attention", reference.packed_attention, _fake_packed_attention, "launchers:packed_attention")
 
 
 def attention(
@@ -51,6 +52,7 @@ def attention(
     rotary_sin: torch.Tensor | None = None,
     scale: float | None = None,
     impl: str = "auto",
+    variant: str = "triton",
 ) -> torch.Tensor:
     """Multi-head self-attention.
 
@@ -62,12 +64,14 @@ def attention(
         rotary_cos, rotary_sin: (L, D), both halves alike: q and k are rotated by halves (RoFormer, arXiv:2104.09864).
         scale: of the scores, positive; 1/√D unless given.
         impl: "auto", "triton" or "native" (`kernels.library.call`).
+        variant: the kernel that a GPU runs where `impl` is not "native" (`kernels.attention_variants`).
 
     Returns:
         (N, L, H·D), contiguous.
 
     Raises:
-        ValueError: shapes or dtypes are not as above, D is odd with rotary tables or not within 16…128, or `impl` cannot run.
+        ValueError: shapes or dtypes are not as above, D is odd with rotary tables or not within 16…128, or `impl` or `variant`
+            cannot run.
     """
     if qkv.dim() != 3:
         raise ValueError(
@@ -85,7 +89,8 @@ def attention(
             raise ValueError(
                 f"a rotary table has the shape {tuple(table.shape)}, expected (L, D) = {(qkv.shape[1], head_size)}, D even"
             )
-    return call(_ATTENTION, impl, qkv, heads, causal, key_padding, rotary_cos, rotary_sin, scale)
+    check_variant(variant, key_padding is not None, rotary_cos is not None)
+    return call(_ATTENTION, impl, qkv, heads, causal, key_padding, rotary_cos, rotary_sin, scale, variant)
 
 
 def packed_attention(
@@ -96,6 +101,7 @@ def packed_attention(
     causal: bool = False,
     scale: float | None = None,
     impl: str = "auto",
+    variant: str = "triton",
 ) -> torch.Tensor:
     """Multi-head self-attention within each of N sequences laid end to end, without padding.
 
@@ -104,7 +110,7 @@ def packed_attention(
         heads: H.
         cu_seqlens: int32 (N + 1), where sequences start: from 0 to T, never falling.
         max_seqlen: the longest sequence's length, or more; what lies beyond it is not computed, and is not checked.
-        causal, scale, impl: as in `attention`.
+        causal, scale, impl, variant: as in `attention`; there is no "cudnn".
 
     Returns:
         (T, H·D), contiguous.
@@ -117,7 +123,10 @@ def packed_attention(
     _head_size(qkv, heads, scale)
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32:
         raise ValueError(f"cu_seqlens is {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}, expected int32 (N + 1,)")
-    return call(_PACKED, impl, qkv, heads, cu_seqlens, max_seqlen, causal, scale)
+    check_variant(variant, masked=False, rotated=False)
+    if variant == "cudnn":
+        raise ValueError("variant 'cudnn' takes no packed sequences: use 'flash' or 'triton'")
+    return call(_PACKED, impl, qkv, heads, cu_seqlens, max_seqlen, causal, scale, variant)
 
 
 def _head_size(qkv: torch.Tensor, heads: int, scale: float | None) -> int:

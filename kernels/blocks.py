@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from kernels.add_layer_norm import add_layer_norm
 from kernels.attention import attention, packed_attention
+from kernels.attention_variants import DEFAULT
 from kernels.bias_gelu import bias_gelu
 from kernels.l2_normalize import l2_normalize
 from kernels.linear_gelu import linear_gelu
@@ -29,6 +30,7 @@ class FusedSelfAttention(nn.Module):
         causal: every token attends to itself and those before it.
         cos, sin: rotary tables (L, D) by halves, or None.
         inner_norm: before `out` (EVA02), or None.
+        variant: the kernel, by its name in `kernels.attention_variants`.
     """
 
     cos: torch.Tensor | None
@@ -43,10 +45,11 @@ class FusedSelfAttention(nn.Module):
         cos: torch.Tensor | None = None,
         sin: torch.Tensor | None = None,
         inner_norm: nn.Module | None = None,
+        variant: str = DEFAULT,
     ) -> None:
         super().__init__()
         self.qkv, self.out, self.inner_norm = qkv, out, inner_norm
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.variant = heads, causal, variant
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 
@@ -62,7 +65,7 @@ class FusedSelfAttention(nn.Module):
             (N, L, C).
         """
         keys = None if mask is None else mask[:, 0, -1, :]
-        y = attention(self.qkv(x), self.heads, self.causal, keys, self.cos, self.sin)
+        y = attention(self.qkv(x), self.heads, self.causal, keys, self.cos, self.sin, variant=self.variant)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
 
@@ -74,18 +77,25 @@ class FusedPackedAttention(nn.Module):
         heads: H.
         longest: the most tokens of a sequence.
         inner_norm: before `out`, or None.
+        variant: the kernel, by its name in `kernels.attention_variants`.
     """
 
     def __init__(
-        self, qkv: nn.Linear, out: nn.Linear, heads: int, longest: int, inner_norm: nn.Module | None = None
+        self,
+        qkv: nn.Linear,
+        out: nn.Linear,
+        heads: int,
+        longest: int,
+        inner_norm: nn.Module | None = None,
+        variant: str = DEFAULT,
     ) -> None:
         super().__init__()
         self.qkv, self.out, self.inner_norm = qkv, out, inner_norm
-        self.heads, self.longest = heads, longest
+        self.heads, self.longest, self.variant = heads, longest, variant
 
     def forward(self, x: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """(T, C) to (T, C); `starts` is int32 (N + 1,), as `kernels.attention.packed_attention` takes it."""
-        y = packed_attention(self.qkv(x), self.heads, starts, self.longest, causal=True)
+        y = packed_attention(self.qkv(x), self.heads, starts, self.longest, causal=True, variant=self.variant)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
 
@@ -95,19 +105,22 @@ class FusedMlp(nn.Module):
     Args:
         fc1, fc2: the layers.
         approximate: ``none``, ``tanh`` or ``quick``.
-        in_epilogue: bias and activation in the first product's epilogue (`kernels.linear_gelu`); else the vendor's product, then
-            `kernels.bias_gelu`.
+        implementation: ``bias_gelu``: the vendor's product, then `kernels.bias_gelu`. ``linear_gelu``, alone or with a variant: bias
+            and activation in the first product's epilogue (`kernels.linear_gelu`). The variant ``cublaslt`` has GELU by tanh alone,
+            and computes that in the place of the exact one.
     """
 
-    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, approximate: str, in_epilogue: bool) -> None:
+    def __init__(self, fc1: nn.Linear, fc2: nn.Linear, approximate: str, implementation: str) -> None:
         super().__init__()
         self.fc1, self.fc2 = fc1, fc2
-        self.approximate, self.in_epilogue = approximate, in_epilogue
+        kernel, _, variant = implementation.partition(" ")
+        self.in_epilogue, self.variant = kernel == "linear_gelu", variant or DEFAULT
+        self.approximate = "tanh" if self.variant == "cublaslt" and approximate == "none" else approximate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, L, C) to (N, L, C)."""
         if self.in_epilogue:
-            h = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.approximate)
+            h = linear_gelu(x, self.fc1.weight, self.fc1.bias, self.approximate, variant=self.variant)
         else:
             h = bias_gelu(F.linear(x, self.fc1.weight), self.fc1.bias, self.approximate)
         return self.fc2(h)

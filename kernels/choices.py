@@ -1,12 +1,16 @@
 """Which implementation of an op runs where: a measured table, ``choices.csv``, and native PyTorch wherever it has no row.
 
-A row is one op at one shape on one GPU architecture: milliseconds of our kernel and of PyTorch's own, the machine and the commit
-that measured them. A shape is written "256x257x16x64". Its first number counts rows or batch and may vary at run time; the
-rest are the shape class. What the numbers are, op by op:
+A row is one implementation of one op at one shape on one GPU architecture: device time in milliseconds, the machine and the commit
+that measured it. All implementations of a shape were timed in one run; "native" is what PyTorch's compiler makes of plain PyTorch,
+as it would stand in a package. A shape is written "256x257x16x64". Its first number counts rows or batch, and may vary at run time.
+What the numbers and the implementations are, op by op:
 
-    attention         N, L, H, D        packed_attention  T, longest sequence, H, D
-    linear_gelu       M, K, C           bias_gelu, add_layer_norm, l2_normalize  M, C
-    normalize_image   N, H, W, patch    linear_gelu_tma   M, K, C; native is the kernel without TMA
+    attention, causal_attention,             N, L, H, D           `kernels.attention_variants`
+    masked_attention, rotary_attention
+    packed_attention                         T, longest, H, D     the same without cudnn; native attends to padded captions
+    mlp, quick_mlp                           M, K, C              bias_gelu, linear_gelu, linear_gelu tma, linear_gelu cublaslt
+    bias_gelu, add_layer_norm, l2_normalize  M, C                 triton
+    patches                                  N, H, W, patch, C    normalize_image
 """
 
 from __future__ import annotations
@@ -14,35 +18,46 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 TABLE = Path(__file__).with_name("choices.csv")
-
-Implementation = Literal["triton", "native"]
+NATIVE = "native"
+# A measurement speaks for other numbers of rows up to this factor.
+_FARTHEST = 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: `arch` is "sm90", `dtype` "float16", `shape` "256x257x16x64"; times are medians in milliseconds."""
+    """One measurement.
+
+    Attributes:
+        arch: such as ``sm90``.
+        op: see the module's table.
+        dtype: such as ``float16``.
+        shape: such as ``256x257x16x64``.
+        implementation: ``native``, or what is compared with it.
+        ms: median device time in milliseconds.
+        machine, commit: where it was measured, and with which code.
+    """
 
     arch: str
     op: str
     dtype: str
     shape: str
-    triton_ms: float
-    native_ms: float
+    implementation: str
+    ms: float
     machine: str
     commit: str
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What makes two rows measurements of the same thing."""
+        """What makes two rows measurements of the same thing, by two implementations perhaps."""
         return (self.arch, self.op, self.dtype, self.shape)
 
     @property
@@ -56,27 +71,62 @@ def shape_text(shape: Sequence[int]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def choose(op: str, arch: str, dtype: torch.dtype | str, shape: Sequence[int], table: Path = TABLE) -> Implementation:
-    """The implementation that measured faster, "native" where no row covers the shape.
+def choose(
+    op: str,
+    arch: str,
+    dtype: torch.dtype | str,
+    shape: Sequence[int | None],
+    allowed: Collection[str],
+    table: Path = TABLE,
+) -> str:
+    """The implementation that measured fastest among those that may be taken.
 
-    A whole shape is covered by rows of its op, architecture, dtype and class that were measured with as many rows or fewer,
-    and with as many or more: the kernel must have won at the nearest of both, and an exact row decides alone. A shape that is
-    only the last numbers, all that is known before a model runs (attention's H and D), is covered by every row that ends with
-    them: the kernel must be faster in their geometric mean. A shape of no number is covered by every row of the op.
+    Args:
+        op: see the module's table.
+        arch: such as ``sm90``.
+        dtype: of the operands.
+        shape: the numbers of the op; None for a number that is not known before the model runs.
+        allowed: the implementations that can be taken here, besides the native one.
+        table: the file of rows.
+
+    Returns:
+        "native" where no row covers the shape, or where nothing that is allowed was faster. A shape is covered by rows of the same
+        numbers after the first. Of the first number the nearest measured ones below and above count, up to a factor of 8 away; an
+        exact one counts alone, and all count where the number is not known. Over several measured shapes the geometric mean
+        decides, among the implementations that were measured at each of them.
     """
     name = str(dtype).removeprefix("torch.")
     rows = [row for row in read(table) if (row.op, row.arch, row.dtype) == (op, arch, name)]
-    wanted = tuple(shape)
-    if any(len(wanted) < len(row.sizes) for row in rows):
-        ending = [row for row in rows if row.sizes[len(row.sizes) - len(wanted) :] == wanted]
-        gain = sum(math.log(row.native_ms / row.triton_ms) for row in ending)
-        return "triton" if gain > 0 else "native"
-    rows = [row for row in rows if row.sizes[1:] == wanted[1:]]
-    below = max((row for row in rows if row.sizes[0] <= wanted[0]), key=lambda row: row.sizes[0], default=None)
-    above = min((row for row in rows if row.sizes[0] >= wanted[0]), key=lambda row: row.sizes[0], default=None)
-    if below is None or above is None:
-        return "native"
-    return "triton" if all(row.triton_ms < row.native_ms for row in (below, above)) else "native"
+    rows = [row for row in rows if len(row.sizes) == len(shape) and _agree(row.sizes[1:], shape[1:])]
+    covering = _covering({row.sizes[0] for row in rows}, shape[0])
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.sizes[0] in covering:
+            times.setdefault(row.shape, {})[row.implementation] = row.ms
+    if not times:
+        return NATIVE
+    measured = set.intersection(*(set(by_name) for by_name in times.values()))
+    if NATIVE not in measured:
+        return NATIVE
+    means = {
+        implementation: sum(math.log(by_name[implementation]) for by_name in times.values())
+        for implementation in sorted(measured & {*allowed, NATIVE})
+    }
+    best = min(means, key=lambda implementation: means[implementation])
+    return best if means[best] < means[NATIVE] else NATIVE
+
+
+def _agree(sizes: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return all(want is None or want == size for size, want in zip(sizes, wanted, strict=True))
+
+
+def _covering(measured: Collection[int], wanted: int | None) -> set[int]:
+    """The measured numbers of rows that speak for the wanted one."""
+    if wanted is None or wanted in measured:
+        return set(measured) if wanted is None else {wanted}
+    below = max((rows for rows in measured if rows < wanted), default=0)
+    above = min((rows for rows in measured if rows > wanted), default=0)
+    return {rows for rows in (below, above) if rows and max(rows, wanted) <= _FARTHEST * min(rows, wanted)}
 
 
 def read(table: Path = TABLE) -> tuple[Row, ...]:
@@ -97,22 +147,28 @@ def _read(table: Path, _changed: int) -> tuple[Row, ...]:
 
 
 def _row(line: dict[str, Any]) -> Row:
-    return Row(**{**line, "triton_ms": float(line["triton_ms"]), "native_ms": float(line["native_ms"])})
+    return Row(**{**line, "ms": float(line["ms"])})
 
 
 def merge(measured: Iterable[Row], table: Path = TABLE) -> int:
-    """Write measured rows into the table, each in place of an older one of the same thing; return how many rows it then has.
+    """Write measured rows into the table, and return how many rows it then has.
 
-    Raises ValueError for a row whose times are not positive or whose shape is not numbers: such a row would decide silently.
+    Rows of a shape that was measured anew go, those of other implementations too: times of two runs are not compared.
+
+    Raises ValueError for a row whose time is not positive or whose shape is not numbers: such a row would decide silently.
     """
-    rows = {row.key: row for row in read(table)}
-    for row in measured:
-        if not (row.triton_ms > 0 and row.native_ms > 0):
-            raise ValueError(f"{'/'.join(row.key)}: {row.triton_ms} and {row.native_ms} ms are not measured times")
+    new = list(measured)
+    for row in new:
+        if not 0 < row.ms < math.inf:
+            raise ValueError(f"{'/'.join(row.key)}: {row.implementation} has {row.ms} ms, which is no measured time")
         if shape_text(row.sizes) != row.shape:
             raise ValueError(f"{'/'.join(row.key)}: the shape is not written as in 256x257x16x64")
-        rows[row.key] = row
-    ordered = sorted(rows.values(), key=lambda row: (row.arch, row.op, row.dtype, row.sizes[1:], row.sizes[0]))
+    replaced = {row.key for row in new}
+    rows = {(row.key, row.implementation): row for row in (*read(table), *new) if row in new or row.key not in replaced}
+    ordered = sorted(
+        rows.values(),
+        key=lambda row: (row.arch, row.op, row.dtype, row.sizes[1:], row.sizes[0], row.ms, row.implementation),
+    )
     draft = table.with_name(f"{table.name}.{os.getpid()}.part")
     with draft.open("w", newline="", encoding="utf-8") as file:
         lines = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")

@@ -7,12 +7,20 @@ import torch
 from kernels import reference
 from kernels.library import call, check_dtypes, register
 
+VARIANTS = ("triton", "tma", "cublaslt")
 
-def _fake(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
+
+def _fake(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    approximate: str = "none",
+    variant: str = "triton",
+) -> torch.Tensor:
     return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
 
-_OP = register("linear_gelu", reference.linear_gelu, _fake, launcher="triton_linear_gelu:launch")
+_OP = register("linear_gelu", reference.linear_gelu, _fake, launcher="launchers:linear_gelu")
 
 
 def linear_gelu(
@@ -21,6 +29,7 @@ def linear_gelu(
     bias: torch.Tensor | None,
     approximate: str = "none",
     impl: str = "auto",
+    variant: str = "triton",
 ) -> torch.Tensor:
     """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) or None, to (..., C).
 
@@ -30,9 +39,16 @@ def linear_gelu(
         bias: of the same dtype.
         approximate: "none" (exact), "tanh" or "quick" (x·sigmoid(1.702·x)).
         impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        variant: the kernel that a GPU runs where `impl` is not "native": "triton"; "tma", the same by tensor descriptors, on Hopper
+            and data-centre Blackwell in half precision; "cublaslt", the vendor's epilogue, which knows GELU by tanh alone.
 
-    Raises ValueError for any other name, for tensors of different dtypes, and for "triton" where no kernel can run.
+    Raises ValueError for any other name, for tensors of different dtypes, for "triton" where no kernel can run, and for "cublaslt"
+    without a bias or with another form of GELU than "tanh".
     """
     reference.check_approximate(approximate)
     check_dtypes(_OP, x, weight=weight, bias=bias)
-    return call(_OP, impl, x, weight, bias, approximate)
+    if variant not in VARIANTS:
+        raise ValueError(f"variant={variant!r} of linear_gelu is none of {', '.join(VARIANTS)}")
+    if variant == "cublaslt" and (bias is None or approximate != "tanh"):
+        raise ValueError("variant 'cublaslt' is a bias and GELU by tanh: pass both, or use 'triton'")
+    return call(_OP, impl, x, weight, bias, approximate, variant)

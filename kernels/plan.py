@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +22,7 @@ class SwapReport:
 
     Attributes:
         mode: that was asked for.
-        swapped: kernel -> how many of its modules stand in the tower now.
+        swapped: kernel -> how many of its modules stand in the tower now. A variant is named behind the kernel: "attention flash".
         kept: kind of module -> how many stay native: no kernel serves them, or the table says that the native one wins.
     """
 
@@ -36,15 +36,34 @@ class Plan:
     """What goes where.
 
     Attributes:
-        wins: whether a kernel is taken, by its name and the last numbers of its shape.
+        choose: the implementation of an op at a shape, among those that are allowed; see `kernels.choices.choose`.
+        capability: of the GPU: 80, 90, …; 0 is the CPU.
+        half: the operands have 16 bits.
+        rows: the usual batch, or None.
+        tokens: of a row, or None where they vary.
         places: module, attribute and what will stand there.
         swapped, kept: of the report.
     """
 
-    wins: Callable[[str, tuple[int, ...]], bool]
+    choose: Callable[[str, Sequence[int | None], Sequence[str]], str]
+    capability: int
+    half: bool
+    rows: int | None = None
+    tokens: int | None = None
     places: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
     swapped: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def stream_rows(self) -> int | None:
+        """Rows of the residual stream as a matrix: batch times tokens."""
+        return None if self.rows is None or self.tokens is None else self.rows * self.tokens
+
+
+def capability_of(arch: str) -> int:
+    """90 for ``sm90``; 0 for ``cpu``."""
+    number = arch.removeprefix("sm")
+    return int(number) if number.isdecimal() else 0
 
 
 def kind(module: object) -> str:

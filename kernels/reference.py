@@ -36,8 +36,9 @@ def attention(
     rotary_cos: torch.Tensor | None = None,
     rotary_sin: torch.Tensor | None = None,
     scale: float | None = None,
+    variant: str = "triton",
 ) -> torch.Tensor:
-    """Multi-head self-attention of (N, L, 3·H·D), rows ordered q, k, v, to (N, L, H·D).
+    """Multi-head self-attention of (N, L, 3·H·D), rows ordered q, k, v, to (N, L, H·D); `variant` means something on a GPU only.
 
     `key_padding` is bool (N, L), True where a token may be attended to; a query without any key gives zeros. The tables
     `rotary_cos` and `rotary_sin` are (L, D). `scale` is 1/√D unless given.
@@ -65,6 +66,7 @@ def packed_attention(
     max_seqlen: int,
     causal: bool = False,
     scale: float | None = None,
+    variant: str = "triton",
 ) -> torch.Tensor:
     """Self-attention within each of several sequences laid end to end: (T, 3·H·D) to (T, H·D).
 
@@ -94,9 +96,13 @@ def bias_gelu(x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "no
 
 
 def linear_gelu(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none"
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    approximate: str = "none",
+    variant: str = "triton",
 ) -> torch.Tensor:
-    """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) to (..., C)."""
+    """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) to (..., C); `variant` means something on a GPU only."""
     return gelu(F.linear(x, weight, bias), approximate)
 
 

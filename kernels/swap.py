@@ -8,11 +8,13 @@ ever half swapped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from kernels.attention_variants import DEFAULT, candidates, packed_candidates
 from kernels.blocks import (
     FusedBranch,
     FusedGelu,
@@ -22,8 +24,9 @@ from kernels.blocks import (
     FusedSelfAttention,
     FusedStack,
 )
-from kernels.choices import choose
-from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, kind, unknown
+from kernels.choices import NATIVE, choose
+from kernels.launchers import packages_hold_descriptors
+from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, kind, unknown
 from kernels.swap_ends import plan_ends
 
 __all__ = ["MODES", "Mode", "SwapReport", "UnknownBlockError", "swap"]
@@ -48,15 +51,18 @@ _GELUS = {
 }
 
 
-def swap(tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | None = None) -> SwapReport:
+def swap(
+    tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | None = None, rows: int | None = None
+) -> SwapReport:
     """Put fused modules into a tower, in place.
 
     Args:
         tower: of `exporter.towers` or `exporter.packed_text`, its precision already applied.
         precision: ``fp32``, ``fp16`` or ``bf16``, for the table.
-        kernels: ``triton`` takes every kernel that there is, ``native`` none, ``auto`` those that won on `arch`
-            (`kernels.choices`).
+        kernels: ``triton`` takes every Triton kernel that there is, ``native`` none, ``auto`` for each op the implementation that
+            was the fastest on `arch` (`kernels.choices`): one of this project's kernels, a vendor's, or the native one.
         arch: GPU architecture such as ``sm90``, or ``cpu``; None is this machine's.
+        rows: the usual batch, for the table; None where it is not known.
 
     Returns:
         How many modules were swapped and how many were kept.
@@ -76,7 +82,11 @@ def swap(tower: nn.Module, precision: str, kernels: Mode = "auto", arch: str | N
         )
     target = arch or _arch_here()
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    plan = Plan(lambda op, shape: kernels == "triton" or choose(op, target, dtype, shape) == "triton")
+
+    def chosen(op: str, shape: Sequence[int | None], allowed: Sequence[str]) -> str:
+        return allowed[0] if kernels == "triton" else choose(op, target, dtype, shape, allowed)
+
+    plan = Plan(chosen, capability_of(target), dtype != torch.float32, rows, getattr(encoder.stem, "length", None))
     causal = bool(getattr(encoder.stem, "causal", False))
     for block in encoder.blocks:
         _plan_block(block, causal, plan)
@@ -113,30 +123,45 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
     what = kind(body)
     if what == _SELF_ATTENTION:
-        width = body.heads * body.head_dim
-        if plan.wins("attention", (body.heads, body.head_dim)):
-            cos, sin = (None, None) if body.rotary is None else (body.rotary.cos, body.rotary.sin)
-            # A tower that masks padding passes its causality in the mask: the stem knows it.
-            fused = FusedSelfAttention(
-                body.qkv, body.out, body.heads, body.dot_product.causal or causal, cos, sin, body.inner_norm
-            )
-            plan.places.append((unit, "body", fused))
-            plan.swapped["attention"] += 1
-        else:
-            plan.kept[f"attention of width {width}"] += 1
+        _plan_attention(unit, causal, plan)
     elif what == _PACKED_ATTENTION:
-        if plan.wins("packed_attention", (body.heads, body.head_dim)):
-            packed = FusedPackedAttention(body.qkv, body.out, body.heads, body.longest, body.inner_norm)
-            plan.places.append((unit, "body", packed))
-            plan.swapped["packed_attention"] += 1
-        else:
+        allowed = packed_candidates(body.longest, body.head_dim, plan.capability)
+        shape = (None, body.longest, body.heads, body.head_dim)
+        variant = plan.choose("packed_attention", shape, allowed if plan.half else allowed[:1])
+        if variant == NATIVE:
             plan.kept["packed attention"] += 1
+        else:
+            packed = FusedPackedAttention(body.qkv, body.out, body.heads, body.longest, body.inner_norm, variant)
+            plan.places.append((unit, "body", packed))
+            plan.swapped[_label("packed_attention", variant)] += 1
     elif what == _FIRST_TOKEN:
         plan.kept["attention of the first token"] += 1
     elif what in _NATIVE_MLPS:
         plan.kept["gated MLP"] += 1
     else:
         _plan_mlp(unit, "body", body, plan)
+
+
+def _plan_attention(unit: Any, causal: bool, plan: Plan) -> None:
+    body = unit.body
+    # A tower that masks padding passes its causality in the mask: the stem knows it. Towers of texts alone have a stem with ids.
+    masked = not body.dot_product.causal and plan.tokens is None
+    causal, rotated = body.dot_product.causal or causal, body.rotary is not None
+    op = "masked_" if masked else "rotary_" if rotated else "causal_" if causal else ""
+    allowed = candidates(plan.tokens, body.head_dim, plan.capability, masked, rotated)
+    shape = (plan.rows, plan.tokens, body.heads, body.head_dim)
+    variant = plan.choose(f"{op}attention", shape, allowed if plan.half else allowed[:1])
+    if variant == NATIVE:
+        plan.kept[f"attention of width {body.heads * body.head_dim}"] += 1
+        return
+    cos, sin = (None, None) if body.rotary is None else (body.rotary.cos, body.rotary.sin)
+    fused = FusedSelfAttention(body.qkv, body.out, body.heads, causal, cos, sin, body.inner_norm, variant)
+    plan.places.append((unit, "body", fused))
+    plan.swapped[_label("attention", variant)] += 1
+
+
+def _label(kernel: str, variant: str) -> str:
+    return kernel if variant == DEFAULT else f"{kernel} {variant}"
 
 
 def _plan_whole(module: Any, plan: Plan) -> None:
@@ -157,19 +182,31 @@ def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
     """Two linear layers (or convolutions of one place) and a GELU between them."""
     first, activation, second = _mlp_parts(mlp)
     approximate = _approximation(activation)
-    linear = isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
-    width = int(first.weight.shape[0])
-    if linear and plan.wins("linear_gelu", (int(first.weight.shape[1]), width)):
-        plan.places.append((parent, name, FusedMlp(first, second, approximate, in_epilogue=True)))
-        plan.swapped["linear_gelu"] += 1
-    elif plan.wins("bias_gelu", (width,)):
-        if linear:
-            plan.places.append((parent, name, FusedMlp(first, second, approximate, in_epilogue=False)))
-        else:
-            plan.places.append((mlp, _name_of(mlp, activation), FusedGelu(approximate)))
+    width, inner = (int(size) for size in first.weight.shape[:2])
+    if isinstance(first, nn.Linear) and isinstance(second, nn.Linear):
+        op, shape = "quick_mlp" if approximate == "quick" else "mlp", (plan.stream_rows, inner, width)
+        what = plan.choose(op, shape, _mlps(first, approximate, plan))
+        if what != NATIVE:
+            plan.places.append((parent, name, FusedMlp(first, second, approximate, what)))
+            plan.swapped[what] += 1
+            return
+    elif plan.choose("bias_gelu", (None, width), ("triton",)) != NATIVE:
+        plan.places.append((mlp, _name_of(mlp, activation), FusedGelu(approximate)))
         plan.swapped["bias_gelu"] += 1
-    else:
-        plan.kept["MLP"] += 1
+        return
+    plan.kept["MLP"] += 1
+
+
+def _mlps(first: nn.Linear, approximate: str, plan: Plan) -> list[str]:
+    """What may stand for a linear layer and its GELU."""
+    found = ["linear_gelu", "bias_gelu"]
+    aligned = first.in_features % 8 == 0 and first.out_features % 8 == 0
+    # Consumer Blackwell (12) has tensor descriptors too, but less shared memory than these tiles take.
+    if plan.capability // 10 in (9, 10) and plan.half and aligned and packages_hold_descriptors():
+        found.append("linear_gelu tma")
+    if approximate != "quick" and first.bias is not None and plan.half:
+        found.append("linear_gelu cublaslt")
+    return found
 
 
 def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
@@ -206,7 +243,7 @@ def _stack(encoder: Any, plan: Plan) -> None:
     if len(dtypes) != 1 or not all(_has_affine_norm(unit.norm) for unit in units):
         plan.kept["residual adds"] += len(units)
         return
-    if not plan.wins("add_layer_norm", (width,)):
+    if plan.choose("add_layer_norm", (plan.stream_rows, width), ("triton",)) == NATIVE:
         plan.kept["residual adds"] += len(units)
         return
     if all(kind(unit) == _POST_NORM for unit in units):

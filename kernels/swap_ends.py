@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from kernels.blocks import FusedL2Normalize, FusedPatchStem
+from kernels.choices import NATIVE
 from kernels.plan import Plan, kind
 
 _NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.NormalizePixels", "exporter.blocks.L2Normalize"
@@ -25,7 +26,7 @@ def plan_ends(tower: Any, plan: Plan) -> None:
     if kind(getattr(tower, "unit_length", None)) != _L2_NORMALIZE:
         return
     # A launch saved is worth the same at any width.
-    if plan.wins("l2_normalize", ()):
+    if plan.choose("l2_normalize", (plan.rows, None), ("triton",)) != NATIVE:
         plan.places.append((tower, "unit_length", FusedL2Normalize()))
         plan.swapped["l2_normalize"] += 1
     else:
@@ -38,7 +39,7 @@ def _plan_stem(tower: Any, stem: Any, plan: Plan) -> None:
         plan.kept["patches of float32 pixels"] += 1
     elif not _is_over_patches(convolution):
         plan.kept["patches of another convolution"] += 1
-    elif plan.wins("normalize_image", (*normalize.size, convolution.kernel_size[0])):
+    elif plan.choose("patches", _shape(plan, normalize.size, convolution), ("normalize_image",)) != NATIVE:
         fused = FusedPatchStem(stem, convolution, normalize.mean, normalize.std)
         plan.places += [
             (tower, "normalize", nn.Identity()),
@@ -48,6 +49,10 @@ def _plan_stem(tower: Any, stem: Any, plan: Plan) -> None:
         plan.swapped["normalize_image"] += 1
     else:
         plan.kept["patches"] += 1
+
+
+def _shape(plan: Plan, size: tuple[int, int], convolution: Any) -> tuple[int | None, ...]:
+    return (plan.rows, *size, int(convolution.kernel_size[0]), int(convolution.out_channels))
 
 
 def _is_over_patches(module: object) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import triton
 
-from kernels.attention_tiles import Tiles, tiles_for
+from kernels.attention_tiles import Tiles
+from kernels.attention_variants import DEFAULT, tiles_of
 from kernels.library import launchable
 from kernels.static import StaticCase
 from kernels.triton_attention_kernel import attention_kernel
@@ -53,6 +54,7 @@ def _launch(
     cos: torch.Tensor | None,
     sin: torch.Tensor | None,
     scale: float | None,
+    variant: str,
 ) -> torch.Tensor:
     if qkv.stride(-1) != 1 or _too_far_apart(qkv):
         qkv = qkv.contiguous()
@@ -62,7 +64,7 @@ def _launch(
     sequences = qkv.shape[0] if starts is None else starts.shape[0] - 1
     # A length that a compiler keeps symbolic must not be asked about: that would fix it.
     known = length if isinstance(length, int) else None
-    tiles = tiles_for(known, head_size, qkv.element_size(), cos is not None, _capability(qkv))
+    tiles = tiles_of(variant, known, head_size, qkv.element_size(), cos is not None, _capability(qkv))
     has_keys = key_padding is not None
     launchable(attention_kernel)[(triton.cdiv(length, tiles.block_m) * sequences * heads,)](
         qkv,
@@ -105,16 +107,23 @@ def attention(
     rotary_cos: torch.Tensor | None,
     rotary_sin: torch.Tensor | None,
     scale: float | None,
+    variant: str = DEFAULT,
 ) -> torch.Tensor:
-    """Launch the kernel of `kernels.attention.attention`."""
-    return _launch(qkv, heads, qkv.shape[1], None, causal, key_padding, rotary_cos, rotary_sin, scale)
+    """Launch the kernel of `kernels.attention.attention` in the tiles of `variant`."""
+    return _launch(qkv, heads, qkv.shape[1], None, causal, key_padding, rotary_cos, rotary_sin, scale, variant)
 
 
 def packed_attention(
-    qkv: torch.Tensor, heads: int, cu_seqlens: torch.Tensor, max_seqlen: int, causal: bool, scale: float | None
+    qkv: torch.Tensor,
+    heads: int,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    causal: bool,
+    scale: float | None,
+    variant: str = DEFAULT,
 ) -> torch.Tensor:
-    """Launch the kernel of `kernels.attention.packed_attention`."""
-    return _launch(qkv, heads, max_seqlen, cu_seqlens, causal, None, None, None, scale)
+    """Launch the kernel of `kernels.attention.packed_attention` in the tiles of `variant`."""
+    return _launch(qkv, heads, max_seqlen, cu_seqlens, causal, None, None, None, scale, variant)
 
 
 _POINTERS = {"fp16": "*fp16", "bf16": "*bf16", "fp32": "*fp32"}
@@ -152,11 +161,13 @@ _SHAPES = (
 )
 
 
-def static_case(length: int | None, head_size: int, mode: str, dtype: str, capability: int) -> StaticCase:
+def static_case(
+    length: int | None, head_size: int, mode: str, dtype: str, capability: int, variant: str = DEFAULT
+) -> StaticCase:
     """The specialization that a launch with these arguments would compile."""
     pointer = _POINTERS[dtype]
     padding, rotary, packed = "padding" in mode, mode == "rotary", mode == "packed"
-    tiles = tiles_for(length, head_size, 4 if dtype == "fp32" else 2, rotary, capability)
+    tiles = tiles_of(variant, length, head_size, 4 if dtype == "fp32" else 2, rotary, capability)
     signature = {
         "qkv_ptr": pointer,
         "padding_ptr": "*i1" if padding else pointer,
@@ -171,7 +182,7 @@ def static_case(length: int | None, head_size: int, mode: str, dtype: str, capab
         "padding_stride": "i32",
     }
     return StaticCase(
-        label=f"L={length or 'any'} D={head_size} {mode} {dtype}",
+        label=f"L={length or 'any'} D={head_size} {mode} {dtype}" + ("" if variant == DEFAULT else f" {variant}"),
         kernel=attention_kernel,
         signature=signature,
         constants=_constants(tiles, 16, head_size, None, "causal" in mode or packed, padding, rotary, packed),

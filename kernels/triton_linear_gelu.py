@@ -9,7 +9,6 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels import triton_linear_gelu_persistent as persistent
 from kernels.library import interpreted, launchable
 from kernels.rows import as_rows
 from kernels.static import StaticCase
@@ -135,13 +134,11 @@ _TUNED = {
 
 
 def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
-    """`kernels.reference.linear_gelu` by this kernel, or by the persistent one where that was measured to be faster.
+    """`kernels.reference.linear_gelu` by this kernel.
 
     Tiles are timed on the first call for a weight's shape.
     """
     rows, weight_rows = as_rows(x), as_rows(weight)
-    if persistent.wins(rows, weight_rows):
-        return persistent.launch(x, weight, bias, approximate)
     count, depth = rows.shape
     width = weight_rows.shape[0]
     out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)

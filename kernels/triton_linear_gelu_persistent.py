@@ -2,20 +2,19 @@
 """``linear_gelu`` by tensor descriptors (TMA) and persistent programs, for Hopper and later.
 
 As many programs as multiprocessors go through the tiles, so that a tile's epilogue overlaps the next tile's loads, and the hardware
-computes addresses and bounds. It runs where the table of choices says that it beats `kernels.triton_linear_gelu`: rows of
-``linear_gelu_tma``, in which that kernel is the native one.
+computes addresses and bounds. It is the variant "tma" of ``linear_gelu``, and runs where the table of choices names it.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from torch._subclasses.fake_tensor import FakeTensor
 
-from kernels.choices import choose
+from kernels.launchers import DESCRIPTORS_IN_PACKAGES, packages_hold_descriptors
 from kernels.library import interpreted, launchable
 from kernels.rows import as_rows
 from kernels.static import StaticCase
@@ -81,28 +80,39 @@ CONFIGS = [_config(128, 256, 64, 8, 3), _config(128, 128, 64, 8, 3), _config(128
 _tuned = triton.autotune(CONFIGS[1:2] if interpreted() else CONFIGS, key=["N", "K"])(_linear_gelu_persistent_kernel)
 
 
-def wins(rows: torch.Tensor, weight_rows: torch.Tensor) -> bool:
-    """Whether TMA can read these matrices and was measured to be faster for a weight of this shape on this GPU."""
-    if not torch.cuda.is_available() or rows.element_size() != 2:
-        return False
-    aligned = all(
-        2 * number % ALIGNMENT == 0
-        for x in (rows, weight_rows)
-        for number in (x.stride(0), x.storage_offset(), x.shape[1], weight_rows.shape[0])
-    )
-    major, minor = torch.cuda.get_device_capability(rows.device)
-    # Consumer Blackwell (12) has TMA too, but less shared memory than these tiles take.
-    return major in (9, 10) and aligned and _measured(f"sm{major}{minor}", rows.dtype, *map(int, weight_rows.shape))
+def check(rows: torch.Tensor, weight_rows: torch.Tensor) -> None:
+    """Refuse what tensor descriptors cannot read, and compilers whose packages they would break.
 
+    Args:
+        rows: x as a matrix (M, K).
+        weight_rows: the weight (C, K).
 
-@lru_cache(maxsize=256)
-def _measured(arch: str, dtype: torch.dtype, width: int, depth: int) -> bool:
-    return choose("linear_gelu_tma", arch, dtype, (depth, width)) == "triton"
+    Raises:
+        ValueError: float32, an address or stride that is no multiple of 16 bytes, or a package of a PyTorch that gives all programs
+            the memory of one program's descriptors.
+    """
+    if rows.element_size() != 2:
+        raise ValueError(f"variant 'tma' of linear_gelu is for half precision, x is {rows.dtype}: use 'triton'")
+    # What a compiler keeps symbolic must not be asked about; sizes and strides of a tower's tensors are numbers.
+    numbers = [
+        n for x in (rows, weight_rows) for n in (x.stride(0), x.storage_offset(), x.shape[1], weight_rows.shape[0])
+    ]
+    if any(isinstance(number, int) and 2 * number % ALIGNMENT for number in numbers):
+        raise ValueError(
+            f"variant 'tma' of linear_gelu needs rows that begin at multiples of {ALIGNMENT} bytes, x is {tuple(rows.shape)} and "
+            f"the weight {tuple(weight_rows.shape)}: use 'triton'"
+        )
+    if isinstance(rows, FakeTensor) and not packages_hold_descriptors():
+        raise ValueError(
+            f"variant 'tma' of linear_gelu cannot go into a compiled program of PyTorch {torch.__version__}: it needs "
+            f"{'.'.join(map(str, DESCRIPTORS_IN_PACKAGES))} or newer; use 'triton'"
+        )
 
 
 def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
     """`kernels.reference.linear_gelu` in half precision by this kernel. Addresses and strides are multiples of 16 bytes."""
     rows, weight_rows = as_rows(x), as_rows(weight)
+    check(rows, weight_rows)
     width, depth = weight_rows.shape
     out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
     # The interpreter gets few programs, so that each has several tiles.

@@ -14,7 +14,9 @@ from exporter.memory import release_memory
 from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from exporter.stages import Stages
 from exporter.towers import TextTower, TowerModule
-from kernels.choices import choose
+from kernels.attention_variants import packed_candidates
+from kernels.choices import NATIVE, choose
+from kernels.plan import capability_of
 from kernels.swap import SwapReport, UnknownBlockError, swap
 
 
@@ -83,9 +85,14 @@ def _packed(
     dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision)
     if dtype is None or plan.arch == "cpu":
         return None
-    shapes = {(m.heads, m.head_dim) for m in tower.modules() if isinstance(m, PackedAttention)}
-    won = all(choose("packed_attention", plan.arch, dtype, shape) == "triton" for shape in shapes)
+    blocks = [module for module in tower.modules() if isinstance(module, PackedAttention)]
+    won = all(_packed_variant(block, plan.arch, dtype) != NATIVE for block in blocks)
     return tower if won else None
+
+
+def _packed_variant(block: PackedAttention, arch: str, dtype: str) -> str:
+    allowed = packed_candidates(block.longest, block.head_dim, capability_of(arch))
+    return choose("packed_attention", arch, dtype, (None, block.longest, block.heads, block.head_dim), allowed)
 
 
 def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: ProgramPlan, stages: Stages) -> SwapReport:
@@ -93,7 +100,7 @@ def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: Progra
     if precision in ("int8", "fp8"):
         return SwapReport("native", {}, {})
     try:
-        return swap(module, precision, plan.kernels, plan.arch)
+        return swap(module, precision, plan.kernels, plan.arch, plan.rows)
     except UnknownBlockError as error:
         if plan.kernels == "triton":
             raise ExportError(f"the {name} tower cannot take fused kernels ({error}): pass --kernels auto") from error

@@ -85,6 +85,11 @@ class PatchStem(Unit):
         self.positions = nn.Parameter(visual.positional_embedding.detach(), requires_grad=False)
         self.norm = visual.ln_pre
 
+    @property
+    def length(self) -> int:
+        """L of the stream."""
+        return int(self.positions.shape[0])
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed the patches."""
         return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))

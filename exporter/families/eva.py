@@ -118,6 +118,11 @@ class EvaStem(Unit):
         self.positions = nn.Parameter(positions[1:], requires_grad=False)
         self.norm = trunk.norm_pre
 
+    @property
+    def length(self) -> int:
+        """L of the stream."""
+        return int(self.positions.shape[0]) + 1
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed the patches."""
         return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))

@@ -55,6 +55,20 @@ def grid_case(
     check(attention, reference.attention, qkv, heads, "causal" in mode, keys, cos, sin, None, device=device)
 
 
+def variant_case(length: int, head_size: int, mode: str, variant: str, device: str = "cpu") -> None:
+    """A variant of `kernels.attention_variants`, in float16; `mode` is "plain", "causal" or "packed"."""
+    qkv = made(2, length, 2, head_size, "fp16", seed=length)
+    if mode == "packed":
+        starts = torch.tensor([0, length, length + length // 2], dtype=torch.int32)
+        rows = qkv.flatten(0, 1)[: length + length // 2]
+        got = packed_attention(rows.to(device), 2, starts.to(device), length, True, impl="triton", variant=variant)
+        exact = reference.packed_attention(rows.double(), 2, starts, length, True)
+        return assert_bounded(got.cpu(), reference.packed_attention(rows, 2, starts, length, True), exact)
+    got = attention(qkv.to(device), 2, mode == "causal", impl="triton", variant=variant)
+    exact = reference.attention(qkv.double(), 2, mode == "causal")
+    return assert_bounded(got.cpu(), reference.attention(qkv, 2, mode == "causal"), exact)
+
+
 def large_logits(length: int, dtype: str, mode: str, device: str = "cpu") -> None:
     """Scores up to ±1e4: softmax is a step, and a score's own rounding decides how far it is off."""
     qkv = made(1, length, 1, 64, dtype)

@@ -10,6 +10,7 @@ import torch
 
 from kernels import reference
 from kernels.attention import attention, packed_attention
+from kernels.attention_variants import candidates, packed_candidates
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,3 +73,12 @@ def test_compilers_see_the_kernel() -> None:
     one = torch.compile(lambda x, s: packed_attention(x, 2, s, 20) * 1, fullgraph=True)
     torch.testing.assert_close(one(packed, starts), packed_attention(packed, 2, starts, 20))
     torch.library.opcheck(torch.ops.openclip_kernels.attention.default, (cases.made(3, 50, 2, 64, "fp16").cuda(), 2))
+
+
+@pytest.mark.parametrize(("length", "head_size", "mode"), [(257, 64, "plain"), (50, 80, "causal"), (77, 64, "packed")])
+def test_every_candidate_is_right(length: int, head_size: int, mode: str) -> None:
+    """Ours in other tiles, FlashAttention and cuDNN: what `kernels.choices` may name."""
+    major, minor = torch.cuda.get_device_capability()
+    offered = packed_candidates if mode == "packed" else candidates
+    for variant in offered(length, head_size, 10 * major + minor):
+        cases.variant_case(length, head_size, mode, variant, device="cuda")

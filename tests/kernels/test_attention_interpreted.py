@@ -86,3 +86,10 @@ def test_packed_is_each_sequence_alone(
 def test_packed_beyond_one_tile(interpret: Interpret) -> None:
     interpret(cases.packed_is_each_alone, [5, 300, 1, 64], 1, 64, "fp16", True)
     interpret(cases.packed_is_each_alone, [290, 0, 7], 1, 80, "fp16", False)
+
+
+@pytest.mark.parametrize("variant", ["loop-128x32-w4-s3", "loop-64x64-w4-s2", "single-32-w4", "single-128-w8"])
+def test_variants(interpret: Interpret, variant: str) -> None:
+    interpret(cases.variant_case, 50, 64, "plain", variant)
+    interpret(cases.variant_case, 130, 80, "causal", variant)
+    interpret(cases.variant_case, 77, 64, "packed", variant)

@@ -14,6 +14,7 @@ from shallow import register
 from torch import nn
 
 from kernels import choices
+from kernels.blocks import FusedMlp, FusedSelfAttention
 from kernels.swap import UnknownBlockError, swap
 
 # Family → what is swapped in its image tower and in its text tower. Two blocks each; the last image block's attention asks for the
@@ -109,25 +110,80 @@ def patch_side(tower: Any) -> int:
     return side
 
 
-def test_auto_takes_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def measured(op: str, shape: tuple[int, ...], dtype: str = "float32", **times: float) -> list[choices.Row]:
+    """Rows of the table: ``measured("attention", (8, 17, 4, 32), native=1.0, triton=0.5)``; a space in a name is written __."""
+    text = choices.shape_text(shape)
+    return [
+        choices.Row("sm90", op, dtype, text, name.replace("__", " "), ms, "a GPU", "abc") for name, ms in times.items()
+    ]
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table without rows, which `swap` reads."""
+    path = tmp_path / "choices.csv"
+    path.write_text(choices.TABLE.read_text().splitlines()[0] + "\n")
+    monkeypatch.setattr("kernels.swap.choose", lambda *args: choices.choose(*args, table=path))
+    return path
+
+
+def test_auto_takes_what_the_table_says(table: Path) -> None:
     tower = demo_image_tower()
     assert not swap(tower, "fp32", "auto").swapped  # nothing has won on a CPU
-    attend = tower.encoder.blocks[0].attention.body
-    table = tmp_path / "choices.csv"
-    table.write_text(choices.TABLE.read_text().splitlines()[0] + "\n")
-    shape = choices.shape_text((8, 17, attend.heads, attend.head_dim))
-    choices.merge([choices.Row("sm90", "attention", "float32", shape, 0.5, 1.0, "a GPU", "abc")], table)
-    monkeypatch.setattr("kernels.swap.choose", lambda *args: choices.choose(*args, table=table))
-    report = swap(tower, "fp32", "auto", arch="sm90")
+    attend, length = tower.encoder.blocks[0].attention.body, tower.encoder.stem.length
+    shape = (8, length, attend.heads, attend.head_dim)
+    choices.merge(measured("attention", shape, triton=0.5, native=1.0), table)
+    report = swap(tower, "fp32", "auto", arch="sm90", rows=8)
     assert set(report.swapped) == {"attention"}
     assert report.kept["MLP"] == len(tower.encoder.blocks)
     assert report.kept["patches"] == report.kept["unit length"] == 1
-    assert not swap(demo_image_tower(), "fp32", "auto", arch="sm80").swapped
-    choices.merge([choices.Row("sm90", "l2_normalize", "float32", "256x768", 0.5, 1.0, "a GPU", "abc")], table)
-    size = choices.shape_text((256, *tower.normalize.size, patch_side(tower)))
-    choices.merge([choices.Row("sm90", "normalize_image", "float32", size, 0.5, 1.0, "a GPU", "abc")], table)
+    for arch, rows in (("sm80", 8), ("sm90", 128)):  # another GPU; a batch that nothing was measured near to
+        assert not swap(demo_image_tower(), "fp32", "auto", arch=arch, rows=rows).swapped
+    stem = tower.encoder.stem
+    size = (256, *tower.normalize.size, patch_side(tower), int(stem.patches.out_channels))
+    choices.merge(measured("l2_normalize", (256, 768), triton=0.5, native=1.0), table)
+    choices.merge(measured("patches", size, normalize_image=0.5, native=1.0), table)
     report = swap(demo_image_tower(), "fp32", "auto", arch="sm90")
     assert set(report.swapped) == {"attention", "normalize_image", "l2_normalize"}
+
+
+def test_auto_takes_the_variant_that_won(table: Path) -> None:
+    """Of attention and of where GELU goes: the report names it, the module runs it, and a batch decides."""
+    tower = demo_image_tower()
+    attend, length = tower.encoder.blocks[0].attention.body, tower.encoder.stem.length
+    first = tower.encoder.blocks[0].mlp.body.c_fc
+    shape = (8, length, attend.heads, attend.head_dim)
+    choices.merge(measured("attention", shape, "float16", triton=0.5, cudnn=0.4, native=1.0), table)
+    product = (8 * length, int(first.in_features), int(first.out_features))
+    choices.merge(
+        measured("mlp", product, "float16", linear_gelu=0.5, linear_gelu__cublaslt=0.4, bias_gelu=0.6, native=1.0),
+        table,
+    )
+    report = swap(tower, "fp16", "auto", arch="sm90", rows=8)
+    blocks = len(demo_image_tower().encoder.blocks)
+    assert report.swapped == {"attention cudnn": blocks - 1, "linear_gelu cublaslt": blocks}
+    assert {m.variant for m in tower.modules() if isinstance(m, FusedSelfAttention)} == {"cudnn"}
+    assert {(m.variant, m.approximate) for m in tower.modules() if isinstance(m, FusedMlp)} == {("cublaslt", "tanh")}
+    # float32 has neither: the table of that dtype is another one, and vendors' kernels are of half precision.
+    choices.merge(measured("attention", shape, "float32", triton=0.5, cudnn=0.4, native=1.0), table)
+    assert swap(demo_image_tower(), "fp32", "auto", arch="sm90", rows=8).swapped == {"attention": blocks - 1}
+
+
+def test_quick_gelu_has_rows_of_its_own(table: Path, tmp_path: Path) -> None:
+    """The vendor's epilogue has no QuickGELU, and another form of GELU takes another time."""
+    from exporter.source import load_source
+    from exporter.towers import image_tower
+
+    for op in ("mlp", "quick_mlp"):
+        choices.merge(
+            measured(op, (64, 768, 3072), "float16", linear_gelu__cublaslt=0.1, bias_gelu=0.5, native=1.0), table
+        )
+    found = {}
+    for family in ("ViT-B-32", "ViT-B-32-quickgelu"):
+        source = load_source(register(family, tmp_path), "none", with_tokenizer=False)
+        tower = image_tower(source.model, source.preprocess)
+        found[family] = set(swap(tower, "fp16", "auto", arch="sm90").swapped)
+    assert found == {"ViT-B-32": {"linear_gelu cublaslt"}, "ViT-B-32-quickgelu": {"bias_gelu"}}
 
 
 def test_native_changes_nothing() -> None:
