@@ -105,9 +105,9 @@ class FusedMlp(nn.Module):
     Args:
         fc1, fc2: the layers.
         approximate: ``none``, ``tanh`` or ``quick``.
-        implementation: ``bias_gelu``: the vendor's product, then `kernels.bias_gelu`. ``linear_gelu``, alone or with a variant: bias
-            and activation in the first product's epilogue (`kernels.linear_gelu`). The variant ``cublaslt`` has GELU by tanh alone,
-            and computes that in the place of the exact one.
+        implementation: ``bias_gelu``: the vendor's product, then `kernels.bias_gelu`. ``linear_gelu``, alone or with a variant:
+            bias and activation in the first product's epilogue (`kernels.linear_gelu`). The variant ``cublaslt`` has GELU by tanh
+            alone, and computes that in the place of the exact one.
     """
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear, approximate: str, implementation: str) -> None:
