@@ -1,7 +1,9 @@
-"""Each op of `kernels` against PyTorch's own, compiled PyTorch and the vendor's kernels: ``python -m benchmarks kernel-ops``.
+"""Each op of `kernels` by every implementation that may stand in a package: ``python -m benchmarks kernel-ops``.
 
-Implementations of a case take turns, timed by device events on a GPU; a speedup is over plain PyTorch in the same round. With
-``--choices`` the table that `kernels.swap` reads is written, too.
+Implementations of a case take turns. What is timed is the device, without Python (`benchmarks.device_time`); a speedup is over what
+PyTorch's compiler would put in the place, in the same round; a rate stands beside the ceiling that was measured in the same run. An
+implementation whose result is less exact than it should be has no time. With ``--choices`` the table that `kernels.swap` reads is
+written, too.
 """
 
 from __future__ import annotations
@@ -9,15 +11,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import rows as rowfiles
+from benchmarks.ceilings import measure_ceilings
+from benchmarks.device_time import ROUND_SECONDS, reason
 from benchmarks.estimates import Estimate, estimate, speedup
-from benchmarks.kernel_cases import TOWERS, KernelCase, cases_of
+from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, cases_of, towers_named
+from benchmarks.kernel_measurement import Measured, measure_case
 from benchmarks.machine import Machine, clock_mhz, stamp, this_machine, versions
 from benchmarks.results_file import commit
 from benchmarks.rows import FIGURES, Row
@@ -26,100 +31,86 @@ from benchmarks.work import ceiling_gbytes, ceiling_tflops
 RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 32, 256)
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-_ROUND_SECONDS = 0.01
-_MOST_CALLS = 200
-
-
-def measure_case(case: KernelCase, device: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds of a call in every round for each implementation that runs, and the reasons of those that do not."""
-    calls, problems = case.calls(), {}
-    counts: dict[str, int] = {}
-    for name, call in calls.items():
-        try:
-            for _ in range(3):
-                call()
-            once = _seconds(call, 3, device)
-        except (RuntimeError, ValueError, ImportError, NotImplementedError) as error:
-            problems[name] = " ".join(str(error).split())[:200]
-            continue
-        counts[name] = max(1, min(_MOST_CALLS, round(_ROUND_SECONDS / max(once, 1e-7))))
-    seconds: dict[str, list[float]] = {name: [] for name in counts}
-    names = list(counts)
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            seconds[name].append(_seconds(calls[name], counts[name], device))
-    return seconds, problems
-
-
-def _seconds(call: Callable[[], object], count: int, device: str) -> float:
-    """Mean seconds of `count` calls."""
-    if device == "cpu":
-        start = time.perf_counter()
-        for _ in range(count):
-            call()
-        return (time.perf_counter() - start) / count
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-    torch.cuda.synchronize()
-    first.record()
-    for _ in range(count):
-        call()
-    last.record()
-    torch.cuda.synchronize()
-    return float(first.elapsed_time(last)) / 1e3 / count
 
 
 def case_rows(
-    case: KernelCase,
-    tower: str,
-    precision: str,
-    batch: int,
-    seconds: dict[str, list[float]],
-    problems: dict[str, str],
-    results: Path,
+    case: KernelCase, tower: str, precision: str, batch: int, found: Measured, ceilings: Mapping[str, float]
 ) -> list[Row]:
-    """Rows of one case: time, speedup over plain PyTorch, and the rate with its share of the machine's ceiling."""
+    """Rows of one case: time, error, speedup over what a package would hold, and the rate with its share of the ceiling.
+
+    Args:
+        case: that was measured.
+        tower: its name.
+        precision: of the operands.
+        batch: of the tower.
+        found: of `benchmarks.kernel_measurement.measure_case`.
+        ceilings: TFLOP/s by precision, and ``copy`` in GB/s; what is missing has no fraction.
+    """
     common: dict[str, Any] = {
         "what": "kernel",
         "model": case.op,
-        "precision": precision,
         "batch": batch,
         "shape": _shape(case, tower),
         "versions": versions(("torch", "triton")),
     }
-    found = []
-    for name, taken in seconds.items():
+    rows = []
+    for name, taken in found.seconds.items():
+        own = "fp8" if name.startswith("fp8") else precision
         figures: dict[str, Estimate] = {"time": estimate([1e6 * s for s in taken])}
-        if name != "native" and "native" in seconds:
-            figures["speedup"] = speedup(taken, seconds["native"])
+        if name != "native" and "native" in found.seconds:
+            figures["speedup"] = speedup(taken, found.seconds["native"])
         if case.flops:
             rate = figures["tflops"] = estimate([case.flops / s / 1e12 for s in taken])
-            ceiling = ceiling_tflops(results, precision)
+            ceiling = ceilings.get(own)
         else:
             rate = figures["gbytes_per_second"] = estimate([case.bytes / s / 1e9 for s in taken])
-            ceiling = ceiling_gbytes(results)
+            ceiling = ceilings.get("copy")
         if ceiling:
             figures["fraction_of_ceiling"] = rate.map(1 / ceiling)
+        if name in found.errors:
+            error = found.errors[name]
+            figures["relative_error"] = Estimate(error, error, error, 1)
         for figure, value in figures.items():
-            found.append(
+            rows.append(
                 Row(
                     figure=figure,
                     engine=name,
+                    precision=own,
                     value=value.value,
                     low=value.low,
                     high=value.high,
                     unit=FIGURES[figure].unit,
                     repeats=value.repeats,
                     status="noisy" if value.noisy else "ok",
+                    note=found.how[name],
                     **common,
                 )
             )
-    for name, why in problems.items():
-        found.append(Row(figure="time", engine=name, status="missing", note=why, unit="us", **common))
-    return found
+    for name, why in found.problems.items():
+        status: Any = "failed" if why.startswith("wrong") else "missing"
+        rows.append(Row(figure="time", engine=name, precision=precision, status=status, note=why, unit="us", **common))
+    return rows
 
 
 def _shape(case: KernelCase, tower: str) -> str:
     return f"{case.label} ({tower})"
+
+
+def ceilings_of_run(machine: Machine, results: Path, run_commit: str) -> dict[str, float]:
+    """TFLOP/s of matrix products by precision and ``copy`` in GB/s: this run's own, measured now if they are not there yet.
+
+    Those that lie in `results` are this run's where a run of the same commit left them within the last hour.
+    """
+    file = results / "ceiling.csv"
+    fresh = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 3600))
+    known = [row for row in rowfiles.read(file) if row.commit == run_commit and row.date >= fresh]
+    if not any(row.model == "copy" for row in known):
+        measured = stamp(
+            measure_ceilings(machine.device), machine, clock_mhz=clock_mhz(machine.device), commit=run_commit
+        )
+        rowfiles.merge(results, measured)
+    found = {precision: ceiling_tflops(results, precision) for precision in ("fp32", "fp16", "bf16", "fp8")}
+    return {name: value for name, value in (found | {"copy": ceiling_gbytes(results)}).items() if value}
 
 
 def run(
@@ -129,73 +120,113 @@ def run(
     machine: Machine,
     results: Path,
     rounds: int,
-    choices: bool,
+    *,
+    ops: Sequence[str] = (),
+    choices: bool = False,
     deadline: float | None = None,
     is_done: Callable[[tuple[str, ...]], bool] = lambda case: False,
+    run_commit: str | None = None,
+    round_seconds: float = ROUND_SECONDS,
 ) -> tuple[list[Row], bool]:
-    """Measure the ops of towers, keep the rows of every case at once, and print a line for each.
+    """Measure the ops of towers, keep the rows of every case at once, and print a line for each implementation.
 
     Args:
-        towers: names of `TOWERS`, or parts of them.
+        towers: names of `TOWERS`, or parts of them; empty is all.
         batches: sizes.
         precision: of the operands.
         machine: that computes.
         results: folder of its rows.
         rounds: of each case.
+        ops: names of `OPS`; empty is all.
         choices: also write `kernels.choices`' table.
         deadline: of ``time.monotonic()``, after which no case is begun.
         is_done: whether a case (`Row.case`) need not be measured.
+        run_commit: for the rows; None is that of the code.
+        round_seconds: of one measurement, about.
 
     Returns:
         The rows, and whether the time was enough for all of them.
     """
     device, dtype = machine.device, _DTYPES[precision]
+    named = commit() if run_commit is None else run_commit
+    ceilings: dict[str, float] | None = None
     measured: list[Row] = []
-    for tower in (t for t in TOWERS if any(part in t.name for part in towers) or not towers):
+    for tower in towers_named(list(towers)):
         for batch in batches:
             for case in cases_of(tower, batch, dtype, device):
                 shape = _shape(case, tower.name)
-                if is_done(("kernel", case.op, "", "native", precision, str(batch), shape)):
+                if (ops and case.op not in ops) or is_done(
+                    ("kernel", case.op, "", "native", precision, str(batch), shape)
+                ):
                     continue
                 if deadline is not None and time.monotonic() > deadline:
                     print("  no time left")
                     return measured, False
-                torch._dynamo.reset()
-                seconds, problems = measure_case(case, device, rounds)
-                found = stamp(
-                    case_rows(case, tower.name, precision, batch, seconds, problems, results),
-                    machine,
-                    clock_mhz=clock_mhz(device),
-                )
+                if ceilings is None:
+                    ceilings = ceilings_of_run(machine, results, named)
+                found, ours = _one(case, tower.name, precision, batch, machine, rounds, round_seconds, ceilings, named)
                 rowfiles.merge(results, found, whole_cases=True)
                 measured += found
                 _print(case, tower.name, found)
-                if choices and {"triton", "native"} <= set(seconds):
-                    _keep_choice(case, dtype, seconds, machine)
+                if choices and "native" in ours.seconds:
+                    _keep_choice(case, dtype, ours, machine, named)
     return measured, True
 
 
-def _keep_choice(case: KernelCase, dtype: torch.dtype, seconds: dict[str, list[float]], machine: Machine) -> None:
+def _one(
+    case: KernelCase,
+    tower: str,
+    precision: str,
+    batch: int,
+    machine: Machine,
+    rounds: int,
+    round_seconds: float,
+    ceilings: Mapping[str, float],
+    run_commit: str,
+) -> tuple[list[Row], Measured]:
+    """One case's rows; a case without room for its inputs is a row that says so."""
+    torch._dynamo.reset()
+    try:
+        found = measure_case(case, machine.device, rounds, round_seconds)
+    except torch.OutOfMemoryError as error:
+        found = Measured({}, {}, {}, {"native": reason(error)}, ())
+    if machine.device == "cuda":
+        torch.cuda.empty_cache()
+    rows = case_rows(case, tower, precision, batch, found, ceilings)
+    return stamp(rows, machine, clock_mhz=clock_mhz(machine.device), commit=run_commit), found
+
+
+def _keep_choice(case: KernelCase, dtype: torch.dtype, found: Measured, machine: Machine, run_commit: str) -> None:
     from kernels import choices
 
     major, minor = torch.cuda.get_device_capability()
-    row = choices.Row(
-        arch=f"sm{major}{minor}",
-        op=case.op,
-        dtype=str(dtype).removeprefix("torch."),
-        shape=choices.shape_text(case.shape),
-        triton_ms=1e3 * estimate(seconds["triton"]).value,
-        native_ms=1e3 * estimate(seconds["native"]).value,
-        machine=machine.name,
-        commit=commit(),
+    choices.merge(
+        choices.Row(
+            arch=f"sm{major}{minor}",
+            op=case.op,
+            dtype=str(dtype).removeprefix("torch."),
+            shape=choices.shape_text(case.shape),
+            implementation=name,
+            ms=1e3 * estimate(found.seconds[name]).value,
+            machine=machine.name,
+            commit=run_commit,
+        )
+        for name in ("native", *found.choices)
+        if name in found.seconds
     )
-    choices.merge([row])
 
 
 def _print(case: KernelCase, tower: str, found: Sequence[Row]) -> None:
-    times = {row.engine: row.value for row in found if row.figure == "time" and row.value is not None}
-    text = "  ".join(f"{name} {value:,.1f} us" for name, value in times.items())
-    print(f"  {case.op:<18}{case.label:<34}{tower:<20}{text}", flush=True)
+    print(f"  {case.op}, {case.label} ({tower})", flush=True)
+    share = {row.engine: row.value for row in found if row.figure == "fraction_of_ceiling"}
+    times = [row for row in found if row.figure == "time"]
+    for row in sorted(times, key=lambda row: (row.value is None, row.value)):
+        if row.value is None:
+            print(f"    {row.engine:<24}{row.note[:96]}")
+            continue
+        part = share.get(row.engine)
+        print(f"    {row.engine:<24}{row.value:>12,.1f} us" + (f"{part:>8.0%} of the ceiling" if part else ""))
+    sys.stdout.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks kernel-ops", description=__doc__.splitlines()[0])
     parser.add_argument("--towers", default="", help="names or parts of names, comma-separated; default all")
     parser.add_argument("--batches", default=",".join(map(str, _BATCHES)), help="default 1,32,256")
+    parser.add_argument("--ops", default="", help=f"comma-separated, of {', '.join(OPS)}; default all")
     parser.add_argument("--precision", choices=sorted(_DTYPES), default="fp16")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--rounds", type=int, default=7)
@@ -215,16 +247,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.choices and device == "cpu":
         print("error: choices are between kernels on a GPU, and this is a CPU", file=sys.stderr)
         return 1
+    ops, towers = _words(args.ops), _words(args.towers)
+    unknown = [op for op in ops if op not in OPS]
+    if unknown or not towers_named(towers):
+        what = f"no op is called {unknown[0]}: {', '.join(OPS)}" if unknown else ""
+        print(
+            f"error: {what or f'no tower is called {args.towers}: ' + ', '.join(t.name for t in TOWERS)}",
+            file=sys.stderr,
+        )
+        return 1
     try:
         machine = this_machine(device)
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    towers = [name for name in args.towers.split(",") if name]
-    batches = [int(batch) for batch in args.batches.split(",")]
+    batches = [int(batch) for batch in _words(args.batches)]
     results = args.results or RESULTS / machine.slug
-    found, _ = run(towers, batches, args.precision, machine, results, args.rounds, args.choices)
-    if not found:
-        print(f"error: no tower is called {args.towers}: {', '.join(t.name for t in TOWERS)}", file=sys.stderr)
-        return 1
+    run(towers, batches, args.precision, machine, results, args.rounds, ops=ops, choices=args.choices)
     return 0
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]

@@ -43,6 +43,7 @@ FIGURES = {
     "decode_share": Figure(""),  # of the wall time in which the engine waits for pixels
     # what = kernel
     "time": Figure("us", "lower"),
+    "relative_error": Figure("", "lower"),  # of a part of the result, against float64
     # what = latency, one item at a time
     "p50": Figure("ms", "lower"),
     "p90": Figure("ms", "lower"),

@@ -37,6 +37,8 @@ from typing import Any
 
 import torch
 
+from kernels.ahead import CompileOnly, compiles_only
+
 NAMESPACE = "openclip_kernels"
 IMPLEMENTATIONS = ("auto", "triton", "native")
 
@@ -170,4 +172,6 @@ def launchable(kernel: Any) -> Any:
     inner = kernel
     while isinstance(inner, (Autotuner, Heuristics)):
         inner = inner.fn
+    if compiles_only() and isinstance(inner, JITFunction):
+        return CompileOnly(kernel)
     return torch.library.wrap_triton(kernel) if isinstance(inner, JITFunction) else kernel

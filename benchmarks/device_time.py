@@ -1,0 +1,135 @@
+"""What a call takes on its device: on a GPU the time of its kernels, without that of Python, which a package does not spend.
+
+A call is recorded as a CUDA graph, several times in a row, and replays of the graph are timed by events. What cannot be recorded is
+timed by the profiler, as the sum of its kernels. On a CPU it is the host's clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+ROUND_SECONDS = 0.01
+MOST_CALLS = 50
+_WARM = 3
+FAILURES = (RuntimeError, ValueError, ImportError, NotImplementedError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A call that is ready to be timed.
+
+    Attributes:
+        round: makes one measurement: mean seconds of a call.
+        how: ``graph``, ``profiler`` or ``host``.
+    """
+
+    round: Callable[[], float]
+    how: str
+
+
+def prepare(call: Callable[[], object], device: str, round_seconds: float = ROUND_SECONDS) -> Timed:
+    """Warm a call up, which compiles and tunes what it launches, and record it.
+
+    Args:
+        call: works on the current stream, and always on the same tensors.
+        device: ``cpu`` or ``cuda``.
+        round_seconds: that one measurement takes about, of at most `MOST_CALLS` calls.
+
+    Raises:
+        RuntimeError: or whatever else the call raises.
+    """
+    for _ in range(_WARM):
+        call()
+    once = _host_seconds(call, 1, device)
+    count = max(1, min(MOST_CALLS, round(round_seconds / max(once, 1e-7))))
+    if device == "cpu":
+        return Timed(lambda: _host_seconds(call, count, device), "host")
+    try:
+        graph = _recorded(call, count)
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return Timed(lambda: _profiled(call, count), "profiler")
+    return Timed(lambda: _replayed(graph) / count, "graph")
+
+
+def measure(
+    calls: Mapping[str, Callable[[], object]], device: str, rounds: int, round_seconds: float = ROUND_SECONDS
+) -> tuple[dict[str, list[float]], dict[str, str], dict[str, str]]:
+    """Time calls in turns, so that what disturbs the machine disturbs all alike.
+
+    Args:
+        calls: name to call.
+        device: ``cpu`` or ``cuda``.
+        rounds: measurements of each call; the order rotates from round to round.
+        round_seconds: see `prepare`.
+
+    Returns:
+        Seconds of a call in every round, and how they were measured, for each that runs; the reasons of those that do not.
+    """
+    ready: dict[str, Timed] = {}
+    problems: dict[str, str] = {}
+    for name, call in calls.items():
+        try:
+            ready[name] = prepare(call, device, round_seconds)
+        except FAILURES as error:
+            problems[name] = reason(error)
+    seconds: dict[str, list[float]] = {name: [] for name in ready}
+    names = list(ready)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds[name].append(ready[name].round())
+    return seconds, {name: timed.how for name, timed in ready.items()}, problems
+
+
+def reason(error: Exception) -> str:
+    """An error in one line, for a row's note."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def _host_seconds(call: Callable[[], object], count: int, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / count
+
+
+def _recorded(call: Callable[[], object], count: int) -> torch.cuda.CUDAGraph:
+    # Libraries make their workspaces on the first call in a stream, which must not be while it is recorded.
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+        for _ in range(count):
+            call()
+    graph.replay()
+    torch.cuda.synchronize()
+    return graph
+
+
+def _replayed(graph: torch.cuda.CUDAGraph) -> float:
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    first.record()
+    graph.replay()
+    last.record()
+    torch.cuda.synchronize()
+    return float(first.elapsed_time(last)) / 1e3
+
+
+def _profiled(call: Callable[[], object], count: int) -> float:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(count):
+            call()
+        torch.cuda.synchronize()
+    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / count

@@ -1,0 +1,65 @@
+"""One op by all of its implementations: compiled side by side, checked against float64, timed in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.device_time import FAILURES, ROUND_SECONDS, measure, reason
+from benchmarks.kernel_calls import Work
+from benchmarks.kernel_cases import KernelCase
+from benchmarks.machine import usable_cores
+
+# How much larger than eager's an implementation's error against float64 may be, and what rounding adds to that.
+_ERRORS, _SLACK = 2.0, 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case.
+
+    Attributes:
+        seconds: of a call in every round, for each implementation that runs and is right.
+        how: they were measured; see `benchmarks.device_time`.
+        errors: relative errors against float64.
+        problems: why the others have no time.
+        choices: the implementations that the table may hold.
+    """
+
+    seconds: Mapping[str, list[float]]
+    how: Mapping[str, str]
+    errors: Mapping[str, float]
+    problems: Mapping[str, str]
+    choices: Sequence[str]
+
+
+def measure_case(case: KernelCase, device: str, rounds: int, round_seconds: float = ROUND_SECONDS) -> Measured:
+    """Make a case's inputs, compile its kernels side by side, check every implementation and time those that are right."""
+    work = case.make()
+    if device == "cuda":
+        from kernels.ahead import compile_ahead
+
+        compile_ahead([work.calls[name] for name in work.kernels], usable_cores())
+    errors, problems = _checked(work)
+    calls = {name: call for name, call in work.calls.items() if name not in problems}
+    seconds, how, failed = measure(calls, device, rounds, round_seconds)
+    return Measured(seconds, how, errors, problems | failed, work.choices)
+
+
+def _checked(work: Work) -> tuple[dict[str, float], dict[str, str]]:
+    """The relative error of every implementation that is checked, and the reasons of those that fail or are wrong."""
+    errors: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    for name, call in work.calls.items():
+        try:
+            exact = work.exact(name)
+            if exact is not None:
+                got = work.head(call()).double()
+                errors[name] = float((got - exact).norm() / exact.norm().clamp_min(1e-30))
+        except FAILURES as error:
+            problems[name] = reason(error)
+    allowed = _ERRORS * errors.get("eager", float("inf")) + _SLACK
+    for name, size in errors.items():
+        if not size <= allowed:  # a NaN is wrong, too
+            problems[name] = f"wrong: its error against float64 is {size:.2g}, more than the {allowed:.2g} allowed"
+    return errors, problems
