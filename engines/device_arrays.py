@@ -11,6 +11,7 @@ import numpy as np
 from engines.errors import InputError
 
 _CUDA_DEVICE = 2  # kDLCUDA of dlpack.h
+LEGACY_STREAM = 1  # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only
 
 
 def device_of(value: Any) -> int | None:
@@ -52,6 +53,31 @@ def device_view(value: Any, stream: int) -> Any:
             raise InputError(f"the array {tuple(view.shape)} on the GPU is not contiguous: pass value.contiguous()")
         expected *= size
     return view
+
+
+def check_device_rows(view: Any, dtype: np.dtype[Any], row: tuple[int | None, ...], device: int) -> int:
+    """The number of rows in a view of `device_view`, if an engine can take them.
+
+    Args:
+        view: what the caller gave.
+        dtype: of the engine's input.
+        row: sizes of one row; None where any is right.
+        device: the engine's GPU.
+
+    Raises:
+        InputError: another dtype, shape or device, or no row.
+    """
+    fits = len(view.shape) == len(row) + 1 and all(
+        size is None or size == given for size, given in zip(row, view.shape[1:], strict=True)
+    )
+    if np.dtype(view.dtype) != dtype or not fits:
+        sizes = ", ".join("L" if size is None else str(size) for size in row)
+        raise InputError(f"an array on the GPU must be {dtype} (N, {sizes}), not {view.dtype} {tuple(view.shape)}")
+    if not view.shape[0]:
+        raise InputError("there is no row: pass at least one")
+    if view.device_id != device:
+        raise InputError(f"the array is on GPU {view.device_id}, the engine on GPU {device}: move one of them")
+    return int(view.shape[0])
 
 
 class DeviceEmbeddings:

@@ -1,7 +1,7 @@
 """Where an ONNX file keeps its weights, read from the protobuf bytes alone: serving does not need the onnx package.
 
-Only the fields on the way to ``TensorProto.external_data`` are looked at. Field numbers are those of onnx.proto (ONNX, IR
-version 3 and later); the wire format is protobuf's.
+Only the fields on the way to ``TensorProto.external_data`` are looked at; `message_fields` reads any message. Field numbers are
+those of onnx.proto (ONNX, IR version 3 and later); the wire format is protobuf's.
 """
 
 from __future__ import annotations
@@ -79,19 +79,19 @@ def check_external_data(path: Path, folder: Path) -> None:
             )
 
 
-def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
+def message_fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
     """(field number, wire type, payload) of one message."""
     at = 0
     while at < len(view):
-        key, at = _varint(view, at)
+        key, at = read_varint(view, at)
         number, wire = key >> 3, key & 7
         if number == 0:
             raise ValueError("field number 0")
         if wire == 0:
-            value, at = _varint(view, at)
+            value, at = read_varint(view, at)
             yield number, wire, value
         elif wire == 2:
-            size, at = _varint(view, at)
+            size, at = read_varint(view, at)
             if at + size > len(view):
                 raise ValueError("a field runs past the end")
             yield number, wire, view[at : at + size]
@@ -104,7 +104,8 @@ def _fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
             raise ValueError(f"wire type {wire}")
 
 
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
+def read_varint(view: memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at an offset, and the offset after it."""
     value = shift = 0
     while True:
         byte = view[at]
@@ -126,7 +127,7 @@ def _walk(view: memoryview, kind: str, found: list[ExternalData], depth: int) ->
             found.append(item)
         return
     children = _CHILDREN[kind]
-    for number, _, payload in _fields(view):
+    for number, _, payload in message_fields(view):
         if number in children and isinstance(payload, memoryview):
             _walk(payload, children[number], found, depth + 1)
 
@@ -134,13 +135,13 @@ def _walk(view: memoryview, kind: str, found: list[ExternalData], depth: int) ->
 def _external(view: memoryview) -> ExternalData | None:
     name = ""
     entries: dict[str, str] = {}
-    for number, _, payload in _fields(view):
+    for number, _, payload in message_fields(view):
         if not isinstance(payload, memoryview):
             continue
         if number == _TENSOR_NAME:
             name = bytes(payload).decode("utf-8", "replace")
         elif number == _TENSOR_EXTERNAL_DATA:
-            pair = {n: bytes(p).decode() for n, _, p in _fields(payload) if isinstance(p, memoryview)}
+            pair = {n: bytes(p).decode() for n, _, p in message_fields(payload) if isinstance(p, memoryview)}
             entries[pair.get(1, "")] = pair.get(2, "")
     if "location" not in entries:
         return None

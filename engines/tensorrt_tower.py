@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.cuda import Cuda, OutOfDeviceMemoryError
-from engines.device_arrays import DeviceEmbeddings, device_view
-from engines.errors import EngineError, InputError
+from engines.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
+from engines.errors import EngineError
 from engines.gpu import find_gpu
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.tensorrt_library import load_engine
@@ -23,7 +23,6 @@ from engines.tensorrt_slot import GraphLimits, Slot
 
 _ERRORS_KEPT = 4
 _PLANS_KEPT = 4096
-_LEGACY_STREAM = 1
 
 
 class TensorRTTower:
@@ -192,11 +191,10 @@ class TensorRTTower:
         return [Run(r.start + run.start, r.rows, r.profile, r.batch, r.length) for r in rest]
 
     def _run_device(self, slot: Slot, inputs: Any, stream: int | None) -> DeviceEmbeddings:
-        # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only.
-        stream = _LEGACY_STREAM if stream == 0 else stream
+        stream = LEGACY_STREAM if stream == 0 else stream
         used = slot.stream if stream is None else stream
         view = device_view(inputs, used)
-        rows = self._check_view(view)
+        rows = check_device_rows(view, self._shape.dtype, self._shape.row, self._cuda.device)
         tokens = int(view.shape[1]) if self._dynamic else None
         address = self._cuda.allocate_in_order(self._shape.output_bytes(rows), used)
         free = functools.partial(self._free, stream)
@@ -218,24 +216,6 @@ class TensorRTTower:
         if stream is None:
             slot.wait()
         return result
-
-    def _check_view(self, view: Any) -> int:
-        expected = self._shape.row
-        fits = len(view.shape) == len(expected) + 1 and all(
-            size is None or size == given for size, given in zip(expected, view.shape[1:], strict=True)
-        )
-        if np.dtype(view.dtype) != self._shape.dtype or not fits:
-            sizes = ", ".join("L" if size is None else str(size) for size in expected)
-            raise InputError(
-                f"an array on the GPU must be {self._shape.dtype} (N, {sizes}), not {view.dtype} {tuple(view.shape)}"
-            )
-        if not view.shape[0]:
-            raise InputError("there is no row: pass at least one")
-        if view.device_id != self._cuda.device:
-            raise InputError(
-                f"the array is on GPU {view.device_id}, the engine on GPU {self._cuda.device}: move one of them"
-            )
-        return int(view.shape[0])
 
     def _free(self, stream: int | None, address: int) -> None:
         with self._cuda.current():

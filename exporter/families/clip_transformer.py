@@ -227,5 +227,8 @@ class TextHead(Unit):
             return x[:, 0]
         if self.pool == "last":
             return x[:, -1]
-        index = torch.eq(ids, self.end_id or 0).int().argmax(dim=-1) if self.pool == "eos" else ids.argmax(dim=-1)
+        # As floats, which hold every id exactly: ONNX Runtime's CUDA provider finds the largest of floats only, and would copy
+        # whole numbers to the CPU for it, at every call.
+        marks = torch.eq(ids, self.end_id or 0) if self.pool == "eos" else ids
+        index = marks.float().argmax(dim=-1)
         return x.gather(1, index.reshape(-1, 1, 1).expand(-1, -1, x.shape[-1])).squeeze(1)

@@ -1,0 +1,208 @@
+"""Runs of an ONNX Runtime session where the data lies, by I/O binding, and the bound on the memory that its arena takes.
+
+The arena grows by what a run asks for, up to its limit, and keeps that for the next run. Two things follow. Giving idle memory
+back after every run (``memory.enable_memory_arena_shrinkage``) would free and allocate every intermediate result at every call,
+and each of these waits for the device. And an arena that is never shrunk can fill up with pieces that are too small for a new
+shape, and then refuses this shape for good. So it is shrunk when a run finds it full, and the run is repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+from engines.manifest import Tower
+
+# What ONNX Runtime's arena and the CUDA provider say where memory is short.
+_FULL = re.compile(r"is smaller than requested bytes|[Ff]ailed to allocate memory|CUDA failure 2\b|out of memory")
+_LOG_FATAL = 4
+_REMEDY = "raise cuda_memory_limit, free device memory, or load one tower only"
+
+
+class ArenaFullError(EngineError):
+    """A run needs more memory than the arena may take, or than the device has left."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Memory of one device.
+
+    Attributes:
+        kind: ONNX Runtime's name of it, ``cuda`` or ``cpu``.
+        number: which of them.
+    """
+
+    kind: str
+    number: int = 0
+
+    @property
+    def arena(self) -> str:
+        """As the shrinkage option names it."""
+        return f"{'gpu' if self.kind == 'cuda' else self.kind}:{self.number}"
+
+
+class BoundSession:
+    """A session of one tower; many threads may call it.
+
+    Args:
+        ort: the library's module.
+        session: an `onnxruntime.InferenceSession`.
+        tower: the tower's signature.
+        place: where the session's inputs and outputs lie in `run_bound`.
+        description: what runs, for messages.
+        common: entries of every run's options, name and value.
+    """
+
+    def __init__(
+        self,
+        ort: Any,
+        session: Any,
+        tower: Tower,
+        place: Place,
+        description: str,
+        common: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._ort, self._session, self._place, self._common = ort, session, place, tuple(common)
+        self._input, self._output = tower.input.name, tower.output.name
+        self.description = description
+        self.dtype = np.dtype(tower.input.dtype)
+        # Sizes of a row: None where it is dynamic, which only the number of tokens is.
+        self.row = tuple(size if isinstance(size, int) else None for size in tower.input.shape[1:])
+        self.length = tower.length
+        dim = tower.output.shape[1]
+        assert isinstance(dim, int)
+        self.dim = dim
+        self._plain = self.options()
+
+    def options(self, *entries: tuple[str, str]) -> Any:
+        """Options of a run: the common ones, and these in their place where the names are equal."""
+        options = self._ort.RunOptions()
+        options.log_severity_level = _LOG_FATAL  # errors come as exceptions
+        for name, value in {**dict(self._common), **dict(entries)}.items():
+            options.add_run_config_entry(name, value)
+        return options
+
+    def run(self, inputs: npt.NDArray[Any], options: Any = None) -> npt.NDArray[np.float32]:
+        """Embed rows on the host; see `engines.runtime.TowerRuntime`.
+
+        Raises:
+            ArenaFullError: there is no memory for so many rows.
+            EngineError: the run failed.
+        """
+        session = self._open_session()
+        try:
+            found = session.run([self._output], {self._input: inputs}, options or self._plain)
+        except Exception as error:
+            raise self._failure(error, inputs.shape) from error
+        result: npt.NDArray[np.float32] = found[0]
+        return result
+
+    def bind(self, shape: tuple[int, ...], source: int, target: int) -> Any:
+        """A binding of memory that lies at the session's place: for `run_bound`, as often as wanted.
+
+        Args:
+            shape: of the input, rows first.
+            source: address of the input, contiguous and of the tower's dtype.
+            target: address for shape[0] float32 embeddings.
+        """
+        place, binding = self._place, self._open_session().io_binding()
+        binding.bind_input(self._input, place.kind, place.number, self.dtype.type, list(shape), source)
+        binding.bind_output(self._output, place.kind, place.number, np.float32, [shape[0], self.dim], target)
+        return binding
+
+    def run_bound(self, binding: Any, shape: tuple[int, ...], options: Any = None) -> None:
+        """Embed what a binding of `bind` names, without a copy.
+
+        Raises:
+            ArenaFullError: there is no memory for so many rows.
+            EngineError: the run failed.
+        """
+        session = self._open_session()
+        try:
+            session.run_with_iobinding(binding, options or self._plain)
+        except Exception as error:
+            raise self._failure(error, shape) from error
+
+    def shrink(self) -> None:
+        """Give back what the arena holds and no run uses, by the smallest run there is.
+
+        Raises:
+            ArenaFullError: there is no memory even for that.
+        """
+        sizes = [self.length.min if size is None and self.length is not None else size for size in self.row]
+        entry = ("memory.enable_memory_arena_shrinkage", self._place.arena)
+        self.run(np.zeros((1, *(size or 1 for size in sizes)), dtype=self.dtype), self.options(entry))
+
+    def run_in_parts(self, inputs: npt.NDArray[Any], shrink: Callable[[], None] | None) -> npt.NDArray[np.float32]:
+        """As `run`, where the arena has a limit: see the function `run_in_parts`."""
+        found: list[npt.NDArray[np.float32]] = []
+
+        def part(start: int, count: int) -> None:
+            found.append(self.run(inputs[start : start + count]))
+
+        run_in_parts(len(inputs), max(len(inputs), 1), part, shrink)
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), np.float32), *found])
+
+    def close(self) -> None:
+        """Drop the session; a run that has begun keeps it to its end."""
+        self._session = None
+
+    def _open_session(self) -> Any:
+        if self._session is None:
+            raise EngineError("the engine was closed: load the bundle again")
+        return self._session
+
+    def _failure(self, error: Exception, shape: Sequence[int]) -> EngineError:
+        words = str(error)
+        if _FULL.search(words):
+            return ArenaFullError(
+                f"{self.description} has no memory for {self.dtype} {tuple(shape)}: {first_line(error)}"
+            )
+        return EngineError(f"{self.description} failed on {self.dtype} {tuple(shape)}: {first_line(error)}")
+
+
+def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], shrink: Callable[[], None] | None) -> None:
+    """Run any number of rows in as few parts as memory allows.
+
+    Where the arena is full it is shrunk and the part is repeated; where that does not help, the part is halved.
+
+    Args:
+        rows: how many there are.
+        most: of one run.
+        run: embeds the rows from the first number on, as many as the second says; raises `ArenaFullError`.
+        shrink: frees idle memory; None where it may not be freed.
+
+    Raises:
+        EngineError: there is no room for one row, or a run failed in another way.
+    """
+    todo = [(start, min(most, rows - start)) for start in range(0, rows, most)][::-1]
+    while todo:
+        start, count = todo.pop()
+        try:
+            _run_or_shrink(start, count, run, shrink)
+        except ArenaFullError as error:
+            if count == 1:
+                raise EngineError(f"{error}; {_REMEDY}") from error
+            half = count // 2
+            todo += [(start + half, count - half), (start, half)]
+
+
+def _run_or_shrink(start: int, count: int, run: Callable[[int, int], None], shrink: Callable[[], None] | None) -> None:
+    try:
+        run(start, count)
+    except ArenaFullError:
+        if shrink is None:
+            raise
+        shrink()
+        run(start, count)
+
+
+def first_line(error: Exception) -> str:
+    """An error of the library in one line."""
+    return " ".join((str(error).strip() or type(error).__name__).split())[:300]

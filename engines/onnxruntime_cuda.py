@@ -1,0 +1,225 @@
+"""A tower in ONNX Runtime's CUDA provider: rows on the host or on the device, in the order of the caller's stream.
+
+The session works in one stream of this tower's. For rows on the device that stream waits for the caller's by an event, and the
+caller's for it by another one: nothing is copied, and the host waits for nothing. The price is that runs of several threads follow
+each other on the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.cuda import Cuda, OutOfDeviceMemoryError
+from engines.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
+from engines.errors import EngineError
+from engines.manifest import BatchProfile, Engine
+from engines.onnxruntime_binding import ArenaFullError, BoundSession, run_in_parts
+from engines.onnxruntime_graphs import CapturedShapes, GraphShape, fitting
+
+_ROWS = 256  # of one run on the device
+_ALIGNMENT = 16  # of inputs and outputs: kernels load and store that much at a time
+_NO_WAIT = ("disable_synchronize_execution_providers", "1")  # a run returns when its work is in the stream
+_T = TypeVar("_T")
+
+
+class OnnxRuntimeCudaTower:
+    """A tower in an ONNX Runtime session on a GPU; many threads may call it.
+
+    Args:
+        cuda: the device.
+        bound: the session, which works in `stream`.
+        stream: handle of a stream that this tower owns from now on.
+        engine: the manifest's entry.
+        shapes: to capture as CUDA graphs now; the session then has to have graphs enabled.
+
+    Raises:
+        EngineError: a shape cannot be captured, or there is no memory for it.
+    """
+
+    kind = "onnxruntime"
+    splits = False
+
+    def __init__(
+        self, cuda: Cuda, bound: BoundSession, stream: int, engine: Engine, shapes: Sequence[GraphShape] = ()
+    ) -> None:
+        self._cuda, self._bound, self._stream = cuda, bound, stream
+        self.description = bound.description
+        self.batch: BatchProfile = engine.batch
+        self._no_wait = bound.options(_NO_WAIT)
+        self._idle = threading.Condition()
+        self._running, self._closed = 0, False
+        self._thread: ThreadPoolExecutor | None = None
+        self._graphs: CapturedShapes | None = None
+        if shapes:
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime-graphs")
+            try:
+                self._graphs = self._do(lambda: CapturedShapes(cuda, bound, stream, shapes))
+            except BaseException:
+                self.close()
+                raise
+
+    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Embed a batch on the host; see `engines.runtime.TowerRuntime`. Where memory is short, in parts.
+
+        Raises:
+            EngineError: the run failed, the tower was closed, or there is no room for even one row.
+        """
+        with self._in_use():
+            return self._do(lambda: self._run_host(inputs))
+
+    def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
+        """Embed (N, …) rows that lie on the GPU, where they lie.
+
+        Args:
+            inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape. Any N: 256
+                rows at a time, or what memory allows.
+            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
+                ready when the call returns.
+
+        Returns:
+            (N, D) float32 on the GPU.
+
+        Raises:
+            InputError: another dtype, shape or device.
+            EngineError: as `run`.
+        """
+        with self._in_use(), self._cuda.current():
+            stream = LEGACY_STREAM if stream == 0 else stream
+            view = device_view(inputs, self._stream if stream is None else stream)
+            return self._do(lambda: self._run_device(view, stream))
+
+    def close(self) -> None:
+        """Free the engine, once the runs that have begun are done; `run` fails afterwards."""
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            while self._running:
+                self._idle.wait()
+        if self._graphs is not None:
+            self._do(self._graphs.close)
+        if self._thread is not None:
+            self._thread.shutdown()
+        with self._cuda.current():
+            self._cuda.wait_for_stream(self._stream)
+            self._bound.close()  # before the stream that it works in
+            self._cuda.destroy_stream(self._stream)
+
+    def _run_host(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        tokens = inputs.shape[1] if self._bound.length is not None else None
+        shape = self._graph(len(inputs), tokens, exact_tokens=False)
+        if shape is not None and self._graphs is not None:
+            return self._graphs.embed_host(shape, inputs)
+        return self._bound.run_in_parts(inputs, self._shrink())
+
+    def _run_device(self, view: Any, stream: int | None) -> DeviceEmbeddings:
+        bound, cuda = self._bound, self._cuda
+        used = self._stream if stream is None else stream
+        rows = check_device_rows(view, bound.dtype, bound.row, cuda.device)
+        shape = tuple(int(size) for size in view.shape[1:])
+        row_bytes = math.prod(shape) * bound.dtype.itemsize
+        address = self._room(lambda: cuda.allocate_in_order(rows * bound.dim * 4, used))
+        result = DeviceEmbeddings(
+            address, (rows, bound.dim), cuda.device, stream, functools.partial(self._free, stream)
+        )
+
+        def part(start: int, count: int) -> None:
+            source, target = int(view.ptr) + start * row_bytes, address + start * bound.dim * 4
+            graph = self._graph(count, shape[0] if bound.length is not None else None, exact_tokens=True)
+            if graph is not None and self._graphs is not None:
+                self._graphs.embed_on_device(graph, count, source, target)
+            else:
+                self._embed(source, target, (count, *shape), count * row_bytes)
+
+        with self._in_order_of(used):
+            run_in_parts(rows, _ROWS, part, self._shrink())
+        if stream is None:
+            cuda.wait_for_stream(used)
+        return result
+
+    def _embed(self, source: int, target: int, shape: tuple[int, ...], size: int) -> None:
+        """One run where the data lies; through memory of its own where an address does not suit the kernels."""
+        cuda, stream, out = self._cuda, self._stream, shape[0] * self._bound.dim * 4
+        own: list[int] = []
+        try:
+            read, write = source, target
+            if source % _ALIGNMENT:
+                own.append(read := self._room(lambda: cuda.allocate_in_order(size, stream)))
+                cuda.copy(read, source, size, stream)
+            if target % _ALIGNMENT:
+                own.append(write := self._room(lambda: cuda.allocate_in_order(out, stream)))
+            self._bound.run_bound(self._bound.bind(shape, read, write), shape, self._no_wait)
+            if write != target:
+                cuda.copy(target, write, out, stream)
+        finally:
+            for block in own:
+                cuda.free_in_order(block, stream)
+
+    @contextmanager
+    def _in_order_of(self, stream: int) -> Iterator[None]:
+        """What is done inside in the tower's stream comes after what is in `stream` before, and before what comes later."""
+        if stream == self._stream:
+            yield
+            return
+        event = self._cuda.create_event()
+        try:
+            self._cuda.record(event, stream)
+            self._cuda.order_after(self._stream, event)
+            try:
+                yield
+            finally:  # after an error, too: what was begun still uses the caller's memory
+                self._cuda.record(event, self._stream)
+                self._cuda.order_after(stream, event)
+        finally:
+            self._cuda.destroy_event(event)  # CUDA keeps it until it has happened
+
+    def _graph(self, rows: int, tokens: int | None, exact_tokens: bool) -> GraphShape | None:
+        return None if self._graphs is None else fitting(self._graphs.shapes, rows, tokens, exact_tokens)
+
+    def _shrink(self) -> Callable[[], None] | None:
+        """How idle memory is given back; with graphs it is not, because they work in it."""
+        return None if self._thread is not None else self._bound.shrink
+
+    def _room(self, allocate: Callable[[], int]) -> int:
+        try:
+            return allocate()
+        except OutOfDeviceMemoryError as error:
+            raise ArenaFullError(f"{self.description} has no memory: {error}") from error
+
+    def _do(self, work: Callable[[], _T]) -> _T:
+        """Work with the device current; that of a session with graphs in the one thread that they belong to."""
+
+        def inside() -> _T:
+            with self._cuda.current():
+                return work()
+
+        return inside() if self._thread is None else self._thread.submit(inside).result()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._idle:
+            if self._closed:
+                raise EngineError("the engine was closed: load the bundle again")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def _free(self, stream: int | None, address: int) -> None:
+        with self._cuda.current():
+            if stream is None:  # who still reads it, and in which stream, is not known: wait for all
+                self._cuda.free(address)
+            else:
+                self._cuda.free_in_order(address, stream)

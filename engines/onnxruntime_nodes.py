@@ -1,0 +1,205 @@
+"""Which nodes of a graph ONNX Runtime runs on the CPU although the graph is on a GPU, and which of them nobody asked for.
+
+ONNX Runtime gives every node that its CUDA provider does not take to the CPU, and says nothing: the values are copied to the host
+and back at every call, and the GPU waits for it. Releases before 1.25 did so with the Attention operator of opset 23.
+
+Its own option against that, ``session.disable_cpu_ep_fallback``, cannot be used here: it also refuses the few nodes that compute
+shapes, which ONNX Runtime puts on the CPU on purpose, because shapes are there already and nothing is copied for them. (Tried with
+1.31.1: of 15 families' image towers it takes two.) So the session is asked which node is where
+(``session.record_ep_graph_assignment_info``, since 1.24), and the graph's file says which nodes compute from shapes alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engines.errors import BundleError, EngineUnavailableError
+from engines.onnx_external_data import message_fields, read_varint
+
+RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # a session option: "1" makes `cpu_nodes` possible
+_CPU = "CPUExecutionProvider"
+_NAMED = 3  # nodes that a message names
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN = 1, 2, 3, 4, 7
+_TENSOR_DIMS, _TENSOR_NAME = 1, 8
+_SHAPES = ("Shape", "Size")  # operators whose result lies on the host, wherever their input is
+_CONTROL_FLOW = ("If", "Loop", "Scan")  # may read values that are not among their inputs
+_SMALL = 100  # elements of a constant that ONNX Runtime lets shape arithmetic on the CPU have (its kSmallInitializerThreshold)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a graph: its name and its operator."""
+
+    name: str
+    operator: str
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.name}"
+
+
+def cpu_nodes(session: Any) -> list[Node] | None:
+    """The nodes that a session runs on the CPU; None if this release of ONNX Runtime cannot tell.
+
+    Args:
+        session: an `onnxruntime.InferenceSession` that was made with `RECORD_ASSIGNMENT` set to ``"1"``.
+    """
+    assignment = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignment is None:
+        return None
+    groups = [group for group in assignment() if group.ep_name == _CPU]
+    return [Node(node.name, node.op_type) for group in groups for node in group.get_nodes()]
+
+
+def shape_nodes(path: Path) -> frozenset[str]:
+    """Names of a graph's nodes that compute from shapes and small constants alone: nothing is copied to run them on the CPU.
+
+    Args:
+        path: the ONNX file.
+
+    Raises:
+        BundleError: the file is not an ONNX model.
+    """
+    try:
+        graph = _only(memoryview(path.read_bytes()), _MODEL_GRAPH)
+        return _shape_nodes(graph)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, IndexError) as error:
+        raise BundleError(f"{path} is not an ONNX file, or is damaged: {error}") from error
+
+
+def unasked(nodes: Iterable[Node], path: Path) -> list[Node]:
+    """Those of `cpu_nodes` that do not compute shapes. A node that the optimizer made, and the file has not, is one of them."""
+    found = list(nodes)
+    expected = shape_nodes(path) if found else frozenset()
+    return [node for node in found if node.name not in expected]
+
+
+def check_nodes(session: Any, path: Path, version: str) -> None:
+    """Refuse a session on a GPU that runs nodes on the CPU.
+
+    Args:
+        session: as for `cpu_nodes`.
+        path: the ONNX file that it was made of.
+        version: of ONNX Runtime.
+
+    Raises:
+        EngineUnavailableError: it does, and the message names them; or it cannot be known.
+    """
+    nodes = cpu_nodes(session)
+    if nodes is None:
+        raise EngineUnavailableError(
+            f"ONNX Runtime {version} does not tell which nodes it runs on the CPU: install onnxruntime-gpu 1.27 or newer, or load "
+            "with device='cpu', or with cpu_nodes='allow'"
+        )
+    refused = unasked(nodes, path)
+    if refused:
+        raise EngineUnavailableError(refusal(refused, path.name, version))
+
+
+def refusal(nodes: list[Node], file: str, version: str) -> str:
+    """The sentence about nodes that would run on the CPU.
+
+    Args:
+        nodes: of `unasked`, at least one.
+        file: the graph's name.
+        version: of ONNX Runtime.
+    """
+    one = len(nodes) == 1
+    rest = len(nodes) - _NAMED
+    named = ", ".join(map(str, nodes[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")
+    operators = Counter(node.operator for node in nodes)
+    if "Attention" in operators and _before(version, (1, 25)):
+        remedy = "install onnxruntime-gpu 1.27 or newer"
+    elif set(operators) <= {"ArgMax"}:
+        remedy = "export the model again with this release"
+    else:
+        remedy = "install a newer onnxruntime-gpu, or use another engine of the bundle"
+    return (
+        f"ONNX Runtime {version} has no CUDA kernel for {len(nodes)} node{'' if one else 's'} of {file} ({named}) and would run "
+        f"{'it' if one else 'them'} on the CPU, with copies there and back at every call: {remedy}, or load with device='cpu', or "
+        "with cpu_nodes='allow'"
+    )
+
+
+def _shape_nodes(graph: memoryview) -> frozenset[str]:
+    nodes, on_host = [], {""}  # an input that is left out has no name
+    for number, _, payload in message_fields(graph):
+        if not isinstance(payload, memoryview):
+            continue
+        if number == _GRAPH_NODE:
+            nodes.append(payload)
+        elif number == _GRAPH_INITIALIZER:
+            name, elements = _tensor(payload)
+            if elements <= _SMALL:
+                on_host.add(name)
+    names = set()
+    for node in nodes:  # in an order in which every value comes before its use: ONNX demands it
+        inputs, outputs, name, operator, domain = _node(node)
+        if operator in _SHAPES and not domain:
+            on_host.update(outputs)
+        elif operator not in _CONTROL_FLOW and inputs and on_host.issuperset(inputs):
+            on_host.update(outputs)
+            names.add(name)
+    return frozenset(names)
+
+
+def _node(view: memoryview) -> tuple[list[str], list[str], str, str, str]:
+    """Inputs, outputs, name, operator and domain."""
+    found: dict[int, list[str]] = {}
+    for number, _, payload in message_fields(view):
+        if isinstance(payload, memoryview) and number in (
+            _NODE_INPUT,
+            _NODE_OUTPUT,
+            _NODE_NAME,
+            _NODE_OPERATOR,
+            _NODE_DOMAIN,
+        ):
+            found.setdefault(number, []).append(_text(payload))
+    name, operator, domain = (found.get(number, [""])[-1] for number in (_NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN))
+    return found.get(_NODE_INPUT, []), found.get(_NODE_OUTPUT, []), name, operator, domain
+
+
+def _tensor(view: memoryview) -> tuple[str, int]:
+    """Name, and number of elements."""
+    name, elements = "", 1
+    for number, _, payload in message_fields(view):
+        if number == _TENSOR_NAME and isinstance(payload, memoryview):
+            name = _text(payload)
+        elif number == _TENSOR_DIMS:
+            for size in _sizes(payload):
+                elements *= size
+    return name, elements
+
+
+def _sizes(payload: memoryview | int) -> list[int]:
+    """A dimension, or several that are packed into one field."""
+    if isinstance(payload, int):
+        return [payload]
+    sizes, at = [], 0
+    while at < len(payload):
+        size, at = read_varint(payload, at)
+        sizes.append(size)
+    return sizes
+
+
+def _only(view: memoryview, wanted: int) -> memoryview:
+    for number, _, payload in message_fields(view):
+        if number == wanted and isinstance(payload, memoryview):
+            return payload
+    raise ValueError("it has no graph")
+
+
+def _text(payload: memoryview) -> str:
+    return bytes(payload).decode("utf-8", "replace")
+
+
+def _before(version: str, release: tuple[int, int]) -> bool:
+    parts = version.split("+")[0].split(".")[:2]
+    return all(part.isdecimal() for part in parts) and tuple(map(int, parts)) < release
