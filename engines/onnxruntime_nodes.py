@@ -26,10 +26,14 @@ _NAMED = 3  # nodes that a message names
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN = 1, 2, 3, 4, 7
-_TENSOR_DIMS, _TENSOR_NAME = 1, 8
+_NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR = 5, 5
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME = 1, 2, 8
+_WHOLE = (6, 7, 9)  # int32, int64, bool of TensorProto.DataType
 _SHAPES = ("Shape", "Size")  # operators whose result lies on the host, wherever their input is
 _CONTROL_FLOW = ("If", "Loop", "Scan")  # may read values that are not among their inputs
-_SMALL = 100  # elements of a constant that ONNX Runtime lets shape arithmetic on the CPU have (its kSmallInitializerThreshold)
+# Elements of a constant that ONNX Runtime lets shape arithmetic on the CPU have (its kSmallInitializerThreshold); of other numbers
+# than whole ones, a single one: a weight may be that short, too.
+_SMALL = 100
 
 
 @dataclass(frozen=True)
@@ -136,13 +140,13 @@ def _shape_nodes(graph: memoryview) -> frozenset[str]:
         if number == _GRAPH_NODE:
             nodes.append(payload)
         elif number == _GRAPH_INITIALIZER:
-            name, elements = _tensor(payload)
-            if elements <= _SMALL:
+            name, small = _tensor(payload)
+            if small:
                 on_host.add(name)
     names = set()
     for node in nodes:  # in an order in which every value comes before its use: ONNX demands it
         inputs, outputs, name, operator, domain = _node(node)
-        if operator in _SHAPES and not domain:
+        if (operator in _SHAPES and not domain) or (operator == "Constant" and _small_constant(node)):
             on_host.update(outputs)
         elif operator not in _CONTROL_FLOW and inputs and on_host.issuperset(inputs):
             on_host.update(outputs)
@@ -166,16 +170,31 @@ def _node(view: memoryview) -> tuple[list[str], list[str], str, str, str]:
     return found.get(_NODE_INPUT, []), found.get(_NODE_OUTPUT, []), name, operator, domain
 
 
-def _tensor(view: memoryview) -> tuple[str, int]:
-    """Name, and number of elements."""
-    name, elements = "", 1
+def _small_constant(node: memoryview) -> bool:
+    """Whether a Constant node's value is as small as those of shape arithmetic are; one that is no tensor is a number or a few."""
+    attributes = [payload for number, _, payload in message_fields(node) if number == _NODE_ATTRIBUTE]
+    tensors = [
+        payload
+        for attribute in attributes
+        if isinstance(attribute, memoryview)
+        for number, _, payload in message_fields(attribute)
+        if number == _ATTRIBUTE_TENSOR and isinstance(payload, memoryview)
+    ]
+    return all(_tensor(tensor)[1] for tensor in tensors)
+
+
+def _tensor(view: memoryview) -> tuple[str, bool]:
+    """Name, and whether it is as small as the constants of shape arithmetic are."""
+    name, elements, whole = "", 1, False
     for number, _, payload in message_fields(view):
         if number == _TENSOR_NAME and isinstance(payload, memoryview):
             name = _text(payload)
+        elif number == _TENSOR_TYPE:
+            whole = payload in _WHOLE
         elif number == _TENSOR_DIMS:
             for size in _sizes(payload):
                 elements *= size
-    return name, elements
+    return name, elements <= (_SMALL if whole else 1)
 
 
 def _sizes(payload: memoryview | int) -> list[int]:

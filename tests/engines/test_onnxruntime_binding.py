@@ -1,0 +1,151 @@
+"""Runs of real ONNX Runtime sessions on memory that is bound to them, and on an arena that is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from engines.errors import EngineError
+from engines.manifest import read_manifest
+from engines.onnxruntime_binding import ArenaFullError, BoundSession, Place, run_in_parts
+
+ARENA = 4 << 20  # bytes; weights are mapped from their file and take none of it
+
+
+def bound_session(bundle: Path, name: str, *, limited: bool = False) -> BoundSession:
+    tower = read_manifest(bundle).towers[name]  # type: ignore[index]
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.log_severity_level = 4
+    if limited:
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    session = onnxruntime.InferenceSession(str(bundle / tower.graph), options, providers=["CPUExecutionProvider"])
+    return BoundSession(onnxruntime, session, tower, Place("cpu"), "onnxruntime on the CPU")
+
+
+def some_ids(rows: int, tokens: int) -> np.ndarray:
+    ids = np.random.default_rng(rows).integers(1, 400, (rows, tokens)).astype(np.int32)
+    ids[:, -1] = 511
+    return ids
+
+
+def some_pixels(bundle: Path, rows: int) -> np.ndarray:
+    size = read_manifest(bundle).preprocess.size
+    return np.random.default_rng(rows).integers(0, 256, (rows, *size, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_bound_runs_read_and_write_where_the_data_lies(demo_bundle: Path, name: str) -> None:
+    bound = bound_session(demo_bundle, name)
+    inputs = some_pixels(demo_bundle, 7) if name == "image" else some_ids(7, 9)
+    expected = bound.run(inputs)
+    assert expected.shape == (7, bound.dim)
+    found = np.full((9, bound.dim), -1, dtype=np.float32)
+    part = inputs[2:6]
+    binding = bound.bind(part.shape, part.ctypes.data, found[1:].ctypes.data)
+    bound.run_bound(binding, part.shape)
+    np.testing.assert_allclose(found[1:5], expected[2:6], atol=2e-6)
+    assert (found[[0, 5, 6, 7, 8]] == -1).all()
+    inputs[2:6] = inputs[3:7].copy()  # the binding names the memory, not what was in it
+    bound.run_bound(binding, part.shape)
+    np.testing.assert_allclose(found[1:4], expected[3:6], atol=2e-6)
+
+
+def test_options_of_one_run_take_the_common_ones_place(demo_bundle: Path) -> None:
+    tower = read_manifest(demo_bundle).towers["image"]
+    common = (("gpu_graph_id", "-1"), ("a", "1"))
+    bound = BoundSession(onnxruntime, None, tower, Place("cuda", 1), "d", common)
+    options = bound.options(("gpu_graph_id", "4"), ("b", "2"))
+    assert [options.get_run_config_entry(name) for name in ("gpu_graph_id", "a", "b")] == ["4", "1", "2"]
+    assert Place("cuda", 1).arena == "gpu:1"
+    assert Place("cpu").arena == "cpu:0"
+
+
+def test_errors_name_what_ran_and_the_shape(demo_bundle: Path) -> None:
+    bound = bound_session(demo_bundle, "image")
+    with pytest.raises(EngineError, match=r"onnxruntime on the CPU failed on uint8 \(2, 3\): ") as raised:
+        bound.run(np.zeros((2, 3), np.uint8))
+    assert not isinstance(raised.value, ArenaFullError)
+    bound.close()
+    bound.close()
+    with pytest.raises(EngineError, match="closed"):
+        bound.run(some_pixels(demo_bundle, 1))
+    with pytest.raises(EngineError, match="closed"):
+        bound.bind((1, 2), 0, 0)
+
+
+@pytest.fixture(scope="module")
+def _limited_arena() -> None:
+    """ONNX Runtime's arena for the CPU with a limit, for sessions of this process that ask for it."""
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    settings = {
+        "max_mem": ARENA,
+        "arena_extend_strategy": 1,
+        "initial_chunk_size_bytes": -1,
+        "max_dead_bytes_per_chunk": -1,
+    }
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(settings))
+
+
+@pytest.mark.usefixtures("_limited_arena")
+def test_a_full_arena_is_emptied_once_and_the_run_repeated(demo_bundle: Path) -> None:
+    bound, free = bound_session(demo_bundle, "text", limited=True), bound_session(demo_bundle, "text")
+    full: list[tuple[int, int]] = []
+    for tokens in range(2, 17):  # pieces of ever other sizes, until no room is left for a new one
+        for rows in (10, 20, 40):
+            try:
+                bound.run(some_ids(rows, tokens))
+            except ArenaFullError as error:
+                assert f"has no memory for int32 ({rows}, {tokens})" in str(error)  # noqa: PT017
+                full.append((rows, tokens))
+    assert full
+    rows, tokens = full[0]
+    for _ in range(2):
+        with pytest.raises(ArenaFullError):
+            bound.run(some_ids(rows, tokens))  # waiting does not help
+    found = bound.run_in_parts(some_ids(rows, tokens), bound.shrink)
+    np.testing.assert_allclose(found, free.run(some_ids(rows, tokens)), atol=2e-6)
+    bound.run(some_ids(rows, tokens))  # and stays possible
+
+
+@pytest.mark.usefixtures("_limited_arena")
+def test_what_does_not_fit_is_computed_in_parts(demo_bundle: Path) -> None:
+    bound, free = bound_session(demo_bundle, "text", limited=True), bound_session(demo_bundle, "text")
+    ids = some_ids(200, 16)
+    with pytest.raises(ArenaFullError):
+        bound.run(ids)
+    for shrink in (bound.shrink, None):
+        np.testing.assert_allclose(bound.run_in_parts(ids, shrink), free.run(ids), atol=2e-6)
+
+
+def test_parts_are_halved_down_to_one_row() -> None:
+    done: list[tuple[int, int]] = []
+    shrunk: list[int] = []
+
+    def run(start: int, count: int) -> None:
+        if count > 5:
+            raise ArenaFullError(f"no memory for {count}")
+        done.append((start, count))
+
+    run_in_parts(27, 16, run, lambda: shrunk.append(1))
+    assert [start for start, _ in done] == sorted(start for start, _ in done)
+    assert sum(count for _, count in done) == 27
+    assert done == [(0, 4), (4, 4), (8, 4), (12, 4), (16, 5), (21, 3), (24, 3)]
+    run_in_parts(0, 1, run, None)
+
+    def never(start: int, count: int) -> None:
+        raise ArenaFullError(f"no memory for {count}")
+
+    with pytest.raises(EngineError, match="no memory for 1; raise cuda_memory_limit, "):
+        run_in_parts(4, 4, never, None)
+
+    def broken(start: int, count: int) -> None:
+        raise EngineError("broken")
+
+    with pytest.raises(EngineError, match=r"^broken$"):
+        run_in_parts(4, 4, broken, lambda: shrunk.append(1))
