@@ -3,13 +3,15 @@
 The arena grows by what a run asks for, up to its limit, and keeps that for the next run. Two things follow. Giving idle memory
 back after every run (``memory.enable_memory_arena_shrinkage``) would free and allocate every intermediate result at every call,
 and each of these waits for the device. And an arena that is never shrunk can fill up with pieces that are too small for a new
-shape, and then refuses this shape for good. So it is shrunk when a run finds it full, and the run is repeated.
+shape, and then refuses this shape for good. So it is shrunk when a run finds it full, and the run
+is repeated, alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,9 @@ import numpy.typing as npt
 
 from engines.errors import EngineError
 from engines.manifest import Tower
+from engines.onnxruntime_gate import Gate
+
+Room = Callable[[], AbstractContextManager[None]]
 
 # What ONNX Runtime's arena and the CUDA provider say where memory is short.
 _FULL = re.compile(r"is smaller than requested bytes|[Ff]ailed to allocate memory|CUDA failure 2\b|out of memory")
@@ -69,6 +74,7 @@ class BoundSession:
         common: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._ort, self._session, self._place, self._common = ort, session, place, tuple(common)
+        self._gate = Gate()
         self._input, self._output = tower.input.name, tower.output.name
         self.description = description
         self.dtype = np.dtype(tower.input.dtype)
@@ -97,7 +103,8 @@ class BoundSession:
         """
         session = self._open_session()
         try:
-            found = session.run([self._output], {self._input: inputs}, options or self._plain)
+            with self._gate.together():
+                found = session.run([self._output], {self._input: inputs}, options or self._plain)
         except Exception as error:
             raise self._failure(error, inputs.shape) from error
         result: npt.NDArray[np.float32] = found[0]
@@ -125,7 +132,8 @@ class BoundSession:
         """
         session = self._open_session()
         try:
-            session.run_with_iobinding(binding, options or self._plain)
+            with self._gate.together():
+                session.run_with_iobinding(binding, options or self._plain)
         except Exception as error:
             raise self._failure(error, shape) from error
 
@@ -139,14 +147,25 @@ class BoundSession:
         entry = ("memory.enable_memory_arena_shrinkage", self._place.arena)
         self.run(np.zeros((1, *(size or 1 for size in sizes)), dtype=self.dtype), self.options(entry))
 
-    def run_in_parts(self, inputs: npt.NDArray[Any], shrink: Callable[[], None] | None) -> npt.NDArray[np.float32]:
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Inside, no other thread's run is under way, and the arena holds nothing idle.
+
+        Raises:
+            ArenaFullError: as `shrink`.
+        """
+        with self._gate.alone():
+            self.shrink()
+            yield
+
+    def run_in_parts(self, inputs: npt.NDArray[Any], room: Room | None) -> npt.NDArray[np.float32]:
         """As `run`, where the arena has a limit: see the function `run_in_parts`."""
         found: list[npt.NDArray[np.float32]] = []
 
         def part(start: int, count: int) -> None:
             found.append(self.run(inputs[start : start + count]))
 
-        run_in_parts(len(inputs), max(len(inputs), 1), part, shrink)
+        run_in_parts(len(inputs), max(len(inputs), 1), part, room)
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), np.float32), *found])
 
     def close(self) -> None:
@@ -167,16 +186,17 @@ class BoundSession:
         return EngineError(f"{self.description} failed on {self.dtype} {tuple(shape)}: {first_line(error)}")
 
 
-def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], shrink: Callable[[], None] | None) -> None:
+def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], room: Room | None) -> None:
     """Run any number of rows in as few parts as memory allows.
 
-    Where the arena is full it is shrunk and the part is repeated; where that does not help, the part is halved.
+    Where the arena is full, because of idle memory or of other threads' runs, the part is repeated with room made for it; where
+    that does not help, the part is halved.
 
     Args:
         rows: how many there are.
         most: of one run.
         run: embeds the rows from the first number on, as many as the second says; raises `ArenaFullError`.
-        shrink: frees idle memory; None where it may not be freed.
+        room: makes room, such as `BoundSession.room`; None where idle memory may not be freed.
 
     Raises:
         EngineError: there is no room for one row, or a run failed in another way.
@@ -185,7 +205,7 @@ def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], shrink: 
     while todo:
         start, count = todo.pop()
         try:
-            _run_or_shrink(start, count, run, shrink)
+            _run_with_room(start, count, run, room)
         except ArenaFullError as error:
             if count == 1:
                 raise EngineError(f"{error}; {_REMEDY}") from error
@@ -193,14 +213,14 @@ def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], shrink: 
             todo += [(start + half, count - half), (start, half)]
 
 
-def _run_or_shrink(start: int, count: int, run: Callable[[int, int], None], shrink: Callable[[], None] | None) -> None:
+def _run_with_room(start: int, count: int, run: Callable[[int, int], None], room: Room | None) -> None:
     try:
         run(start, count)
     except ArenaFullError:
-        if shrink is None:
+        if room is None:
             raise
-        shrink()
-        run(start, count)
+        with room():
+            run(start, count)
 
 
 def first_line(error: Exception) -> str:

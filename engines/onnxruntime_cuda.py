@@ -22,7 +22,7 @@ from engines.cuda import Cuda, OutOfDeviceMemoryError
 from engines.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
 from engines.errors import EngineError
 from engines.manifest import BatchProfile, Engine
-from engines.onnxruntime_binding import ArenaFullError, BoundSession, run_in_parts
+from engines.onnxruntime_binding import ArenaFullError, BoundSession, Room, run_in_parts
 from engines.onnxruntime_graphs import CapturedShapes, GraphShape, fitting
 
 _ROWS = 256  # of one run on the device
@@ -119,7 +119,7 @@ class OnnxRuntimeCudaTower:
         shape = self._graph(len(inputs), tokens, exact_tokens=False)
         if shape is not None and self._graphs is not None:
             return self._graphs.embed_host(shape, inputs)
-        return self._bound.run_in_parts(inputs, self._shrink())
+        return self._bound.run_in_parts(inputs, self._room())
 
     def _run_device(self, view: Any, stream: int | None) -> DeviceEmbeddings:
         bound, cuda = self._bound, self._cuda
@@ -127,7 +127,7 @@ class OnnxRuntimeCudaTower:
         rows = check_device_rows(view, bound.dtype, bound.row, cuda.device)
         shape = tuple(int(size) for size in view.shape[1:])
         row_bytes = math.prod(shape) * bound.dtype.itemsize
-        address = self._room(lambda: cuda.allocate_in_order(rows * bound.dim * 4, used))
+        address = self._allocated(lambda: cuda.allocate_in_order(rows * bound.dim * 4, used))
         result = DeviceEmbeddings(
             address, (rows, bound.dim), cuda.device, stream, functools.partial(self._free, stream)
         )
@@ -141,7 +141,7 @@ class OnnxRuntimeCudaTower:
                 self._embed(source, target, (count, *shape), count * row_bytes)
 
         with self._in_order_of(used):
-            run_in_parts(rows, _ROWS, part, self._shrink())
+            run_in_parts(rows, _ROWS, part, self._room())
         if stream is None:
             cuda.wait_for_stream(used)
         return result
@@ -153,10 +153,10 @@ class OnnxRuntimeCudaTower:
         try:
             read, write = source, target
             if source % _ALIGNMENT:
-                own.append(read := self._room(lambda: cuda.allocate_in_order(size, stream)))
+                own.append(read := self._allocated(lambda: cuda.allocate_in_order(size, stream)))
                 cuda.copy(read, source, size, stream)
             if target % _ALIGNMENT:
-                own.append(write := self._room(lambda: cuda.allocate_in_order(out, stream)))
+                own.append(write := self._allocated(lambda: cuda.allocate_in_order(out, stream)))
             self._bound.run_bound(self._bound.bind(shape, read, write), shape, self._no_wait)
             if write != target:
                 cuda.copy(target, write, out, stream)
@@ -185,11 +185,11 @@ class OnnxRuntimeCudaTower:
     def _graph(self, rows: int, tokens: int | None, exact_tokens: bool) -> GraphShape | None:
         return None if self._graphs is None else fitting(self._graphs.shapes, rows, tokens, exact_tokens)
 
-    def _shrink(self) -> Callable[[], None] | None:
-        """How idle memory is given back; with graphs it is not, because they work in it."""
-        return None if self._thread is not None else self._bound.shrink
+    def _room(self) -> Room | None:
+        """How room is made for a run; with graphs it is not, because they work in the arena's idle memory."""
+        return None if self._thread is not None else self._bound.room
 
-    def _room(self, allocate: Callable[[], int]) -> int:
+    def _allocated(self, allocate: Callable[[], int]) -> int:
         try:
             return allocate()
         except OutOfDeviceMemoryError as error:

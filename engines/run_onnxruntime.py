@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +17,7 @@ from engines.cuda import Cuda
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.onnxruntime_binding import BoundSession, Place, first_line
+from engines.onnxruntime_binding import BoundSession, Place, Room, first_line
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
 from engines.onnxruntime_nodes import RECORD_ASSIGNMENT, check_nodes
@@ -133,7 +133,7 @@ def open_tower(
         return OnnxRuntimeTower(_bound(ort, session, tower, Place("cpu")), engine)
     bound = _bound(ort, session, tower, Place("cuda", device_id), (WITHOUT_GRAPH,) if shapes else ())
     if cuda is None or stream is None:
-        return OnnxRuntimeTower(bound, engine, bound.shrink)
+        return OnnxRuntimeTower(bound, engine, bound.room)
     return OnnxRuntimeCudaTower(cuda, bound, stream, engine, shapes)
 
 
@@ -172,6 +172,8 @@ def cuda_options(device_id: int, memory_limit: int, stream: int | None = None, g
         # Trying every convolution algorithm takes seconds for each new batch size, and its workspaces stay in the arena.
         "cudnn_conv_algo_search": "HEURISTIC",
         "cudnn_conv_use_max_workspace": "0",
+        # On by default: products of float32 with a mantissa of 10 bits. What is in float32 here is so for accuracy.
+        "use_tf32": "0",
     }
     if stream is not None:
         options["user_compute_stream"] = str(stream)
@@ -186,20 +188,20 @@ class OnnxRuntimeTower:
     Args:
         bound: the session.
         engine: the manifest's entry.
-        shrink: gives idle memory back, where the session's arena has a limit.
+        room: makes room for a run, where the session's arena has a limit.
     """
 
     kind = "onnxruntime"
     splits = False
 
-    def __init__(self, bound: BoundSession, engine: Engine, shrink: Callable[[], None] | None = None) -> None:
-        self._bound, self._shrink = bound, shrink
+    def __init__(self, bound: BoundSession, engine: Engine, room: Room | None = None) -> None:
+        self._bound, self._room = bound, room
         self.description = bound.description
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch; see `engines.runtime.TowerRuntime`."""
-        return self._bound.run(inputs) if self._shrink is None else self._bound.run_in_parts(inputs, self._shrink)
+        return self._bound.run(inputs) if self._room is None else self._bound.run_in_parts(inputs, self._room)
 
     def close(self) -> None:
         """Drop the session and its memory."""

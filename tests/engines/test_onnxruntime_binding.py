@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from engines.errors import EngineError
 from engines.manifest import read_manifest
 from engines.onnxruntime_binding import ArenaFullError, BoundSession, Place, run_in_parts
+from engines.onnxruntime_gate import Gate
 
 ARENA = 4 << 20  # bytes; weights are mapped from their file and take none of it
 
@@ -108,7 +113,7 @@ def test_a_full_arena_is_emptied_once_and_the_run_repeated(demo_bundle: Path) ->
     for _ in range(2):
         with pytest.raises(ArenaFullError):
             bound.run(some_ids(rows, tokens))  # waiting does not help
-    found = bound.run_in_parts(some_ids(rows, tokens), bound.shrink)
+    found = bound.run_in_parts(some_ids(rows, tokens), bound.room)
     np.testing.assert_allclose(found, free.run(some_ids(rows, tokens)), atol=2e-6)
     bound.run(some_ids(rows, tokens))  # and stays possible
 
@@ -119,22 +124,28 @@ def test_what_does_not_fit_is_computed_in_parts(demo_bundle: Path) -> None:
     ids = some_ids(200, 16)
     with pytest.raises(ArenaFullError):
         bound.run(ids)
-    for shrink in (bound.shrink, None):
-        np.testing.assert_allclose(bound.run_in_parts(ids, shrink), free.run(ids), atol=2e-6)
+    for room in (bound.room, None):
+        np.testing.assert_allclose(bound.run_in_parts(ids, room), free.run(ids), atol=2e-6)
 
 
 def test_parts_are_halved_down_to_one_row() -> None:
     done: list[tuple[int, int]] = []
-    shrunk: list[int] = []
+    made: list[int] = []
+
+    @contextmanager
+    def room() -> Iterator[None]:
+        made.append(len(done))
+        yield
 
     def run(start: int, count: int) -> None:
         if count > 5:
             raise ArenaFullError(f"no memory for {count}")
         done.append((start, count))
 
-    run_in_parts(27, 16, run, lambda: shrunk.append(1))
+    run_in_parts(27, 16, run, room)
     assert [start for start, _ in done] == sorted(start for start, _ in done)
     assert sum(count for _, count in done) == 27
+    assert made == [0, 0, 2, 4, 5]  # once for each part that found no memory: 16, 8, 8, 11, 6 rows
     assert done == [(0, 4), (4, 4), (8, 4), (12, 4), (16, 5), (21, 3), (24, 3)]
     run_in_parts(0, 1, run, None)
 
@@ -148,4 +159,58 @@ def test_parts_are_halved_down_to_one_row() -> None:
         raise EngineError("broken")
 
     with pytest.raises(EngineError, match=r"^broken$"):
-        run_in_parts(4, 4, broken, lambda: shrunk.append(1))
+        run_in_parts(4, 4, broken, room)
+
+
+@pytest.mark.usefixtures("_limited_arena")
+def test_threads_that_fill_the_arena_together_wait_for_each_other(demo_bundle: Path) -> None:
+    bound, free = bound_session(demo_bundle, "text", limited=True), bound_session(demo_bundle, "text")
+    problems: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        try:
+            for _ in range(15):
+                ids = some_ids(int(rng.integers(1, 40)), int(rng.integers(2, 17)))
+                np.testing.assert_allclose(bound.run_in_parts(ids, bound.room), free.run(ids), atol=2e-6)
+        except BaseException as error:  # noqa: BLE001
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+
+
+def test_alone_means_alone() -> None:
+    gate, lock, inside, seen = Gate(), threading.Lock(), [0], []
+
+    def together() -> None:
+        for _ in range(200):
+            with gate.together():
+                with lock:
+                    inside[0] += 1
+                time.sleep(0.0002)  # others get their turn
+                with lock:
+                    inside[0] -= 1
+
+    def alone() -> None:
+        for _ in range(20):
+            with gate.alone():
+                before = inside[0]
+                with gate.together():
+                    seen.append((before, inside[0]))
+
+    threads = [threading.Thread(target=work) for work in (together, together, together, alone, alone)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert seen == [(0, 0)] * 40
+    with pytest.raises(KeyError), gate.alone():  # an error opens it again
+        raise KeyError
+    with gate.together():
+        pass

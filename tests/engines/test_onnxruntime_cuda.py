@@ -492,5 +492,6 @@ def test_the_arena_is_bounded_and_works_in_the_towers_stream() -> None:
     options = cuda_options(1, 5 << 30, 77, True)
     assert options["gpu_mem_limit"] == str(5 << 30)
     assert options["arena_extend_strategy"] == "kSameAsRequested"
+    assert options["use_tf32"] == "0"
     assert (options["device_id"], options["user_compute_stream"], options["enable_cuda_graph"]) == ("1", "77", "1")
     assert not {"user_compute_stream", "enable_cuda_graph"} & set(cuda_options(0, 1))
