@@ -63,7 +63,7 @@ def shape_graph(path: Path) -> Path:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 64])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]), path)
     return path
 
 
@@ -101,7 +101,7 @@ def test_a_branch_may_read_what_is_not_among_its_inputs(tmp_path: Path) -> None:
         [condition],
     )
     path = tmp_path / "g.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]), path)
     assert shape_nodes(path) == frozenset()
 
 
