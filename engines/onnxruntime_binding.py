@@ -106,7 +106,7 @@ class BoundSession:
             with self._gate.together():
                 found = session.run([self._output], {self._input: inputs}, options or self._plain)
         except Exception as error:
-            raise self._failure(error, inputs.shape) from error
+            raise self._failure(error, inputs.dtype, inputs.shape) from error
         result: npt.NDArray[np.float32] = found[0]
         return result
 
@@ -135,7 +135,7 @@ class BoundSession:
             with self._gate.together():
                 session.run_with_iobinding(binding, options or self._plain)
         except Exception as error:
-            raise self._failure(error, shape) from error
+            raise self._failure(error, self.dtype, shape) from error
 
     def shrink(self) -> None:
         """Give back what the arena holds and no run uses, by the smallest run there is.
@@ -173,17 +173,16 @@ class BoundSession:
         self._session = None
 
     def _open_session(self) -> Any:
-        if self._session is None:
+        session = self._session  # read once: another thread may close the tower
+        if session is None:
             raise EngineError("the engine was closed: load the bundle again")
-        return self._session
+        return session
 
-    def _failure(self, error: Exception, shape: Sequence[int]) -> EngineError:
+    def _failure(self, error: Exception, dtype: np.dtype[Any], shape: Sequence[int]) -> EngineError:
         words = str(error)
         if _FULL.search(words):
-            return ArenaFullError(
-                f"{self.description} has no memory for {self.dtype} {tuple(shape)}: {first_line(error)}"
-            )
-        return EngineError(f"{self.description} failed on {self.dtype} {tuple(shape)}: {first_line(error)}")
+            return ArenaFullError(f"{self.description} has no memory for {dtype} {tuple(shape)}: {first_line(error)}")
+        return EngineError(f"{self.description} failed on {dtype} {tuple(shape)}: {first_line(error)}")
 
 
 def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], room: Room | None) -> None:

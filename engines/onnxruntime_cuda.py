@@ -115,11 +115,13 @@ class OnnxRuntimeCudaTower:
             self._cuda.destroy_stream(self._stream)
 
     def _run_host(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        tokens = inputs.shape[1] if self._bound.length is not None else None
-        shape = self._graph(len(inputs), tokens, exact_tokens=False)
+        bound = self._bound
+        tokens = inputs.shape[1] if bound.length is not None else None
+        fits = inputs.dtype == bound.dtype and (tokens is not None or inputs.shape[1:] == bound.row)
+        shape = self._graph(len(inputs), tokens, exact_tokens=False) if fits else None
         if shape is not None and self._graphs is not None:
             return self._graphs.embed_host(shape, inputs)
-        return self._bound.run_in_parts(inputs, self._room())
+        return bound.run_in_parts(inputs, self._room())
 
     def _run_device(self, view: Any, stream: int | None) -> DeviceEmbeddings:
         bound, cuda = self._bound, self._cuda

@@ -377,6 +377,15 @@ def test_the_memory_of_graphs_is_never_given_back(demo_bundle: Path) -> None:
     assert not shrunk
 
 
+def test_what_no_graph_is_for_gets_the_librarys_own_error(demo_bundle: Path) -> None:
+    opened = Opened(demo_bundle, "image", graph_shapes((2,), None))
+    pixels = pixels_of(demo_bundle, 2)
+    for wrong in (pixels.astype(np.float32), pixels[:, :8]):
+        with pytest.raises(errors.EngineError, match=f"onnxruntime failed on {wrong.dtype}"):
+            opened.tower.run(wrong)
+    opened.tower.close()
+
+
 def test_a_shape_that_cannot_be_captured_leaves_nothing(demo_bundle: Path) -> None:
     whole = Opened(demo_bundle, "image")
 
