@@ -6,6 +6,7 @@ The peak of memory is that of the traced module plus one weight: weights are wri
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -80,7 +81,7 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
     model.graph.name = tower.output_name
     model.producer_name, model.producer_version = "openclip-engines", None
     with torch.inference_mode():
-        ir.save(model, path, external_data=f"{path.name}.data", alignment=_ALIGNMENT, align_threshold=_ALIGNMENT)
+        ir.save(model, path, external_data=f"{path.name}.data", **_alignment())
         output = tower(example[:1])
     data = path.with_name(f"{path.name}.data")
     return OnnxGraph(
@@ -93,6 +94,13 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
         passes=passes,
         bytes=path.stat().st_size + data.stat().st_size,
     )
+
+
+def _alignment() -> dict[str, Any]:
+    """Keywords for `ir.save`. onnx-ir 1.0 has none of them, and puts what is larger than a MiB at multiples of 64 KiB by itself."""
+    if "alignment" not in inspect.signature(ir.save).parameters:
+        return {}
+    return {"alignment": _ALIGNMENT, "align_threshold": _ALIGNMENT}
 
 
 def example_input(tower: TowerModule, size: tuple[int, int], length: int) -> torch.Tensor:

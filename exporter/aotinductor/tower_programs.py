@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from kernels.attention_variants import packed_candidates
 from kernels.choices import NATIVE, choose
 from kernels.plan import capability_of
 from kernels.swap import SwapReport, UnknownBlockError, swap
+
+_MOST_TOKENS = 2**31 - 1  # of all captions of a batch
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def save_programs(
     if packed is not None:
         with stages.stage(f"packed program of the {name} tower") as figures:
             report = _swap(name, packed, precision, plan, stages)
-            packed_path = save_packed_program(packed, plan)
+            # Where captions start is counted in int32. Without any bound, PyTorch 2.11 cannot compile what takes the first of them off.
+            bounded = dataclasses.replace(plan, most=plan.most or _MOST_TOKENS // packed.longest)
+            packed_path = save_packed_program(packed, bounded)
             figures |= _figures(packed_path, report)
     return TowerPrograms(padded_path, packed_path, report)
 

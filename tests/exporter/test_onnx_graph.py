@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-from engines.onnx_external_data import check_external_data
+from engines.onnx_external_data import check_external_data, read_external_data
 from exporter.onnx_graph import export_graph
 from exporter.towers import TextTower
 from exporter.units import Encoder, TextEncoder
@@ -67,6 +68,29 @@ def test_nothing_but_two_files_is_written(tmp_path: Path) -> None:
     graph = export_graph(wide_tower(64), torch.ones(2, 4, dtype=torch.int32), tmp_path / "text.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text.onnx", "text.onnx.data"]
     assert graph.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_weights_start_at_page_boundaries(tmp_path: Path) -> None:
+    """With any onnx-ir that pyproject allows: the runtime maps large weights, and copies those that lie elsewhere."""
+    graph = export_graph(wide_tower(600), torch.ones(2, 4, dtype=torch.int32), tmp_path / "text.onnx")
+    (weight,) = read_external_data(graph.path)
+    assert weight.length == 4 * 600 * 600
+    assert weight.offset % 4096 == 0
+    session = onnxruntime.InferenceSession(str(graph.path), providers=["CPUExecutionProvider"])
+    embeds = session.run(None, {"ids": np.ones((3, 4), np.int32)})[0]
+    np.testing.assert_allclose(embeds, np.full((3, 600), 600**-0.5), rtol=1e-4)
+
+
+def test_an_older_onnx_ir_takes_no_alignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.0 aligns by itself, and its `save` refuses the keywords."""
+    newest = onnx_ir.save
+
+    def save(model: onnx_ir.Model, path: Path, format: str | None = None, external_data: str | None = None) -> None:
+        newest(model, path, format=format, external_data=external_data)
+
+    monkeypatch.setattr(onnx_ir, "save", save)
+    graph = export_graph(wide_tower(64), torch.ones(2, 4, dtype=torch.int32), tmp_path / "text.onnx")
+    check_external_data(graph.path, tmp_path)
 
 
 def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
