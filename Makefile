@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+FLOOR := .venv-floor
+FLOOR_STAMP := $(FLOOR)/.installed
 
-.PHONY: demo test test-all gpu gpu-tests bench bench-int8 report tables lint format zoo cold-start clean help
+.PHONY: demo test test-all test-floor gpu gpu-tests bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
 	@echo "make test      run the tests (test-all: with the slow ones)"
+	@echo "make test-floor  the tests that depend on versions, with the lowest ones that pyproject.toml allows (PYTHON_FLOOR=python3.12)"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
@@ -25,6 +28,18 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
+
+# Everything that a version can break: graphs, packages and their programs, preprocessing and tokenizers, the gate, and kernels as they
+# are traced, interpreted and compiled. Left out are figures of one compiler (registers, spills), what is our own arithmetic whatever the
+# versions (metrics, datasets, the benchmarks' rows), and engines that the floor environment does not hold (TensorRT).
+FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packed aotinductor_runtime cli embedder manifest \
+	onnx_external_data openvino_runtime preprocess tokenizer verify)) $(addprefix tests/exporter/test_,$(addsuffix .py,aotinductor \
+	kernels_option onnx_graph packed_text parity_data passes pipeline polygraphy precision quantize source text_rules tokenizer_json \
+	towers)) $(addprefix tests/kernels/test_,$(addsuffix .py,attention attention_interpreted compiler_caches normalize_image package \
+	rowwise_kernels rowwise_ops static_kernels swap swap_interpreted)) tests/test_floor.py
+
+test-floor: $(FLOOR_STAMP)
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n auto --dist loadfile -m "not slow and not gpu" $(FLOOR_TESTS)
 
 gpu: $(STAMP)
 	$(BIN)/python -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))
@@ -65,6 +80,10 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,rtx,bench,dev]' -c constraints.txt
 	touch $(STAMP)
+
+$(FLOOR_STAMP): pyproject.toml tests/floor.py
+	$(PYTHON) tests/floor.py $(FLOOR)
+	touch $(FLOOR_STAMP)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

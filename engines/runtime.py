@@ -88,6 +88,11 @@ def choose_engine(
         raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
     found = candidates(bundle, manifest, tower, device)
     kinds = list(dict.fromkeys(item.engine.kind for item in found))
+    if not kinds:
+        raise EngineUnavailableError(
+            f"the bundle has no engine for its {tower} tower, for none could be built: load another tower with towers=, or export "
+            "the bundle again"
+        )
     if engine != "auto":
         if engine not in kinds:
             raise EngineUnavailableError(

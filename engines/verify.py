@@ -106,7 +106,8 @@ def verify_bundle(
 
     Args:
         bundle: the folder.
-        engine: a kind, ``auto`` for the one that `engines.load` would take, or ``all``.
+        engine: a kind, ``auto`` for the one that `engines.load` would take, or ``all``. Of a kind that has an engine for one tower
+            only, that tower is checked.
         device: ``auto``, ``cpu`` or ``cuda``.
         options: of the engine's runtime.
 
@@ -140,7 +141,10 @@ def _verify_kind(
     embeds: dict[str, npt.NDArray[np.float32]] = {}
     used: list[str] = []
     ran: list[str] = []
+    own = {item.tower for item in manifest.engines if item.kind == kind}
     for name, tower in manifest.towers.items():
+        if own and name not in own:
+            continue
         engine = choose_engine(folder, manifest, name, kind, device)
         runtime = open_tower(folder, engine, tower, manifest.precision, device, **options)
         try:

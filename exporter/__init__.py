@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.errors import ExportError, ParityGateError
+    from exporter.errors import ExportError, IncompleteBundleError, ParityGateError
     from exporter.pipeline import export
     from exporter.source import list_models
 
-__all__ = ["ExportError", "ParityGateError", "export", "list_models"]
+__all__ = ["ExportError", "IncompleteBundleError", "ParityGateError", "export", "list_models"]
 
 _HOMES = {
     "ExportError": "exporter.errors",
+    "IncompleteBundleError": "exporter.errors",
     "ParityGateError": "exporter.errors",
     "export": "exporter.pipeline",
     "list_models": "exporter.model_list",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 exit codes: 0 done; 1 something you can mend, said in one line; 3 the parity gate failed and nothing was written.
+Where an engine that was named cannot be built and others can, the bundle is written with the others, lines that
+begin with "left out: " say why, and the exit code is 1.
 
 examples:
   python -m exporter demo --out demo-bundle
@@ -231,6 +233,7 @@ def _export(args: argparse.Namespace) -> int:
         print(json.dumps({"bundle": str(result.path), **result.report}, indent=2))
     else:
         print(_summary(result))
+    result.check_complete()
     return 0
 
 

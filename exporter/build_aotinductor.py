@@ -16,6 +16,7 @@ from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.run_aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
+from exporter.built import Built, LeftOut
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.memory import available_memory
@@ -84,7 +85,7 @@ def devices(options: EngineOptions) -> tuple[str, ...]:
 
 
 def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
-    """The programs that `build` will need, in `folder`, which is made: the usual batch is the first ``--batch``'s."""
+    """The programs that `build` will need, in `folder`, which is made; the usual batch is `usual_batch`."""
     from exporter.aotinductor.program import ProgramPlan
 
     folder.mkdir()
@@ -92,12 +93,15 @@ def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
     first = targets[0]  # the GPU, where there is one among them
     most = None if first == CPU else max(batch.max for batch in options.batches)
     padded = options.kernels == "auto" and len(targets) > 1
-    return ProgramPlan(folder, options.batches[0].opt, most, options.kernels, first, padded)
+    return ProgramPlan(folder, usual_batch(options), most, options.kernels, first, padded)
 
 
-def build(
-    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
-) -> tuple[Engine, ...]:
+def usual_batch(options: EngineOptions) -> int:
+    """What a package is tuned for: the largest `opt`, because one program serves all batches and large ones take longest."""
+    return max(batch.opt for batch in options.batches)
+
+
+def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """One package for each tower and target, under ``engines/aotinductor/``.
 
     Args:
@@ -107,28 +111,34 @@ def build(
         options: of the user.
         stages: is told what goes on.
 
-    Raises:
-        ExportError: the compiler refused; the message holds its words.
+    Returns:
+        The packages, and those that the compiler refused, with its words: one costs no other.
     """
     (folder / "engines" / KIND).mkdir(parents=True, exist_ok=True)
     packages = [_package(item, device, folder) for item in items for device in devices(options)]
     found: dict[Path, Engine] = {}
+    left_out: list[LeftOut] = []
     for group in _groups(packages):
         with contextlib.ExitStack() as stack:
             waits = [stack.enter_context(compiling(package.job)) for package in group]
             for package, wait in zip(group, waits, strict=True):
                 # Of packages that are made side by side, the first one's stage lasts until it is done, the next one's from there.
-                with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
-                    result = wait()
-                    figures |= {
-                        "bytes": package.path.stat().st_size,
-                        "build_seconds": result.build.seconds,
-                        "build_peak_memory_bytes": result.build.peak_memory_bytes,
-                        "fused_attention": result.build.fused_attention,
-                        "decomposed_attention": result.build.decomposed_attention,
-                    }
-                found[package.path] = _engine(package, folder, options, result)
-    return tuple(found[package.path] for package in packages)
+                try:
+                    with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
+                        result = wait()
+                        figures |= {
+                            "bytes": package.path.stat().st_size,
+                            "build_seconds": result.build.seconds,
+                            "build_peak_memory_bytes": result.build.peak_memory_bytes,
+                            "fused_attention": result.build.fused_attention,
+                            "decomposed_attention": result.build.decomposed_attention,
+                        }
+                except ExportError as error:
+                    package.path.unlink(missing_ok=True)
+                    left_out.append(LeftOut(KIND, str(error), package.item.name, package.device))
+                else:
+                    found[package.path] = _engine(package, folder, options, result)
+    return Built(tuple(found[package.path] for package in packages if package.path in found), tuple(left_out))
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,7 @@ def _engine(package: _Package, folder: Path, options: EngineOptions, result: Com
         tower=package.item.name,
         file=package.path.relative_to(folder).as_posix(),
         target=Target(library="torch", version=result.version, device=package.device, isa=package.job.isa),
-        batch=BatchProfile(min=1, opt=options.batches[0].opt, max=most),
+        batch=BatchProfile(min=1, opt=usual_batch(options), max=most),
         input_layout="packed" if package.packed else "padded",
         build=result.build,
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.gpu import find_gpu, gpu_missing
-from engines.manifest import Engine
 from engines.tensorrt_library import INSTALL, MODULES
+from exporter.built import Built, LeftOut
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
+    from engines.manifest import Engine
     from exporter.aotinductor.program import ProgramPlan
     from exporter.precision import Precision
     from exporter.stages import Stages
@@ -117,10 +118,10 @@ def can_run(kind: str) -> bool:
     return kind in ("onnxruntime", "openvino", "aotinductor") or gpu_missing() is None
 
 
-def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> list[str]:
-    """The kinds to build, checked before anything slow begins.
+def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> tuple[list[str], tuple[LeftOut, ...]]:
+    """The kinds to build, checked before anything slow begins, and those that cannot be built here.
 
-    Where several were asked for, one that cannot be built here costs a line and not the bundle.
+    Where several were asked for, one that cannot be built costs a line and not the bundle.
 
     Args:
         asked: kinds, or ``auto``: TensorRT where there is a GPU and the library, else ONNX Runtime.
@@ -140,12 +141,14 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         )
     kinds: list[str] = []
     problems: list[ExportError] = []
+    left_out: list[LeftOut] = []
     for kind in dict.fromkeys(asked):
         chosen = _best(options) if kind == "auto" else kind
         try:
             importlib.import_module(ENGINES[chosen]).check(chosen, _share(chosen, asked, options))
         except ExportError as error:
             problems.append(error)
+            left_out.append(LeftOut(chosen, str(error), named=kind != "auto"))
         else:
             kinds.append(chosen)
     if not kinds:
@@ -159,15 +162,16 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         )
     for problem in problems:
         stages.note(f"left out: {problem}")
-    return list(dict.fromkeys(kinds))
+    return list(dict.fromkeys(kinds)), tuple(left_out)
 
 
 def build_engines(
     kinds: Sequence[str], exports: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
-) -> tuple[Engine, ...]:
+) -> Built:
     """Every kind for every tower.
 
-    A kind that the builder refuses for one tower is left out for both, with a line, if another kind is left.
+    An engine that the builder refuses costs a line and itself, if any other is left: those of its kind for the other tower and for
+    other targets stay.
 
     Args:
         kinds: of `engine_kinds`.
@@ -177,23 +181,25 @@ def build_engines(
         stages: is told what goes on.
 
     Raises:
-        ExportError: no kind could be built.
+        ExportError: no engine could be built.
     """
-    built: list[Engine] = []
-    problems: list[ExportError] = []
+    engines: list[Engine] = []
+    left_out: list[LeftOut] = []
     for kind in kinds:
         module = importlib.import_module(ENGINES[kind])
         try:
-            own = _share(kind, kinds, options)
-            built += module.build(kind, exports, folder, own, stages)
+            built: Built = module.build(kind, exports, folder, _share(kind, kinds, options), stages)
         except ExportError as error:
+            built = Built((), (LeftOut(kind, str(error)),))
+        if not built.engines:
             shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
-            problems.append(error)
-    if not built:
-        raise problems[0]
-    for problem in problems:
-        stages.note(f"left out: {problem}")
-    return tuple(built)
+        engines += built.engines
+        left_out += built.left_out
+    if not engines:
+        raise ExportError(left_out[0].why)
+    for item in left_out:
+        stages.note(f"left out: {item.why}")
+    return Built(tuple(engines), tuple(left_out))
 
 
 def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> ProgramPlan | None:

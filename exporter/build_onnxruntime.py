@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
+from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
@@ -32,14 +33,13 @@ def check(kind: str, options: EngineOptions) -> None:
         ) from error
 
 
-def build(
-    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
-) -> tuple[Engine, ...]:
+def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """The manifest's entries: any batch size, any device that the library supports; of quantized towers, the CPU."""
-    return tuple(
+    entries = (
         entry(item, item.graph_for_cpu.path.relative_to(folder).as_posix(), None if item.quantized is None else "cpu")
         for item in items
     )
+    return Built(tuple(entries))
 
 
 def stand_in(item: TowerExport, folder: Path) -> Engine:

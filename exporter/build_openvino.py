@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
+from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
@@ -28,14 +29,12 @@ def check(kind: str, options: EngineOptions) -> None:
         raise ExportError("engine openvino needs OpenVINO: pip install 'openclip-engines[openvino]'")
 
 
-def build(
-    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
-) -> tuple[Engine, ...]:
+def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """The manifest's entries: any batch size, on the CPU."""
     import openvino
 
     target = Target(library="openvino", version=openvino.__version__.split("-")[0], device="cpu")
-    return tuple(
+    entries = (
         Engine(
             kind=KIND,
             tower=item.name,
@@ -45,3 +44,4 @@ def build(
         )
         for item in items
     )
+    return Built(tuple(entries))

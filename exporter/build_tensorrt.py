@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engines.gpu import find_gpu
-from engines.manifest import Engine, Target
+from engines.manifest import Engine, Profile, Target
 from engines.tensorrt_library import library_version
+from exporter.built import Built, LeftOut
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
@@ -27,9 +28,7 @@ def check(kind: str, options: EngineOptions) -> None:
     check_flavour(kind, options)
 
 
-def build(
-    kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
-) -> tuple[Engine, ...]:
+def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """One engine for each tower and target, under ``engines/<kind>/``.
 
     Args:
@@ -39,59 +38,79 @@ def build(
         options: of the user.
         stages: is told what goes on.
 
+    Returns:
+        The engines, and those that could not be built: a profile does not fit a tower, or the builder refused.
+
     Raises:
-        ExportError: a profile does not fit a tower, or the builder refused; the message holds its words.
+        ExportError: the targets or options are wrong; see `check`.
     """
-    return tuple(engine for item in items for engine in _build_tower(kind, item, folder, options, stages))
-
-
-def _build_tower(
-    kind: str, item: TowerExport, folder: Path, options: EngineOptions, stages: Stages
-) -> Iterator[Engine]:
-    profiles = make_profiles(item.tower, options.batches)
     place = folder / "engines" / kind
     place.mkdir(parents=True, exist_ok=True)
-    for target in check_flavour(kind, options):
-        device = target if target is not None else _device_here()
-        plan = place / f"{item.name}-{device}.plan"
-        inspector = plan.with_suffix(".json")
-        job = BuildJob(
-            kind=kind,
-            graph=str(item.graph.path),
-            plan=str(plan),
-            inspector=str(inspector),
-            target=target,
-            input=item.tower.input.name,
-            shapes=tuple(input_shapes(item.tower, profile) for profile in profiles),
-            workspace=options.workspace,
-            optimization_level=options.optimization_level,
-            timing_cache=_timing_cache(kind, device, options),
-            version_compatible=options.version_compatible,
-            hardware_compatible=options.hardware_compatible,
-            strip_weights=options.strip_weights,
-        )
-        with stages.stage(f"build {kind} {device}, {item.name}") as figures:
-            result = run_job(job)
-            figures |= {
-                "bytes": plan.stat().st_size,
-                "build_seconds": result.build.seconds,
-                "build_peak_memory_bytes": result.build.peak_memory_bytes,
-                "fused_attention": result.build.fused_attention,
-                "decomposed_attention": result.build.decomposed_attention,
-            }
-        for note in result.notes:
-            stages.note(note)
-        yield Engine(
-            kind=kind,
-            tower=item.name,
-            file=plan.relative_to(folder).as_posix(),
-            target=_target(kind, device, options, result),
-            batch=whole_range(profiles),
-            profiles=profiles,
-            stripped=options.strip_weights,
-            inspector=inspector.relative_to(folder).as_posix() if result.inspected else None,
-            build=result.build,
-        )
+    built: list[Engine] = []
+    left_out: list[LeftOut] = []
+    for item in items:
+        for target in check_flavour(kind, options):
+            device = target if target is not None else _device_here()
+            plan = place / f"{item.name}-{device}.plan"
+            try:
+                profiles = make_profiles(item.tower, options.batches)
+                built.append(_build_engine(kind, item, target, profiles, plan, folder, options, stages))
+            except ExportError as error:
+                for file in (plan, plan.with_suffix(".json")):
+                    file.unlink(missing_ok=True)
+                left_out.append(LeftOut(kind, str(error), item.name, device))
+    return Built(tuple(built), tuple(left_out))
+
+
+def _build_engine(
+    kind: str,
+    item: TowerExport,
+    target: str | None,
+    profiles: tuple[Profile, ...],
+    plan: Path,
+    folder: Path,
+    options: EngineOptions,
+    stages: Stages,
+) -> Engine:
+    device = target if target is not None else _device_here()
+    inspector = plan.with_suffix(".json")
+    job = BuildJob(
+        kind=kind,
+        graph=str(item.graph.path),
+        plan=str(plan),
+        inspector=str(inspector),
+        target=target,
+        input=item.tower.input.name,
+        shapes=tuple(input_shapes(item.tower, profile) for profile in profiles),
+        workspace=options.workspace,
+        optimization_level=options.optimization_level,
+        timing_cache=_timing_cache(kind, device, options),
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+        strip_weights=options.strip_weights,
+    )
+    with stages.stage(f"build {kind} {device}, {item.name}") as figures:
+        result = run_job(job)
+        figures |= {
+            "bytes": plan.stat().st_size,
+            "build_seconds": result.build.seconds,
+            "build_peak_memory_bytes": result.build.peak_memory_bytes,
+            "fused_attention": result.build.fused_attention,
+            "decomposed_attention": result.build.decomposed_attention,
+        }
+    for note in result.notes:
+        stages.note(note)
+    return Engine(
+        kind=kind,
+        tower=item.name,
+        file=plan.relative_to(folder).as_posix(),
+        target=_target(kind, device, options, result),
+        batch=whole_range(profiles),
+        profiles=profiles,
+        stripped=options.strip_weights,
+        inspector=inspector.relative_to(folder).as_posix() if result.inspected else None,
+        build=result.build,
+    )
 
 
 def _target(kind: str, device: str, options: EngineOptions, result: BuildResult) -> Target:

@@ -25,8 +25,8 @@ class EngineOptions:
 
     Attributes:
         targets: such as ``sm80``, or ``cpu``; empty is the GPU of this machine (AOTInductor: or the CPU, if there is none).
-        batches: one optimization profile for each. AOTInductor takes any batch from 1 (on a GPU up to the largest), and is
-            fastest at the first one's `opt`.
+        batches: one optimization profile for each. AOTInductor takes any batch from 1 (on a GPU up to the largest `max`), and its
+            one program for all of them is fastest at the largest `opt`.
         workspace: most bytes of device memory that a layer may use besides its tensors; None is all of the device's.
         optimization_level: 0 (fastest build) to 5 (longest search); None is the library's default, 3.
         timing_cache: file of measured kernel times, read and written; None is one in the user's cache folder.

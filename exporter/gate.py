@@ -13,7 +13,7 @@ from engines.manifest import Engine, Parity, TowerName, TowerParity
 from exporter import build_onnxruntime
 from exporter.errors import ParityGateError
 from exporter.memory import release_memory
-from exporter.parity import judge, run_engine, runnable, simulation_row
+from exporter.parity import Reference, judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.source import Source
 from exporter.stages import Stages
@@ -31,9 +31,9 @@ def run_gate(
 
     The simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own row
     proves the graph and the weights, the simulation's row proves the arithmetic. An engine that cannot run on this host, for it
-    was built for another GPU, is stood in for by ONNX Runtime on the same graph, and its row says so: `engine_ran` is false.
+    was built for another GPU, is stood in for by ONNX Runtime on the same graph, and its row says so: `engine_ran` is false. A kind
+    with an engine for one tower is judged by that tower alone.
     """
-    references = {item.name: item.reference for item in exports}
     rows = []
     probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
     if probes:
@@ -42,9 +42,13 @@ def run_gate(
         embeds: dict[TowerName, np.ndarray] = {}
         described: list[str] = []
         ran_here = True
+        references: dict[TowerName, Reference] = {}
         for item in exports:
-            release_memory()
             own = [engine for engine in engines if engine.kind == kind and engine.tower == item.name]
+            if not own:
+                continue
+            release_memory()
+            references[item.name] = item.reference
             usable = [engine for engine in own if runnable(engine, precision)]
             ran_here = ran_here and bool(usable)
             engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)

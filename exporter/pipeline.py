@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections import Counter
@@ -15,6 +16,7 @@ import msgspec
 
 from engines.manifest import (
     SCHEMA_VERSION,
+    Engine,
     Kernels,
     Manifest,
     Tokenizer,
@@ -31,8 +33,9 @@ from exporter.build_engines import (
     quantized_defaults,
     runs_on_cpu,
 )
+from exporter.built import LeftOut, missed
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError
+from exporter.errors import ExportError, IncompleteBundleError
 from exporter.stages import Stages
 
 if TYPE_CHECKING:
@@ -87,11 +90,28 @@ class Options:
 
 @dataclass
 class ExportResult:
-    """The bundle and the report that was written into it."""
+    """The bundle and the report that was written into it.
+
+    Attributes:
+        path: the bundle's folder.
+        manifest: of the bundle.
+        report: what ``report.json`` holds.
+        missed: engines that were asked for and could not be built; empty for a whole bundle.
+    """
 
     path: Path
     manifest: Manifest
     report: dict[str, Any]
+    missed: tuple[LeftOut, ...] = ()
+
+    def check_complete(self) -> None:
+        """Raise an error that names the bundle and what it lacks, if it lacks anything.
+
+        Raises:
+            IncompleteBundleError: see there.
+        """
+        if self.missed:
+            raise IncompleteBundleError(self.path, self.missed)
 
 
 def export(
@@ -122,7 +142,8 @@ def export(
         pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the tag with the best published zero-shot
             ImageNet top-1.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``.
-        engines: kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here.
+        engines: kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here. If one of
+            several cannot be built, the bundle is written without it, and an error says so.
         towers: ``image``, ``text`` or both.
         image_input: ``uint8`` (pixels, normalized in the graph) or ``float32`` (normalized by the caller).
         parity_data: a folder of images, with an optional captions.txt, for the parity gate; None for pictures that come with
@@ -147,6 +168,7 @@ def export(
 
     Raises:
         ExportError: what the user can mend.
+        IncompleteBundleError: the bundle was written, and lacks an engine that was named; the error's `path` is the bundle.
         ParityGateError: the engine does not give eager's embeddings; nothing is left at `out`.
     """
     options = Options(
@@ -169,11 +191,13 @@ def export(
         cache_dir=None if cache_dir is None else Path(cache_dir),
         engine_options=engine_options or EngineOptions(),
     )
-    return run_export(options, Stages()).path
+    result = run_export(options, Stages())
+    result.check_complete()
+    return result.path
 
 
 def run_export(options: Options, stages: Stages) -> ExportResult:
-    """As `export`, with progress shown by `stages`."""
+    """As `export`, with progress shown by `stages`; an engine that the bundle lacks is in the result, and raises nothing."""
     from exporter.bundle import BundleWriter, check_destination
     from exporter.evaluate import evaluate_eager, evaluate_engines, open_evaluation
     from exporter.evaluate import refusal as evaluation_refusal
@@ -184,7 +208,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     precision = _precision(options.precision)
     _check_towers(options)
     asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision)
-    kinds = engine_kinds(asked, engine_options, stages)
+    kinds, refused = engine_kinds(asked, engine_options, stages)
     check_precision(kinds, engine_options, precision)
     calibration = _calibration(options, precision)
     dataset = open_evaluation(
@@ -230,7 +254,10 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         )
         del graphs
         (writer.folder / CALIBRATION_NAME).unlink(missing_ok=True)
-        engines = build_engines(kinds, exports, writer.folder, engine_options, stages)
+        built = build_engines(kinds, exports, writer.folder, engine_options, stages)
+        engines = built.engines
+        failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
+        left_out = (*refused, *failed)
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         with stages.stage("parity gate"):
             parity = run_gate(exports, engines, precision, source, writer.folder)
@@ -249,7 +276,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             engines=engines,
             parity=parity,
             reference=_REFERENCE_NAME,
-            kernels=_kernels(exports),
+            kernels=_kernels(exports, engines),
             created_with=_versions(),
         )
         if evaluation is not None:
@@ -260,9 +287,11 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
                 raise evaluation_refusal(rows, precision.name)
             manifest = msgspec.structs.replace(manifest, accuracy=rows)
         report = make_report(stages, exports, parity, data.source, source)
+        report["left_out"] = [dataclasses.asdict(item) for item in left_out]
         with stages.stage("checksums"):
             path = writer.commit(manifest, report)
-    return ExportResult(path, read_manifest(path), report)
+    missing = missed(left_out, engines, [item.name for item in exports])
+    return ExportResult(path, read_manifest(path), report, missing)
 
 
 def default_folder(source: Source, precision: str) -> str:
@@ -368,9 +397,10 @@ def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenize
     return write_tokenizer(source.tokenizer, source.text_config, folder / "tokenizer.json")
 
 
-def _kernels(exports: Sequence[TowerExport]) -> Kernels:
-    """Fused modules in AOTInductor's packages, both towers together."""
-    reports = [item.swapped for item in exports if item.swapped is not None]
+def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kernels:
+    """Fused modules in AOTInductor's packages, all towers together that have one."""
+    packaged = {engine.tower for engine in engines if engine.kind == "aotinductor"}
+    reports = [item.swapped for item in exports if item.swapped is not None and item.name in packaged]
     if not reports:
         return Kernels()
     total: Counter[str] = Counter()

@@ -1,7 +1,8 @@
-"""An environment with the lowest versions that pyproject.toml allows: ``python tests/floor.py .venv-floor``, for `make test-floor`.
+"""An environment with the lowest versions that pyproject.toml allows, for `make test-floor`: ``python tests/floor.py FOLDER``.
 
-The versions are read from pyproject.toml each time, so there is no second list that could say something else. It needs nothing but
-the standard library, pip and the package index. What a floor does not name is chosen by pip: Triton comes with PyTorch, which pins it.
+The versions are read from pyproject.toml each time, so there is no second list that could say something else. Only wheels are
+taken: a floor without one for this Python is a floor that does not hold. Of what pyproject.toml does not name, pip takes the newest
+(Triton's version is PyTorch's choice).
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests there run. `gpu` is not among them, for it needs a GPU and shares a module with `cpu`; nor is `bench`: the peers of
@@ -24,6 +29,7 @@ EXTRAS = ("cpu", "aot", "openvino", "parquet", "export", "dev")
 # Their version changes nothing that this project computes, and the newest ones read and check the code as CI does.
 NOT_AT_THEIR_FLOOR = frozenset({"ruff", "mypy"})
 USUAL_PYTHON = (3, 12)
+_LAST_LINES = 20  # of pip's, which name the conflict
 
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*([^;]*?)\s*(?:;\s*(.+?)\s*)?$")
 _BOUND = re.compile(r"^>=\s*([0-9][\w.]*)$")
@@ -80,7 +86,7 @@ def read_floors(path: Path = ROOT / "pyproject.toml") -> list[str]:
 
 
 def find_python() -> str:
-    """``$PYTHON_FLOOR``; else Python 3.12 of the path or of pyenv, the one that most machines of these versions have; else this one.
+    """``$PYTHON_FLOOR``; else Python 3.12 of the path or of pyenv, for that is what machines of these versions have; else this.
 
     Raises:
         FloorError: ``$PYTHON_FLOOR`` does not run.
@@ -120,18 +126,33 @@ def make_environment(folder: Path) -> None:
     """Make `folder` an environment with this project in it and everything at its floor.
 
     Raises:
-        FloorError: pip refused; its words are on the terminal.
+        FloorError: pip refused; the message ends with its words.
     """
     constraints = read_floors()
     python = find_python()
-    if not (folder / "bin" / "python").exists() or python_version(str(folder / "bin" / "python")) != python_version(python):
+    if not (folder / "bin" / "python").exists() or python_version(str(folder / "bin" / "python")) != python_version(
+        python
+    ):
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
     listed = folder / "floors.txt"
     listed.write_text("\n".join(constraints) + "\n", encoding="utf-8")
-    install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-    ran = subprocess.run([*install, "-e", f"{ROOT}[{','.join(EXTRAS)}]", "-c", str(listed)], check=False)
+    command = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+    ]
+    command += ["--only-binary", ":all:", "-e", f"{ROOT}[{','.join(EXTRAS)}]", "-c", str(listed)]
+    with (folder / "pip.log").open("w", encoding="utf-8") as log:
+        ran = subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT)
     if ran.returncode:
-        raise FloorError(f"pip cannot install the floors of pyproject.toml ({listed}): raise what it names above")
+        words = (folder / "pip.log").read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        raise FloorError(
+            "\n".join([*words, "pip cannot install the floors of pyproject.toml: raise what it names above"])
+        )
 
 
 def main() -> int:

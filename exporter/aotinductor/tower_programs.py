@@ -67,7 +67,7 @@ def save_programs(
     if packed is not None:
         with stages.stage(f"packed program of the {name} tower") as figures:
             report = _swap(name, packed, precision, plan, stages)
-            # Where captions start is counted in int32. Without any bound, PyTorch 2.11 cannot compile what takes the first of them off.
+            # int32, as the starts are, is a bound; without any, PyTorch 2.11 cannot compile the slice of all but the first start.
             bounded = dataclasses.replace(plan, most=plan.most or _MOST_TOKENS // packed.longest)
             packed_path = save_packed_program(packed, bounded)
             figures |= _figures(packed_path, report)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+import engines
 from engines.__main__ import main
 from engines.bundle_files import file_sha256
-from engines.errors import BundleError
-from engines.manifest import File
+from engines.errors import BundleError, EngineUnavailableError
+from engines.manifest import File, manifest_bytes, read_manifest
 from engines.verify import compare_embeddings, top1_agreement, verify_bundle
 
 
@@ -90,6 +92,21 @@ class TestBundle:
         (row,) = verify_bundle(path)
         assert row.passed
         assert row.top1_agreement is None
+
+    def test_a_tower_without_an_engine(self, bundle_copy: Path) -> None:
+        """Its engine could not be built: the other tower serves and is checked, and the sentence says what is missing."""
+        manifest = read_manifest(bundle_copy)
+        images_only = tuple(engine for engine in manifest.engines if engine.tower == "image")
+        (bundle_copy / "manifest.json").write_bytes(
+            manifest_bytes(msgspec.structs.replace(manifest, engines=images_only))
+        )
+        (row,) = verify_bundle(bundle_copy, engine="all")
+        assert (set(row.towers), row.passed, row.top1_agreement) == ({"image"}, True, None)
+        with engines.load(bundle_copy, towers=("image",)) as clip:
+            assert set(clip.engines) == {"image"}
+        for call in (verify_bundle, engines.load):
+            with pytest.raises(EngineUnavailableError, match="has no engine for its text tower"):
+                call(bundle_copy)
 
     def test_wrong_embeddings_exit_3(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with np.load(bundle_copy / "reference.npz") as arrays:

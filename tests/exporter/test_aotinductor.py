@@ -7,12 +7,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from aotinductor_bundle import aotinductor_bundle, run
 from shallow import FAMILIES, register
 
+import engines
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.run_aotinductor import cpu_isa, open_tower
@@ -24,10 +26,11 @@ from exporter.aotinductor.program import ProgramPlan, save_program
 from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.child_process import ChildFailedError
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError
+from exporter.errors import ExportError, IncompleteBundleError
 from exporter.onnx_graph import example_input
-from exporter.pipeline import export
+from exporter.pipeline import Options, export, run_export
 from exporter.source import load_source
+from exporter.stages import Stages
 from exporter.towers import image_tower, text_tower
 from kernels.swap import SwapReport
 
@@ -93,11 +96,23 @@ class TestOptions:
         )
         assert plan == ProgramPlan(tmp_path / "p", rows=8, most=None)
 
-    def test_a_gpu_bounds_the_batch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_program_is_tuned_for_the_largest_usual_batch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever profile comes first: 1:1:32 did, and packages that were measured at 256 were tuned for 2."""
         monkeypatch.setattr(build_aotinductor, "devices", lambda options: ("sm90", "cpu"))
-        batches = (Range(min=1, opt=8, max=16), Range(min=1, opt=64, max=256))
-        plan = build_aotinductor.program_plan(EngineOptions(batches=batches), tmp_path / "p")
-        assert (plan.rows, plan.most) == (8, 256)
+        latency, throughput = Range(min=1, opt=1, max=32), Range(min=32, opt=64, max=256)
+        for name, batches in {"a": (latency, throughput), "b": (throughput, latency)}.items():
+            options = EngineOptions(batches=batches)
+            plan = build_aotinductor.program_plan(options, tmp_path / name)
+            assert (plan.rows, plan.most) == (64, 256)
+            package = next(iter(TestSideBySide.packages(tmp_path, ("sm90",))))
+            result = jobs.CompileResult(
+                version="2.15.0",
+                build=Build(seconds=1.0, peak_memory_bytes=1, fused_attention=0, decomposed_attention=0),
+            )
+            entry = build_aotinductor._engine(package, tmp_path, options, result)
+            assert entry.batch == BatchProfile(min=1, opt=64, max=256)
 
 
 class TestFailures:
@@ -147,16 +162,51 @@ class TestFailures:
                 parity_samples=4,
             )
         assert list(tmp_path.iterdir()) == []
-        export(
-            "demo",
-            engines=("aotinductor", "onnxruntime"),
-            towers=("text",),
-            engine_options=CPU,
-            out=tmp_path / "b",
-            parity_samples=4,
-        )
+        with pytest.raises(IncompleteBundleError, match="b was written without aotinductor") as raised:
+            export(
+                "demo",
+                engines=("aotinductor", "onnxruntime"),
+                towers=("text",),
+                engine_options=CPU,
+                out=tmp_path / "b",
+                parity_samples=4,
+            )
+        assert raised.value.path == tmp_path / "b"
         assert {engine.kind for engine in read_manifest(tmp_path / "b").engines} == {"onnxruntime"}
         assert not (tmp_path / "b" / "engines" / "aotinductor").exists()
+
+    def test_one_package_costs_no_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The compiler refuses the text tower: the image tower's package stays, and serves beside the other engine."""
+        compiling = build_aotinductor.compiling
+
+        def without_text(job: CompileJob) -> Any:
+            # What the compiler is given is no program of a text tower.
+            damaged = Path(job.program).with_name("damaged.pt2")
+            damaged.write_bytes(b"nothing")
+            return compiling(msgspec.structs.replace(job, program=str(damaged)) if "text" in job.package else job)
+
+        monkeypatch.setattr(build_aotinductor, "compiling", without_text)
+        out, stages = tmp_path / "b", Stages()
+        asked = ("aotinductor", "onnxruntime")
+        result = run_export(Options("demo", engines=asked, engine_options=CPU, out=out, parity_samples=4), stages)
+        engines_there = {(engine.kind, engine.tower) for engine in result.manifest.engines}
+        assert engines_there == {("aotinductor", "image"), ("onnxruntime", "image"), ("onnxruntime", "text")}
+        assert [path.name for path in (out / "engines" / "aotinductor").iterdir()] == ["image-cpu.pt2"]
+        (missing,) = result.missed
+        assert (missing.kind, missing.tower, missing.device) == ("aotinductor", "text", "cpu")
+        assert [note for note in stages.notes if note.startswith("left out: ")] == [f"left out: {missing.why}"]
+        assert missing.why.startswith("aotinductor cannot compile text-cpu: ")
+        assert [item["tower"] for item in json.loads((out / "report.json").read_text())["left_out"]] == ["text"]
+        with pytest.raises(IncompleteBundleError, match="written without aotinductor cpu of the text tower"):
+            result.check_complete()
+        judged = {row.engine: set(row.towers) for row in result.manifest.parity}
+        assert judged == {"aotinductor": {"image"}, "onnxruntime": {"image", "text"}}
+        with engines.load(out, engine="auto") as clip:
+            assert clip.encode_text(["a red circle"]).shape == (1, 64)
+        with engines.load(out, engine="aotinductor", towers=("image",)) as clip:
+            assert "torch" in clip.engines["image"]
+        found = {row.engine: set(row.towers) for row in verify_bundle(out, engine="all")}
+        assert found == judged
 
 
 class TestSideBySide:

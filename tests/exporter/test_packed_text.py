@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +188,15 @@ class TestWhichPrograms:
         assert both.padded != both.packed
         assert dict(both.swapped.swapped) == {"packed_attention": 2}
 
+    def test_sizes_of_a_packed_program_are_bounded(self, tmp_path: Path) -> None:
+        """PyTorch 2.11 fails with a KeyError at a slice whose end it cannot compare with the size."""
+        unbounded = dataclasses.replace(plan(tmp_path, kernels="triton"), most=None)
+        written = programs_of(demo_text_tower(), END, unbounded)
+        assert written.packed is not None
+        ranges = torch.export.load(written.packed).range_constraints.values()
+        assert len(ranges) == 2
+        assert all(2**20 < int(found.upper) <= 2**31 for found in ranges)
+
     def test_triton_packs_on_every_target(self, tmp_path: Path) -> None:
         written = programs_of(demo_text_tower(), END, plan(tmp_path, kernels="triton"))
         assert (written.padded, written.packed is not None) == (None, True)
@@ -223,10 +233,10 @@ class TestWhichPrograms:
         built = build_aotinductor.build("aotinductor", [item], tmp_path, options, Stages())
         assert [job.program for job in jobs] == [str(written.packed), str(written.padded or written.packed)]
         second = "padded" if kernels == "auto" else "packed"
-        assert [engine.input_layout for engine in built] == ["packed", second]
+        assert [engine.input_layout for engine in built.engines] == ["packed", second]
         names = ["text-packed-sm90.pt2", "text-cpu.pt2" if kernels == "auto" else "text-packed-cpu.pt2"]
-        assert [Path(engine.file).name for engine in built] == names
-        assert built[1].batch == BatchProfile(min=1, opt=options.batches[0].opt, max=None)
+        assert [Path(engine.file).name for engine in built.engines] == names
+        assert built.engines[1].batch == BatchProfile(min=1, opt=options.batches[0].opt, max=None)
 
 
 def test_packed_attention_in_the_tower_is_found_by_its_class() -> None:

@@ -170,8 +170,10 @@ class TestCommandLine:
             "--out",
             str(out),
         )
-        assert ran.returncode == 0, ran.stderr
+        assert ran.returncode == 1, "an engine that was named is missing"
         assert "left out: engine tensorrt " in ran.stderr
+        assert ran.stderr.splitlines()[-1].startswith(f"error: {out} was written without tensorrt (engine tensorrt ")
+        assert ran.stdout.startswith(f"{out} ")
         assert {engine.kind for engine in read_manifest(out).engines} == {"onnxruntime"}
 
     def test_options_that_no_engine_takes(self, tmp_path: Path) -> None:
