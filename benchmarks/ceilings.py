@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import rows as rowfiles
 from benchmarks.estimates import Estimate, estimate
 from benchmarks.machine import clock_mhz, stamp, this_machine, versions
 from benchmarks.rows import FIGURES, Row
+
+if TYPE_CHECKING:
+    from benchmarks.step import Keeper
 
 RESULTS = Path(__file__).parent / "results"
 _SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
@@ -24,8 +27,21 @@ _SECONDS = 1.0
 _LEAST, _MOST = 5, 200
 
 
-def measure_ceilings(device: str) -> list[Row]:
-    """Rows of ``what = ceiling``: matrix products as TFLOP/s (int8: TOP/s), copies as GB/s read plus written."""
+def keep_ceilings(keeper: Keeper, sizes: Sequence[int] = (), seconds: float = _SECONDS) -> bool:
+    """`measure_ceilings` as a step of a suite, unless it has them already."""
+    if not keeper.is_done(("ceiling", "copy", "", "torch", "", "0", "")):
+        print_ceilings(keeper.add(measure_ceilings(keeper.device, sizes, seconds)))
+    return True
+
+
+def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = _SECONDS) -> list[Row]:
+    """Rows of ``what = ceiling``: matrix products as TFLOP/s (int8: TOP/s), copies as GB/s read plus written.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        sizes: n of products of n × n matrices; empty is what fills the device.
+        seconds: of each measurement.
+    """
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -33,21 +49,21 @@ def measure_ceilings(device: str) -> list[Row]:
     for precision, make in _products(device).items():
         best: tuple[int, Estimate] | None = None
         problem = ""
-        for n in _SIZES[device]:
+        for n in sizes or _SIZES[device]:
             try:
-                seconds = _timed(make(n), device)
+                taken = timed(make(n), device, seconds)
             except (RuntimeError, NotImplementedError, AttributeError) as error:
                 problem = " ".join(str(error).split())[:160]
                 continue
-            rate = estimate([2 * n**3 / s / 1e12 for s in seconds])
+            rate = estimate([2 * n**3 / s / 1e12 for s in taken])
             if best is None or rate.value > best[1].value:
                 best = n, rate
         found.append(_row("matmul", "tflops", precision, best, problem))
-    size = _COPY_BYTES[device]
+    size = _COPY_BYTES[device] if not sizes else 8 * max(sizes) ** 2
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    seconds = _timed(lambda: target.copy_(source), device)
-    rate = estimate([2 * size / s / 1e9 for s in seconds])
+    taken = timed(lambda: target.copy_(source), device, seconds)
+    rate = estimate([2 * size / s / 1e9 for s in taken])
     found.append(_row("copy", "gbytes_per_second", "", (size, rate), ""))
     return found
 
@@ -79,8 +95,14 @@ def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
     return products | {"int8": int8}
 
 
-def _timed(run: Callable[[], object], device: str) -> list[float]:
-    """Seconds of each of some calls, warm."""
+def timed(run: Callable[[], object], device: str, seconds: float = _SECONDS) -> list[float]:
+    """Seconds of each of some calls, warm: by device events on a GPU.
+
+    Args:
+        run: the call.
+        device: ``cpu`` or ``cuda``.
+        seconds: that calls are made for.
+    """
     import torch
 
     for _ in range(3):
@@ -88,7 +110,7 @@ def _timed(run: Callable[[], object], device: str) -> list[float]:
     taken: list[float] = []
     if device == "cuda":
         torch.cuda.synchronize()
-    end = time.perf_counter() + _SECONDS
+    end = time.perf_counter() + seconds
     while len(taken) < _LEAST or (time.perf_counter() < end and len(taken) < _MOST):
         if device == "cuda":
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

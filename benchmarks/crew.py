@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from benchmarks.bounded import end_child, start_child
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.subject import Subject
     from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
 
-_ROOT = Path(__file__).resolve().parents[1]
+OUT_OF_TIME = "out of time: start the same command again, and it goes on from here"
 _PATIENCE = 900.0  # seconds for one answer: max-autotune of a large tower takes minutes
 
 
@@ -27,33 +30,46 @@ class ContenderError(Exception):
     """A contender failed; the message is what its row says."""
 
 
+class OutOfTimeError(ContenderError):
+    """The time of the run was over before a contender had answered; its process was ended."""
+
+    def __init__(self) -> None:
+        super().__init__(OUT_OF_TIME)
+
+
 class Member:
     """One contender's process. Close it."""
 
-    def __init__(self, contender: Contender, patience: float = _PATIENCE, compiled: Path | None = None) -> None:
+    def __init__(
+        self,
+        contender: Contender,
+        patience: float = _PATIENCE,
+        compiled: Path | None = None,
+        end: float | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             contender: whose.
             patience: seconds for one answer.
             compiled: where PyTorch's compiler keeps what it made. The variable may be set already: PyTorch does that.
+            end: of ``time.monotonic()``, after which no answer is waited for, whatever it is at work on.
         """
         self.contender = contender
-        self._patience = patience
+        self._patience, self._end = patience, end
         ours, theirs = multiprocessing.Pipe()
         self._connection = ours
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         caches = {} if compiled is None else {"TORCHINDUCTOR_CACHE_DIR": str(compiled.resolve())}
-        paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        with contextlib.closing(theirs):
-            self._process = subprocess.Popen(
-                # Not -m: what the worker sends back must not be pickled as classes of __main__.
-                [sys.executable, "-c", "from benchmarks.worker import main; main()", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stderr=self._log,
-                env=os.environ | caches | {"PYTHONPATH": os.pathsep.join(paths)},
-            )
+        leash, self._leash = os.pipe()  # its end tells the process, whatever it is at work on, that this one has died
+        fds = (theirs.fileno(), leash)
+        try:
+            # Not -m: what the worker sends back must not be pickled as classes of __main__.
+            command = [sys.executable, "-c", "from benchmarks.worker import main; main()", *map(str, fds)]
+            self._process = start_child(command, stderr=self._log, environment=caches, pass_fds=fds)
+        finally:
+            theirs.close()
+            os.close(leash)
 
     def why_not(self, subject: Subject, device: str) -> str | None:
         """Why the contender cannot run here; None if it can."""
@@ -91,12 +107,15 @@ class Member:
     def close(self) -> None:
         """End the process."""
         self._connection.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_child(self._process)
+        os.close(self._leash)
         self._log.close()
+
+    def kill(self) -> None:
+        """End the process at once: whoever waits for its answer gets a `ContenderError`."""
+        end_child(self._process)
 
     @property
     def alive(self) -> bool:
@@ -106,8 +125,11 @@ class Member:
     def _ask(self, method: str, *arguments: object) -> Any:
         try:
             self._connection.send((method, arguments))
-            if not self._connection.poll(self._patience):
-                self._process.kill()
+            left = self._patience if self._end is None else self._end - time.monotonic()
+            if not self._connection.poll(max(0.0, min(self._patience, left))):
+                self.kill()
+                if left < self._patience:
+                    raise OutOfTimeError
                 raise ContenderError(f"no answer to {method!r} within {self._patience:.0f} s")
             good, answer = self._connection.recv()
         except (EOFError, OSError):
@@ -129,9 +151,9 @@ class Member:
 
 
 @contextlib.contextmanager
-def hired(contender: Contender) -> Iterator[Member]:
-    """A member that is closed at the end."""
-    member = Member(contender)
+def hired(contender: Contender, end: float | None = None) -> Iterator[Member]:
+    """A member that is closed at the end; see `Member` for its arguments."""
+    member = Member(contender, end=end)
     try:
         yield member
     finally:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -43,7 +44,7 @@ def this_machine(device: str = "cpu") -> Machine:
     """
     if device == "cpu":
         return Machine("cpu", f"{_processor()}, {usable_cores()} cores")
-    found = _nvidia_smi("name")
+    found = nvidia_smi("name")
     if found is None:
         raise RuntimeError("no NVIDIA GPU answers: nvidia-smi is missing or fails; measure with --device cpu")
     return Machine("cuda", found)
@@ -57,7 +58,7 @@ def usable_cores() -> int:
 def clock_mhz(device: str) -> int:
     """Clock of the processor (mean over its cores) or of the GPU's multiprocessors now; 0 where nothing tells it."""
     if device == "cuda":
-        found = _nvidia_smi("clocks.sm")
+        found = nvidia_smi("clocks.sm")
         return int(found.split()[0]) if found else 0
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -102,7 +103,24 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _nvidia_smi(field: str) -> str | None:
+def gpu_problem() -> str | None:
+    """Why PyTorch cannot compute on the GPU of this machine, as a sentence with the remedy; None if it can."""
+    try:
+        import torch
+    except ImportError:
+        return f"PyTorch is not installed in {sys.executable}: run this with a Python that has its CUDA build"
+    if torch.version.cuda is None:
+        return f"the installed PyTorch {torch.__version__} has no CUDA: install its CUDA build"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:  # no GPU, or a driver that is older than this PyTorch needs
+        said = " ".join(str(error).split())[:300].rstrip(". ")
+        return f"PyTorch {torch.__version__} cannot use the GPU: {said}"
+    return None
+
+
+def nvidia_smi(field: str) -> str | None:
+    """What nvidia-smi says of the first GPU, ``name`` or another field of its ``--query-gpu``; None where it fails."""
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "-i", "0"]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).resolve().parents[1]
+COMMIT_FILE = _ROOT / "gpu-kit" / "commit.txt"  # of `make gpu-kit`, for a copy of the tree that has no repository
+
 
 def commit() -> str:
-    """The commit that is checked out, with ``+`` if files differ from it; empty outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10", "--match="]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    """The commit that is checked out, with ``+`` if files differ from it.
+
+    A copy of the tree without its repository has the commit that `make gpu-kit` wrote down when the tree was packed; without that
+    file, too, it is empty.
+    """
+    if (
+        _ROOT / ".git"
+    ).exists():  # else git would name the commit of a repository that happens to lie around this folder
+        command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty=+", "--abbrev=10", "--match="]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with contextlib.suppress(OSError):
+        return COMMIT_FILE.read_text(encoding="utf-8").strip()
+    return ""
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

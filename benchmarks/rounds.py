@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks.case_rows import case_rows, failure_row, start_rows
-from benchmarks.crew import ContenderError, Member
+from benchmarks.crew import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
 from benchmarks.energy import read_joules
 from benchmarks.samples import Key, Rounds
 from benchmarks.worker import OpenedInfo, Prepared, calls_in_a_round
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENOUGH_PASSES = 2
 _STRIKES = 2  # a contender whose process died this often is not started again
-OUT_OF_TIME = "out of time: start the same command again, and it goes on from here"
+_ENOUGH_ROUNDS = 3  # of a case that the end of the time cut short
 _T = TypeVar("_T")
 Pair = tuple["Contender", "Case"]
 
@@ -128,15 +128,22 @@ class _Pass:
                     calls[contender] = calls_in_a_round(prepared.call_seconds, plan.round_seconds)
                     one += calls[contender] * prepared.call_seconds
             rounds = {contender: Rounds() for contender in calls}
-            count = plan.rounds_of(self._number, one)
+            count, whole = plan.rounds_of(self._number, one), 0
             for turn in range(count):
+                if self._run.over:
+                    break
                 tell(f"round {turn + 1} of {count}")
                 order = [c for c in contenders if c in rounds]
                 shift = (turn + self._number) % max(1, len(order))
                 for contender in order[shift:] + order[:shift]:
                     if self._attempt(contender, case, lambda c: self._measure_round(c, case, calls, rounds)) is None:
                         del rounds[contender]
-        self._keep(case, rounds)
+                whole += 1
+        if whole < min(count, _ENOUGH_ROUNDS):
+            for contender in rounds:
+                self._out_of_time(contender, case)
+        else:
+            self._keep(case, rounds)
 
     def keep_start(self, tower: str) -> None:
         """What loading the tower took, and the memory after all its cases."""
@@ -172,7 +179,12 @@ class _Pass:
         """Load those that are not, side by side."""
         new = [c for c in contenders if self._towers.get(c) != case.tower]
         with ThreadPoolExecutor(max(1, len(new))) as pool:
-            list(pool.map(lambda c: self._attempt(c, case, lambda c: self._ready(c, case.tower)), new))
+            try:
+                list(pool.map(lambda c: self._attempt(c, case, lambda c: self._ready(c, case.tower)), new))
+            except BaseException:  # Ctrl-C: the threads would wait for their answers first
+                for member in list(self._members.values()):
+                    member.kill()
+                raise
 
     def _measure_round(
         self, contender: Contender, case: Case, calls: dict[Contender, int], rounds: dict[Contender, Rounds]
@@ -206,7 +218,7 @@ class _Pass:
         if member is None or not member.alive:
             if member is not None:
                 member.close()
-            self._members[contender] = member = Member(contender, compiled=self._run.compiled)
+            self._members[contender] = member = Member(contender, compiled=self._run.compiled, end=self._run.end)
         self._towers.pop(contender, None)
         self._info[contender] = member.open(self._plan.subject, tower, self._plan.device, self._work)
         self._towers[contender] = tower
@@ -218,6 +230,9 @@ class _Pass:
             return None
         try:
             return do(contender)
+        except OutOfTimeError:
+            self._out_of_time(contender, case)
+            return None
         except ContenderError as error:
             member = self._members.get(contender)
             if member is None or not member.alive:
@@ -227,6 +242,13 @@ class _Pass:
             self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
             self._run.console.problem(contender.label, str(error))
             return None
+
+    def _out_of_time(self, contender: Contender, case: Case) -> None:
+        """The end of the time cut the case short: what earlier passes found of it stays."""
+        self._run.complete = False
+        self._failed.add((contender, case))
+        if not self._run.kept.of(key_of(self._plan, contender, case)):
+            self._run.add([failure_row(self._plan.subject, contender, case, "missing", OUT_OF_TIME)], "cpu")
 
 
 def key_of(plan: Plan, contender: Contender, case: Case) -> Key:

@@ -41,9 +41,16 @@ FIGURES = {
     "fraction_of_ceiling": Figure("", "higher"),  # of the machine's own measured matrix product in that precision
     "joules_per_item": Figure("J", "lower"),
     "decode_share": Figure(""),  # of the wall time in which the engine waits for pixels
-    # what = kernel
+    # what = kernel, gemm, package
     "time": Figure("us", "lower"),
     "relative_error": Figure("", "lower"),  # of a part of the result, against float64
+    "build_seconds": Figure("s", "lower"),  # of a package's compiler
+    # what = fact; 1 where the note says it in words
+    "fact": Figure(""),
+    # what = tests
+    "passed": Figure("tests", "higher"),
+    "failed": Figure("tests", "lower"),
+    "skipped": Figure("tests"),
     # what = latency, one item at a time
     "p50": Figure("ms", "lower"),
     "p90": Figure("ms", "lower"),
@@ -93,8 +100,9 @@ class Row:
 
     Attributes:
         what: kind of measurement and name of the file: throughput, latency, start, end_to_end, export, overhead, parity,
-            zero_shot, retrieval, ceiling, kernel.
-        model: architecture, or ``demo``; of a ceiling or kernel, the operation.
+            zero_shot, retrieval, ceiling, kernel, gemm (the vendor's product of a tower's shape), package (one AOTInductor package,
+            without the rest of a bundle), fact (of the machine), tests.
+        model: architecture, or ``demo``; of a ceiling, gemm or kernel, the operation; of a fact, its name.
         tower: ``image``, ``text`` or empty.
         engine: what was measured: ``eager``, ``torch.compile``, ``onnxruntime``, ….
         precision: ``fp32``, ``fp16``, ….

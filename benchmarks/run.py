@@ -20,10 +20,10 @@ from benchmarks import rows as rowfiles
 from benchmarks.case_rows import failure_row, overhead_row
 from benchmarks.console import Console
 from benchmarks.contenders import Contender
-from benchmarks.crew import ContenderError, Member, hired
+from benchmarks.crew import ContenderError, Member, OutOfTimeError, hired
 from benchmarks.inputs import Case
 from benchmarks.machine import Machine, clock_mhz, stamp
-from benchmarks.results_file import commit
+from benchmarks.results_file import commit as commit_here
 from benchmarks.rounds import Passes, key_of
 from benchmarks.rows import Row, Status
 from benchmarks.samples import Kept
@@ -90,6 +90,9 @@ class Run:
         again: bool = False,
         console: Console | None = None,
         deadline: float | None = None,
+        end: float | None = None,
+        commit: str | None = None,
+        compiled: Path | None = None,
     ) -> None:
         """Start, or go on where the run of that name was interrupted.
 
@@ -100,21 +103,24 @@ class Run:
             again: forget what an interrupted run has measured.
             console: shows what goes on.
             deadline: of ``time.monotonic()``, after which no case is begun.
+            end: likewise, after which nothing goes on: what is at work then is ended, and has no row.
+            commit: of the code, for the rows; None asks git.
+            compiled: folder in which PyTorch's compiler keeps what it made for later passes; None is one beside the rows.
         """
         self.folder, self.machine, self.complete = folder, machine, True
         self.rows: list[Row] = []
         self.console = console or Console()
         self._marker = folder / f".unfinished-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.json"
-        self._commit = commit()  # of the code that is loaded now
+        self.commit = commit_here() if commit is None else commit  # of the code that is loaded now
         self._started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._done: set[tuple[str, ...]] = set()
-        self._deadline, self._lock = deadline, threading.Lock()
+        self.deadline, self.end, self._lock = deadline, end, threading.Lock()
         self._usable: set[tuple[Contender, str]] = set()  # peers that can run here, by device
         folder.mkdir(parents=True, exist_ok=True)
-        self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), folder / ".compiled"
+        self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), compiled or folder / ".compiled"
         if not self._marker.exists() or again or not self._resume():
             self.kept.remove()
-        self._marker.write_text(json.dumps({"commit": self._commit, "started": self._started}), encoding="utf-8")
+        self._marker.write_text(json.dumps({"commit": self.commit, "started": self._started}), encoding="utf-8")
 
     def finish(self) -> None:
         """If everything was measured, the next run starts anew."""
@@ -125,7 +131,23 @@ class Run:
     @property
     def late(self) -> bool:
         """Whether the deadline is over."""
-        return self._deadline is not None and time.monotonic() > self._deadline
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing may go on."""
+        return self.end is not None and time.monotonic() > self.end
+
+    def refresh(self) -> None:
+        """Learn what children have measured since the run has started: they keep their rows themselves."""
+        self._done = {
+            row.case for row in rowfiles.read(self.folder) if row.date >= self._started and row.value is not None
+        }
+
+    @property
+    def done(self) -> frozenset[tuple[str, ...]]:
+        """Cases (`Row.case`) of which the interrupted run has rows."""
+        return frozenset(self._done)
 
     def is_done(self, case: tuple[str, ...]) -> bool:
         """Whether the interrupted run has rows of a case (`Row.case`)."""
@@ -133,7 +155,7 @@ class Run:
 
     def add(self, found: Sequence[Row], device: str) -> None:
         """Keep rows that were measured just now."""
-        stamped = stamp(found, self.machine, clock_mhz=clock_mhz(device), commit=self._commit)
+        stamped = stamp(found, self.machine, clock_mhz=clock_mhz(device), commit=self.commit)
         with self._lock:  # contenders that are loaded side by side may fail at the same time
             rowfiles.merge(self.folder, stamped, whole_cases=True)
             self.rows += stamped
@@ -173,14 +195,14 @@ class Run:
         usable: list[Contender] = []
         subject, asked = plan.subject, [c for c in cases if cases[c]]
         with contextlib.ExitStack() as stack:
-            members = {c: stack.enter_context(hired(c)) for c in asked}
+            members = {c: stack.enter_context(hired(c, self.end)) for c in asked}
             with self.console.busy(f"{subject.name}: asking {len(asked)} contenders"), ThreadPoolExecutor() as pool:
                 reasons = [pool.submit(self._why_not, members[c], plan) for c in asked]
             for contender, answer in zip(asked, reasons, strict=True):
                 status, reason = answer.result()
                 if reason is None:  # one after the other: some share files
                     with self.console.busy(f"{subject.name}: {contender.label}"):
-                        status, reason = _setup(members[contender], subject, cases[contender], work)
+                        status, reason = self._setup(members[contender], subject, cases[contender], work)
                 if reason is None:
                     usable.append(contender)
                     continue
@@ -196,37 +218,46 @@ class Run:
         try:
             reason = member.why_not(plan.subject, plan.device)
         except ContenderError as error:
-            return "failed", str(error)
+            return self._failure(error)
         if reason is None and not member.contender.of_bundle:
             self._usable.add(peer)
         return "missing", reason
 
+    def _setup(self, member: Member, subject: Subject, cases: Sequence[Case], work: Path) -> tuple[Status, str | None]:
+        try:
+            for tower in dict.fromkeys(case.tower for case in cases):
+                member.setup(subject, tower, work)
+        except ContenderError as error:
+            return self._failure(error)
+        return "missing", None
+
+    def _failure(self, error: ContenderError) -> tuple[Status, str]:
+        """It failed, or the time was over, which says nothing of the contender."""
+        if isinstance(error, OutOfTimeError):
+            self.complete = False
+            return "missing", str(error)
+        return "failed", str(error)
+
     def _measure_overhead(self, plan: Plan, contender: Contender, case: Case, work: Path) -> None:
-        with hired(contender) as member:
-            member.open(plan.subject, case.tower, plan.device, work)
-            member.prepare(case)
-            rounds = [member.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
+        try:
+            with hired(contender, self.end) as member:
+                member.open(plan.subject, case.tower, plan.device, work)
+                member.prepare(case)
+                rounds = [member.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
+        except OutOfTimeError:
+            self.complete = False
+            return
         self.add([overhead_row(plan.subject, rounds)], "cpu")
 
     def _resume(self) -> bool:
         """Whether there is a run of the same commit to go on with."""
         try:
             marker = json.loads(self._marker.read_text(encoding="utf-8"))
-            same, started = marker["commit"] == self._commit, str(marker["started"])
+            same, started = marker["commit"] == self.commit, str(marker["started"])
         except (OSError, ValueError, KeyError):
             return False
         if same:
             self._started = started
-            kept = rowfiles.read(self.folder)
-            self._done = {row.case for row in kept if row.date >= started and row.value is not None}
+            self.refresh()
             self.kept.load()
         return bool(same)
-
-
-def _setup(member: Member, subject: Subject, cases: Sequence[Case], work: Path) -> tuple[Status, str | None]:
-    try:
-        for tower in dict.fromkeys(case.tower for case in cases):
-            member.setup(subject, tower, work)
-    except ContenderError as error:
-        return "failed", str(error)
-    return "missing", None

@@ -16,7 +16,7 @@ NOISY_LEGEND = (
 CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
 SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
 _PERCENT = SHARES | {"decode_share", "fraction_of_ceiling", "quantized_share"}
-_OPERATIONS = ("ceiling", "kernel")  # rows of them are of an operation, and their notes are its sizes
+_OPERATIONS = ("ceiling", "kernel", "gemm", "fact")  # rows of them are of an operation, and their notes are its sizes
 _COSINES = {"min_cosine", "mean_cosine", "p1_cosine"}
 _LABELS = {
     "per_second": "per second",
@@ -54,6 +54,10 @@ _TITLES = {
     "ceiling": "Ceilings of this machine",
     "overhead": "What the harness costs per call",
     "kernel": "Kernels",
+    "gemm": "Matrix products at a tower's shapes",
+    "package": "Single AOTInductor packages",
+    "tests": "Tests that need a GPU",
+    "fact": "The machine",
 }
 
 

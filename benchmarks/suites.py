@@ -1,8 +1,11 @@
-"""What `make bench`, `bench-int8` and `gpu` measure, as data: an engine or kernel that comes later joins by its name here."""
+"""What `make bench`, `bench-int8` and `gpu` measure, as data: an engine or kernel that comes later joins by its name here.
+
+A suite is made of named parts, a part of steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,20 +42,95 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """What the machine reaches at most: rates of every run are compared with those of the same run.
+
+    Attributes:
+        sizes, seconds: see `benchmarks.ceilings.measure_ceilings`.
+    """
+
+    sizes: tuple[int, ...] = ()
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the machine is, and the vendor's matrix products at a tower's shapes.
+
+    Attributes:
+        products: (rows, in, out) of linear layers.
+        precision: of them.
+    """
+
+    products: tuple[tuple[int, int, int], ...]
+    precision: str = "fp16"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A tower as an AOTInductor package; see `benchmarks.packages.PackageCase`."""
+
+    model: str
+    tower: str
+    kernels: str
+    search: bool
+    batches: tuple[int, ...]
+    precision: str = "fp16"
+    blocks: int = 0
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Cases of `benchmarks.kernel_ops`.
+
+    Attributes:
+        towers: names, or parts of them.
+        batches: of both kinds of towers.
+        ops: names of cases; empty is all.
+        choices: the winners go into the table that packages with ``kernels=auto`` are made from.
+        precision, rounds: see `benchmarks.kernel_ops.run`.
+        compiles: PyTorch's compiler takes part; else what it would compile runs as it is.
+    """
+
+    towers: tuple[str, ...]
+    batches: tuple[int, ...]
+    ops: tuple[str, ...] = ()
+    choices: bool = False
+    precision: str = "fp16"
+    rounds: int = 5
+    compiles: bool = True
+
+
+@dataclass(frozen=True)
+class Tests:
+    """The tests that need a GPU.
+
+    Attributes:
+        paths: files or folders from the repository's root; empty is all.
+    """
+
+    paths: tuple[str, ...] = ()
+
+
+Step = Sweep | Ceilings | Facts | Package | Kernels | Tests
+
+
+@dataclass(frozen=True)
 class Suite:
     """A command's work.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
         minutes: that all parts may take together.
-        parts: name to its sweeps; ``tests``, ``ceilings`` and ``kernels`` are parts without.
+        parts: name to its steps, in order of worth.
         folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
         rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
     """
 
     device: str
     minutes: float
-    parts: dict[str, tuple[Sweep, ...]]
+    parts: Mapping[str, tuple[Step, ...]]
     rounds: int
     round_seconds: float
     passes: int = 1
@@ -76,7 +154,18 @@ def _compile_is_slow(contender: Contender, case: Case) -> bool:
 
 
 MOST = 256
-KERNEL_TOWERS = ("ViT-L-14 image", "ViT-L-14 text", "ViT-B-32 image", "ViT-H-14 image")
+_KERNEL_TOWERS = ("ViT-L-14 image", "ViT-L-14 text", "ViT-B-32 image", "ViT-H-14 image")
+_LARGEST = ("ViT-L-14 image", "ViT-L-14 text")
+# Where an op goes is a question of its own for each of these, and a crash in one must not take the others with it.
+_ATTENTION = ("attention", "causal_attention", "packed_attention")
+_MLP = ("mlp",)
+_REST = ("add_layer_norm", "patches", "l2_normalize")
+_ROWS = MOST * 257  # tokens of a batch of ViT-L-14
+# Its projections, both halves of its MLP, and its patches, with 588 numbers as they are and padded to a multiple of 16.
+_PRODUCTS = (
+    *((_ROWS, width_in, width_out) for width_in, width_out in ((1024, 3072), (1024, 1024), (1024, 4096), (4096, 1024))),
+    *((MOST * 256, width_in, 1024) for width_in in (588, 592)),
+)
 GPU_BATCHES = (MOST, 32, 1)  # what matters most comes first, in case the time is over
 _GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
 _TORCH = ("eager", "triton kernels", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
@@ -88,7 +177,7 @@ SUITES = {
         device="cpu",
         minutes=10,
         parts={
-            "ceilings": (),
+            "ceilings": (Ceilings(),),
             "demo": (
                 Sweep(
                     "demo",
@@ -145,10 +234,18 @@ SUITES = {
         device="cuda",
         minutes=9,
         parts={
-            "ceilings": (),
-            "tests": (),
+            "ceilings": (Ceilings(),),
+            "facts": (Facts(_PRODUCTS),),
+            "packages": tuple(
+                Package("ViT-L-14", "image", kernels, False, GPU_BATCHES) for kernels in ("triton", "native")
+            ),
+            "tests": (Tests(),),
+            "attention": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _ATTENTION),),
+            "mlp": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _MLP),),
+            "norm": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _REST),),
+            "choices": tuple(Kernels(_LARGEST, (MOST,), ops, choices=True) for ops in (_ATTENTION, _MLP, _REST)),
+            "tuned": tuple(Package("ViT-L-14", "image", kernels, True, GPU_BATCHES) for kernels in ("auto", "native")),
             "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
-            "kernels": (),
             "engines": tuple(
                 Sweep(m, "fp16", _BUILT, ("eager", "onnxruntime plain"), GPU_BATCHES, only=_compile_is_slow)
                 for m in _GPU_MODELS

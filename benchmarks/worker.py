@@ -10,6 +10,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -254,9 +255,18 @@ def serve(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument; what contenders print goes to stderr."""
+    """Serve on the socket whose number is the first argument; what contenders print goes to stderr.
+
+    The second argument is the number of a pipe that nobody writes to: when it ends, the run was killed, and so is this process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
     connection = Connection(int(sys.argv[1]))
+    threading.Thread(target=_end_with_the_run, args=(int(sys.argv[2]),), daemon=True).start()
     os.dup2(2, 1)
     serve(connection)
     os._exit(0)  # some libraries crash in their exit handlers; everything was said
+
+
+def _end_with_the_run(leash: int) -> None:
+    os.read(leash, 1)
+    os.killpg(0, signal.SIGKILL)  # `benchmarks.bounded.start_child` made this process the first of its group

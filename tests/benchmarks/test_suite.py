@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rows, suite
+from benchmarks import parts, rows, suite
 from benchmarks.suites import SUITES, Suite, Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ BLOCKED = ["msgspec", "onnxruntime", "onnxscript", "polygraphy", "tensorrt_rtx",
 
 
 def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert suite.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
+    assert parts.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
     shown = capsys.readouterr().out
     assert "== demo" in shown
     assert shown.index("== broken") < shown.index("== pass 2 of 2") < shown.index("image, batch 2, 64x64\n")
@@ -57,7 +57,7 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     (tmp_path / "bare.py").write_text(
-        "from pathlib import Path\nfrom benchmarks.suite import run_suite\nfrom benchmarks.suites import Suite, Sweep\n"
+        "from pathlib import Path\nfrom benchmarks.parts import run_suite\nfrom benchmarks.suites import Suite, Sweep\n"
         "parts = {'models': (Sweep('ViT-B-32', None, (), ('eager',), (1,)),),\n"
         "         'engines': (Sweep('ViT-B-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
         f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
@@ -80,7 +80,7 @@ def test_the_time_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     import dataclasses
 
     none = dataclasses.replace(TINY, minutes=0.0)
-    assert not suite.run_suite(none, "tiny", ["demo"], [], tmp_path, again=False)
+    assert not parts.run_suite(none, "tiny", ["demo"], [], tmp_path, again=False)
     assert "no time left" in capsys.readouterr().out
 
 

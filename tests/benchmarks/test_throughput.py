@@ -261,7 +261,7 @@ def test_two_passes_are_enough_where_there_is_no_time_for_a_third(subject: Subje
     passes = run.prepare(plan, tmp_path)
     passes.measure(0)
     passes.measure(1)
-    run._deadline = 0.0
+    run.deadline = 0.0
     passes.measure(2)
     run.finish()
     assert run.complete

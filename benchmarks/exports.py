@@ -1,0 +1,91 @@
+"""Bundles that a suite measures: exported now, with every engine that can be built here, within the time that is left."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bounded import run_bounded
+from benchmarks.crew import OUT_OF_TIME
+from benchmarks.run import UserError
+from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
+from benchmarks.suites import MOST
+
+if TYPE_CHECKING:
+    from benchmarks.suites import Sweep
+
+_CALIBRATION_IMAGES = 256
+_GATE_SAMPLES = 16
+_USUAL = 32
+
+
+class NoTimeError(UserError):
+    """The time was over before the bundle was made."""
+
+    def __init__(self) -> None:
+        super().__init__(OUT_OF_TIME)
+
+
+def subject_of(sweep: Sweep, work: Path, end: float | None) -> Subject:
+    """The model by its name, or a bundle of it that is exported now.
+
+    Args:
+        sweep: which model, precision and engines.
+        work: folder for the bundle.
+        end: of ``time.monotonic()``, when the export is ended.
+
+    Raises:
+        UserError: the export failed.
+        NoTimeError: the time was over before it was done.
+    """
+    if sweep.precision is None:
+        return subject_of_model(sweep.model)
+    import msgspec  # noqa: F401  (says early what a bare image lacks)
+    import onnxscript  # noqa: F401
+
+    bundle = work / "bundle"
+    start = time.monotonic()
+    with tempfile.TemporaryFile() as log:
+        code = run_bounded(export_command(sweep, work, bundle), end, stdout=log, stderr=log)
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    if code is None:
+        raise NoTimeError
+    # An engine that could not be built is an error of the command, and none of the bundle that holds the others.
+    if code != 0 and not (bundle / "manifest.json").is_file():
+        raise UserError((said or ["the export failed"])[-1].removeprefix("error: "))
+    for line in said:
+        if line.startswith("left out: "):
+            print(f"  {line}")
+    print(f"  exported {sweep.model} {sweep.precision} in {time.monotonic() - start:.0f} s", flush=True)
+    return subject_of_bundle(bundle)
+
+
+def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
+    """The exporter's command line for a sweep; the first batch is the one that packages are tuned for."""
+    command = [sys.executable, "-m", "exporter", sweep.model, f"--{sweep.precision}", "--out", str(bundle)]
+    if sweep.model != "demo":
+        # Of random weights the gate sees no more in 64 samples than in these, and a suite's minutes are for what it measures.
+        command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
+        if sweep.precision in ("int8", "fp8"):
+            command += ["--calibration", str(_calibration(work))]
+    for kind in sweep.engines:
+        command += ["--engine", kind]
+    if set(sweep.engines) & {"tensorrt", "tensorrt-rtx"}:
+        command += ["--batch", f"{_USUAL}:{MOST}:{MOST}", "--batch", f"1:1:{_USUAL}"]
+    return command
+
+
+def _calibration(work: Path) -> Path:
+    """A folder of natural pictures."""
+    from exporter.parity_data import load_parity_data
+
+    folder = work / "calibration"
+    folder.mkdir()
+    for i, picture in enumerate(load_parity_data(None, images=_CALIBRATION_IMAGES, captions=1, seed=2).images):
+        picture.thumbnail((512, 512))
+        picture.save(folder / f"{i:03}.png")
+    return folder

@@ -1,0 +1,89 @@
+"""The tests marked ``gpu`` as a part of a suite: in many processes, with an end that leaves time to print what has failed."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from benchmarks.bounded import run_bounded
+from benchmarks.machine import usable_cores, versions
+from benchmarks.rows import Row
+
+if TYPE_CHECKING:
+    from benchmarks.run import Run
+
+LOG = "tests.txt"
+MARKS = "gpu and not slow"
+_ONE_TEST = 150.0  # seconds; what takes longer hangs
+_LAST_WORDS = 15.0  # seconds before the end in which no test begins, and then as many to print the failures
+_LOG_BYTES = 4 << 20
+_COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
+
+
+def run_gpu_tests(run: Run, paths: Sequence[str], end: float) -> None:
+    """Run them; their output is in ``tests.txt`` among the rows, and the counts are rows of ``what = tests``.
+
+    Args:
+        run: that keeps the rows.
+        paths: files or folders of tests, from the repository's root; empty is all.
+        end: of ``time.monotonic()``.
+    """
+    log = run.folder / LOG
+    seconds = end - time.monotonic()
+    with log.open("wb") as file:
+        code = run_bounded(command(paths, seconds), end, stdout=file, stderr=file, patience=_LAST_WORDS)
+    if log.stat().st_size > _LOG_BYTES:
+        log.write_bytes(log.read_bytes()[-_LOG_BYTES:])
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["pytest said nothing"]
+    counts = _counts(lines[-1])
+    over = code is None or any("session-timeout" in line for line in lines[-30:])
+    ending = f"stopped after {seconds:.0f} s" if over else f"exit code {code}"
+    print("  " + "\n  ".join(lines[-12:]) + f"\n  {ending}; {log}", flush=True)
+    run.complete = run.complete and not over
+    if not counts:
+        why = f"{ending}: {lines[-1][:200]}"
+        run.add([Row("tests", MARKS, "passed", engine="pytest", unit="tests", status="failed", note=why)], "cpu")
+        return
+    found = [
+        Row(
+            "tests",
+            MARKS,
+            figure,
+            engine="pytest",
+            value=float(counts.get(figure, 0)),
+            unit="tests",
+            note=ending,
+            versions=versions(("torch", "triton", "pytest")),
+        )
+        for figure in ("passed", "failed", "skipped")
+    ]
+    run.add(found, run.machine.device)
+
+
+def command(paths: Sequence[str], seconds: float) -> list[str]:
+    """Pytest's command line for so much time, with the plugins that are there: a bare image may lack them."""
+    words = [sys.executable, "-m", "pytest", *paths, "-m", MARKS, "-q", "-rs", "--tb=short", "--no-header"]
+    words += [
+        "-p",
+        "no:cacheprovider",
+        "--continue-on-collection-errors",
+    ]  # a bare image lacks what some of them import
+    if find_spec("xdist") is not None:
+        words += ["-n", str(max(1, usable_cores() - 2))]
+    if find_spec("pytest_timeout") is not None:
+        words += [f"--session-timeout={max(1.0, seconds - _LAST_WORDS):.0f}"]
+        words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds)):.0f}", "--timeout-method=thread"]
+    return words
+
+
+def _counts(line: str) -> dict[str, int]:
+    """ "2 failed, 3 passed in 1.2s"; an error is a failure, too."""
+    counts: dict[str, int] = {}
+    for number, what in _COUNTS.findall(line):
+        name = "failed" if what.startswith("error") else what
+        counts[name] = counts.get(name, 0) + int(number)
+    return counts

@@ -1,0 +1,182 @@
+"""A step of a suite in a process of its own: ``python -m benchmarks.step ORDER``, where ORDER is a JSON file of an `Order`.
+
+A process each, because one that has crashed on a GPU can compute nothing more there, and because what hangs or compiles for minutes
+must end when the time is over. Rows are kept as soon as they are measured, so that an end at any moment loses only what is at work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import rows as rowfiles
+from benchmarks.bounded import run_bounded
+from benchmarks.machine import Machine, clock_mhz, stamp
+from benchmarks.rows import Row
+
+if TYPE_CHECKING:
+    from benchmarks.run import Run
+
+CHOICES = "choices.table"  # kernels/choices.csv among the rows; by that suffix it is not taken for a file of rows
+_INCOMPLETE = 3  # exit code: there was no time for all of it
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a child is to do.
+
+    Attributes:
+        work: ``module:function``; it is called with a `Keeper` and `arguments`, and returns whether there was time for everything.
+        arguments: by name, plain data.
+        machine: that computes.
+        results: folder of the rows.
+        commit: of the code.
+        deadline: of ``time.monotonic()``, which all processes of a machine share: nothing is begun after it.
+        done: cases (`Row.case`) that need not be measured.
+    """
+
+    work: str
+    arguments: dict[str, Any]
+    machine: Machine
+    results: Path
+    commit: str
+    deadline: float
+    done: tuple[tuple[str, ...], ...]
+
+
+class Keeper:
+    """Where a step's rows go."""
+
+    def __init__(self, order: Order) -> None:
+        self.machine, self.results, self.commit = order.machine, order.results, order.commit
+        self.device, self.deadline = order.machine.device, order.deadline
+        self._done = frozenset(order.done)
+
+    def add(self, found: Sequence[Row]) -> list[Row]:
+        """Keep rows that were measured just now; return them with machine, commit and date."""
+        stamped = stamp(found, self.machine, clock_mhz=clock_mhz(self.device), commit=self.commit)
+        rowfiles.merge(self.results, stamped, whole_cases=True)
+        return stamped
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run was interrupted before, and measured something then."""
+        return bool(self._done)
+
+    def is_done(self, case: tuple[str, ...]) -> bool:
+        """Whether an interrupted run has measured a case (`Row.case`)."""
+        return case in self._done
+
+    @property
+    def late(self) -> bool:
+        """Whether nothing may be begun any more."""
+        return time.monotonic() > self.deadline
+
+
+def run_step(
+    run: Run, work: str, arguments: dict[str, Any], environment: Mapping[str, str] | None = None
+) -> tuple[bool, str]:
+    """Do a step in a child, which ends at `Run.end` at the latest.
+
+    Args:
+        run: that it belongs to.
+        work, arguments: of its `Order`.
+        environment: variables besides those of this process.
+
+    Returns:
+        Whether the time was over before everything was measured, and how the child failed; empty if it did not.
+    """
+    run.refresh()
+    order = Order(
+        work, arguments, run.machine, run.folder.resolve(), run.commit, run.deadline or math.inf, tuple(run.done)
+    )
+    with tempfile.TemporaryDirectory(prefix="step-") as folder, tempfile.TemporaryFile() as log:
+        path = Path(folder) / "order.json"
+        path.write_text(json.dumps(dataclasses.asdict(order), default=str), encoding="utf-8")
+        # What it leaves in temporary files goes with the folder, however it ends.
+        variables = {**(environment or {}), "TMPDIR": folder}
+        code = run_bounded(
+            [sys.executable, "-m", "benchmarks.step", str(path)], run.end, stderr=log, environment=variables
+        )
+        log.seek(0)
+        said = log.read().decode(errors="replace").strip().splitlines()
+    run.refresh()
+    if code is None or code == _INCOMPLETE:
+        return True, ""
+    if code == 0:
+        return False, ""
+    last = " ".join((said or ["it said nothing"])[-1].split())[:300]
+    return False, f"its process ended with {f'exit code {code}' if code > 0 else f'signal {-code}'}: {last}"
+
+
+def keep_kernels(
+    keeper: Keeper,
+    towers: Sequence[str],
+    batches: Sequence[int],
+    precision: str,
+    ops: Sequence[str],
+    choices: bool,
+    rounds: int,
+) -> bool:
+    """Cases of `benchmarks.kernel_ops`; with `choices` the table of `kernels.choices` is kept among the rows, too."""
+    from benchmarks import kernel_ops
+    from kernels.choices import TABLE, merge, read
+
+    copy = keeper.results / CHOICES
+    if choices and keeper.goes_on and copy.exists():
+        merge(read(copy))  # of the run that this one goes on with, maybe in another copy of the tree
+    try:
+        known = inspect.signature(kernel_ops.run).parameters  # until kernel_ops takes all of them
+        given: dict[str, Any] = {"ops": ops, "run_commit": keeper.commit}
+        _, enough = kernel_ops.run(
+            towers,
+            batches,
+            precision,
+            keeper.machine,
+            keeper.results,
+            rounds,
+            choices=choices,
+            deadline=keeper.deadline,
+            is_done=keeper.is_done,
+            **{name: value for name, value in given.items() if name in known},
+        )
+    finally:
+        if choices:
+            shutil.copyfile(TABLE, copy)
+    return enough
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the order says; ImportErrors are what a bare image lacks, and cost a line."""
+    (path,) = sys.argv[1:] if argv is None else argv
+    given = json.loads(Path(path).read_text(encoding="utf-8"))
+    order = Order(
+        **given
+        | {
+            "machine": Machine(**given["machine"]),
+            "results": Path(given["results"]),
+            "done": tuple(tuple(case) for case in given["done"]),
+        }
+    )
+    module, function = order.work.split(":")
+    try:
+        complete: bool = getattr(importlib.import_module(module), function)(Keeper(order), **order.arguments)
+    except ImportError as error:
+        print(f"  not installed: {error.name}", flush=True)
+        return 0
+    return 0 if complete else _INCOMPLETE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
