@@ -6,7 +6,10 @@ STAMP := $(VENV)/.installed
 FLOOR := .venv-floor
 FLOOR_STAMP := $(FLOOR)/.installed
 
-.PHONY: demo test test-all test-floor gpu gpu-tests bench bench-int8 report tables lint format zoo cold-start clean help
+# Machines with a GPU often have no package index: there, what is installed is all there is.
+HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+.PHONY: demo test test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
@@ -17,6 +20,7 @@ help:
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
 	@echo "make bench-int8  int8 engines of ViT-B-32 against eager float32 and OpenVINO's own quantization"
 	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"
+	@echo "make gpu-kit   wheels for a machine with a GPU and no package index: benchmarks/GPU.md"
 	@echo "make report    tables and plots of the rows; make tables writes the README's"
 	@echo "make cold-start  export time and memory, import, load, first embedding"
 
@@ -41,12 +45,16 @@ FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packe
 test-floor: $(FLOOR_STAMP)
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n auto --dist loadfile -m "not slow and not gpu" $(FLOOR_TESTS)
 
-gpu: $(STAMP)
-	$(BIN)/python -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))
+gpu:
+	@$(HERE) -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES))
 
-gpu-tests: $(STAMP)
-	nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-	$(BIN)/python -m pytest -m gpu -s
+gpu-tests:
+	@nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || \
+	  { echo "error: no NVIDIA GPU answers here (nvidia-smi is missing or fails): run this on a machine with one" >&2; exit 1; }
+	$(HERE) -m pytest -m gpu -s
+
+gpu-kit:
+	@$(HERE) -m benchmarks.gpu_kit
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks suite bench $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))

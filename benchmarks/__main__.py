@@ -18,6 +18,7 @@ COMMANDS = {
     ),
     "kernels-static": ("benchmarks.kernels_static", "registers and spills of every kernel, compiled without a GPU"),
     "suite": ("benchmarks.suite", "make bench and make gpu: a fixed list of models, engines and batches"),
+    "gather": ("benchmarks.gather", "rows that came back from another machine, into this tree"),
     "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
     "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),
     "tables": ("benchmarks.tables", "the README's tables from the rows"),

@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = [name for name in args.models.split(",") if name]
     with interrupted_by_sigterm() as terminated:
         try:
+            # A command with other parts does not go on with this one's: its ceilings are of its own minutes.
+            name = f"{args.suite} {args.parts}" if args.parts else args.suite
             complete = run_suite(
-                suite, args.suite, parts, models, results, args.again, args.commit, apart=args.out is not None
+                suite, name, parts, models, results, args.again, args.commit, apart=args.out is not None
             )
         except (UserError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr)
