@@ -13,6 +13,15 @@ LENGTHS = (1, 2, 50, 77, 197, 257, 577)
 HEAD_SIZES = (64, 80, 88, 104, 112)
 LAYOUTS = ("contiguous", "tokens-first", "rows-apart", "columns-apart")
 MODES = ("plain", "causal", "padding", "causal-padding", "rotary")
+# (length, head size, n, dtype, mode): so few that any two values of any two of them still meet.
+# The whole grid is 1,050 points, and each is a kernel to be compiled.
+PAIRS = [
+    (length, HEAD_SIZES[(i + j) % 5], 1 if i % 2 == j % 2 else 3, tuple(DTYPES)[(i + 2 * j) % 3], mode)
+    for i, length in enumerate(LENGTHS)
+    for j, mode in enumerate(MODES)
+]
+# What the towers of the model list ask for most.
+USUAL = [(length, 64, 3, "fp16", mode) for length in LENGTHS[2:] for mode in ("plain", "causal")]
 
 
 def made(

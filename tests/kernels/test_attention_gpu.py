@@ -18,38 +18,87 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("dtype", cases.DTYPES)
-@pytest.mark.parametrize("head_size", cases.HEAD_SIZES)
-def test_shapes(head_size: int, dtype: str) -> None:
-    for length, n, mode in itertools.product(cases.LENGTHS, (1, 3), cases.MODES):
-        cases.grid_case(length, head_size, n, dtype, mode, device="cuda")
-    for layout in cases.LAYOUTS:
+def named(case: tuple[object, ...]) -> str:
+    return "-".join(map(str, case))
+
+
+@pytest.mark.parametrize("case", dict.fromkeys([*cases.PAIRS, *cases.USUAL]), ids=named)
+def test_shapes(case: tuple[int, int, int, str, str]) -> None:
+    cases.grid_case(*case, device="cuda")
+
+
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_layouts(layout: str) -> None:
+    for head_size, dtype in ((64, "fp16"), (80, "bf16"), (112, "fp32")):
         cases.grid_case(77, head_size, 3, dtype, "causal-padding", layout, device="cuda")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@pytest.mark.parametrize("head_size", cases.HEAD_SIZES)
+@pytest.mark.parametrize("length", cases.LENGTHS)
+def test_the_whole_grid(length: int, head_size: int, dtype: str) -> None:
+    for n, mode in itertools.product((1, 3), cases.MODES):
+        cases.grid_case(length, head_size, n, dtype, mode, device="cuda")
+    for layout in cases.LAYOUTS if length == 77 else ():
+        cases.grid_case(length, head_size, 3, dtype, "causal-padding", layout, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("length", "dtype"), [(1, "fp16"), (77, "fp16"), (77, "bf16"), (300, "fp16"), (300, "fp32")], ids=str
+)
+def test_large_logits(length: int, dtype: str) -> None:
+    large_logits(length, dtype)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("length", [1, 77, 300])
-def test_large_logits(length: int, dtype: str) -> None:
+def test_large_logits_in_every_dtype(length: int, dtype: str) -> None:
+    large_logits(length, dtype)
+
+
+def large_logits(length: int, dtype: str) -> None:
     cases.large_logits(length, dtype, "plain", device="cuda")
     cases.large_logits(length, dtype, "causal", device="cuda")
     cases.nearby_large_logits(length, dtype, device="cuda")
 
 
+@pytest.mark.parametrize(
+    ("length", "dtype"), [(2, "fp16"), (77, "bf16"), (200, "fp16"), (300, "fp16"), (60, "fp32")], ids=str
+)
+def test_masked_rows_and_values_that_are_not_finite(length: int, dtype: str) -> None:
+    odd_values(length, dtype)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("length", [2, 77, 200, 300])
-def test_masked_rows_and_values_that_are_not_finite(length: int, dtype: str) -> None:
+def test_odd_values_in_every_dtype(length: int, dtype: str) -> None:
+    odd_values(length, dtype)
+
+
+def odd_values(length: int, dtype: str) -> None:
     cases.masked_rows(length, dtype, False, device="cuda")
     cases.masked_rows(length, dtype, True, device="cuda")
     cases.infinite_scores(length, dtype, device="cuda")
     cases.nan_stays(length, dtype, device="cuda")
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("head_size", "dtype"), [(64, "fp16"), (80, "bf16"), (112, "fp32")], ids=str)
+def test_packed_is_each_sequence_alone(head_size: int, dtype: str, causal: bool) -> None:
+    for lengths in ([5, 0, 77, 1, 20], [300, 7], [1], [257, 256, 255]):
+        cases.packed_is_each_alone(lengths, 2, head_size, dtype, causal, device="cuda")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", cases.DTYPES)
 @pytest.mark.parametrize("causal", [False, True])
-def test_packed_is_each_sequence_alone(causal: bool, dtype: str) -> None:
+@pytest.mark.parametrize("head_size", cases.HEAD_SIZES)
+def test_packed_in_every_size_and_dtype(head_size: int, causal: bool, dtype: str) -> None:
     for lengths in ([5, 0, 77, 1, 20], [300, 7], [1], [257, 256, 255]):
-        for head_size in cases.HEAD_SIZES:
-            cases.packed_is_each_alone(lengths, 2, head_size, dtype, causal, device="cuda")
+        cases.packed_is_each_alone(lengths, 2, head_size, dtype, causal, device="cuda")
 
 
 def test_the_scale_is_the_callers() -> None:
