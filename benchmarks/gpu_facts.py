@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ceilings import timed
@@ -33,15 +34,16 @@ _DRIVER = {
 }
 
 
-def untuned(arch: str) -> str | None:
-    """What a GPU's architecture has no row of in `kernels.choices`' table, as a sentence; None where it has some.
+def untuned(arch: str, table: Path | None = None) -> str | None:
+    """That a GPU's architecture has no row in the table of `kernels.choices`, as a sentence; None where it has some.
 
     Args:
         arch: such as ``sm90``.
+        table: another one than this project's.
     """
-    from kernels.choices import read
+    from kernels.choices import TABLE, read
 
-    if any(row.arch == arch for row in read()):
+    if any(row.arch == arch for row in read(table or TABLE)):
         return None
     return f"nothing was tuned for {arch}: kernels=auto takes PyTorch's own everywhere, until part choices has measured this card"
 

@@ -76,7 +76,7 @@ def command(paths: Sequence[str], seconds: float) -> list[str]:
         words += ["-n", str(max(1, usable_cores() - 2))]
     if find_spec("pytest_timeout") is not None:
         words += [f"--session-timeout={max(1.0, seconds - _LAST_WORDS):.0f}"]
-        words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds)):.0f}", "--timeout-method=thread"]
+        words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds - _LAST_WORDS)):.0f}", "--timeout-method=thread"]
     return words
 
 

@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--files", type=Path, help="a folder of pictures for the run from files to embeddings")
     parser.add_argument("--no-files", action="store_true", help="leave out the run from files to embeddings")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
+    parser.add_argument("--commit", help="of the code, for the rows, where there is no repository (default: git's)")
     parser.add_argument("--again", action="store_true", help="measure anew what an interrupted run has measured")
     args = parser.parse_args(argv)
     try:
@@ -95,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             passes=args.passes,
         )
         machine = this_machine(device)
-        run = Run(args.results or RESULTS / machine.slug, machine, f"throughput {args.subject}", again=args.again)
+        results = args.results or RESULTS / machine.slug
+        run = Run(results, machine, f"throughput {args.subject}", again=args.again, commit=args.commit)
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             run.measure(plan, Path(folder))
         run.finish()

@@ -1,0 +1,121 @@
+"""Every command of GPU.md runs, in a copy of the tree without its repository, on this CPU at tiny shapes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gather, rows
+from benchmarks.step import CHOICES
+from benchmarks.suites import SUITES
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = re.findall(r"```sh\n(.*?)```", (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8"), re.DOTALL)
+COMMIT = "0123456789+"
+NOT_CARRIED = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", ".*_cache", "gpu-kit", "gpu-results", "*.egg-info"
+)
+# What each part leaves: the file, and a column with a value of its rows.
+LEFT = {
+    "ceilings": ("ceiling.csv", "model", "copy"),
+    "facts": ("gemm.csv", "model", "linear, bias"),
+    "packages": ("package.csv", "engine", "aotinductor triton"),
+    "tests": ("tests.csv", "figure", "skipped"),
+    "attention": ("kernel.csv", "model", "attention"),
+    "mlp": ("kernel.csv", "model", "mlp"),
+    "norm": ("kernel.csv", "model", "add_layer_norm"),
+    "choices": ("kernel.csv", "model", "packed_attention"),
+    "tuned": ("package.csv", "engine", "aotinductor auto tuned"),
+    "models": ("throughput.csv", "model", "ViT-S-32"),
+    "engines": ("throughput.csv", "engine", "onnxruntime"),
+}
+
+
+def parts_of(command: str) -> list[str]:
+    found = re.search(r"--parts (\S+)", command)
+    assert found is not None
+    return found[1].split(",")
+
+
+def minutes_of(command: str) -> float:
+    found = re.search(r"--minutes (\S+)", command)
+    assert found is not None
+    return float(found[1])
+
+
+def test_the_commands_cover_the_suite() -> None:
+    assert len(COMMANDS) == 4
+    named = [part for command in COMMANDS for part in parts_of(command)]
+    assert list(dict.fromkeys(named)) == list(SUITES["gpu"].parts)
+    assert all(minutes_of(command) < 9 and len(command) < 2000 for command in COMMANDS)
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as it arrives there, with a kit of one wheel."""
+    tree = tmp_path_factory.mktemp("carried") / "tree"
+    shutil.copytree(ROOT, tree, ignore=NOT_CARRIED)
+    kit = tree / "gpu-kit"
+    kit.mkdir()
+    (kit / "commit.txt").write_text(COMMIT + "\n")
+    with zipfile.ZipFile(kit / "probe-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("kit_probe.py", "FOUND = True\n")
+    return tree
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_command_runs(number: int, carried: Path, tmp_path: Path) -> None:
+    command = COMMANDS[number].replace("suite gpu", "suite gpu --stand-in").replace("/tmp/kit", str(tmp_path / "kit"))
+    assert command.count("--stand-in") == 1
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    out, home = tmp_path / "out", tmp_path / "home"
+    home.mkdir()
+    variables = {
+        "OUT": str(out),
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+    }
+    start = time.monotonic()
+    ran = subprocess.run(
+        ["sh", "-c", command], cwd=carried, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 0, said
+    assert "Traceback" not in said
+    assert "error" not in ran.stderr
+    assert "goes on from there" not in said, said
+    assert time.monotonic() - start < 60 * minutes_of(command)
+    assert (tmp_path / "kit" / "kit_probe.py").exists()
+    for part in parts_of(command):
+        file, column, value = LEFT[part]
+        found = [row for row in rows.read(out / file) if getattr(row, column) == value and row.value is not None]
+        assert found, f"part {part} has left no row in {file}: {said}"
+        assert {row.commit for row in found} == {COMMIT}
+    files = list(out.iterdir())
+    assert len(files) <= 8
+    assert all(file.is_file() and file.stat().st_size < 16 << 20 for file in files)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", file.name) for file in files)
+    table = (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8")
+    assert all(f"`{file.name}`" in table for file in files)
+    if "choices" in parts_of(command):
+        assert (out / CHOICES).read_bytes() == (carried / "kernels" / "choices.csv").read_bytes()
+    results = tmp_path / "results"
+    assert gather.main([str(out), "--results", str(results), "--table", str(_table(tmp_path))]) == 0
+    (machine,) = results.iterdir()
+    assert {row.key for row in rows.read(machine)} == {row.key for row in rows.read(out)}
+
+
+def _table(folder: Path) -> Path:
+    return Path(shutil.copy(ROOT / "kernels" / "choices.csv", folder / "table.csv"))
