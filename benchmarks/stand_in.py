@@ -31,7 +31,7 @@ def _small(step: Step) -> Step:
     if isinstance(step, Facts):
         return Facts(((64, 32, 48),), "fp32")
     if isinstance(step, Package):
-        return replace(step, model="demo", batches=_BATCHES, precision="fp32", blocks=2, seconds=0.05)
+        return replace(step, model="demo", batches=_BATCHES, precision="fp32", blocks=1, seconds=0.05)
     if isinstance(step, Kernels):
         towers = ("stand-in image", "stand-in text")
         return replace(step, towers=towers, batches=_BATCHES[:1], precision="fp32", rounds=2, compiles=False)
@@ -39,7 +39,5 @@ def _small(step: Step) -> Step:
         return Tests(("tests/kernels/test_attention_gpu.py",))  # which says of each test that there is no GPU
     assert isinstance(step, Sweep)
     if step.precision is None:
-        return replace(step, model=_MODEL, contenders=("eager", "null"), batches=_BATCHES)
-    return replace(
-        step, model="demo", precision="fp32", engines=("onnxruntime",), contenders=("eager",), batches=_BATCHES
-    )
+        return replace(step, model=_MODEL, contenders=("eager", "null"), batches=(1,))
+    return replace(step, model="demo", precision="fp32", engines=("onnxruntime",), contenders=("eager",), batches=(1,))
