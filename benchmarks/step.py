@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
 import json
 import math
 import shutil
@@ -137,8 +136,6 @@ def keep_kernels(
     if choices and keeper.goes_on and copy.exists():
         merge(read(copy))  # of the run that this one goes on with, maybe in another copy of the tree
     try:
-        known = inspect.signature(kernel_ops.run).parameters  # until kernel_ops takes all of them
-        given: dict[str, Any] = {"ops": ops, "run_commit": keeper.commit}
         _, enough = kernel_ops.run(
             towers,
             batches,
@@ -146,10 +143,11 @@ def keep_kernels(
             keeper.machine,
             keeper.results,
             rounds,
-            choices=choices,
+            ops=ops,
+            choices=choices and keeper.device == "cuda",  # they are between kernels on a GPU
             deadline=keeper.deadline,
             is_done=keeper.is_done,
-            **{name: value for name, value in given.items() if name in known},
+            run_commit=keeper.commit,
         )
     finally:
         if choices:

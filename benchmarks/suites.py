@@ -96,7 +96,7 @@ class Kernels:
     towers: tuple[str, ...]
     batches: tuple[int, ...]
     ops: tuple[str, ...] = ()
-    choices: bool = False
+    choices: bool = True
     precision: str = "fp16"
     rounds: int = 5
     compiles: bool = True
@@ -243,7 +243,7 @@ SUITES = {
             "attention": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _ATTENTION),),
             "mlp": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _MLP),),
             "norm": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _REST),),
-            "choices": tuple(Kernels(_LARGEST, (MOST,), ops, choices=True) for ops in (_ATTENTION, _MLP, _REST)),
+            "choices": tuple(Kernels(_LARGEST, (MOST,), ops) for ops in (_ATTENTION, _MLP, _REST)),
             "tuned": tuple(Package("ViT-L-14", "image", kernels, True, GPU_BATCHES) for kernels in ("auto", "native")),
             "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
             "engines": tuple(
