@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import parts, rows, suite
-from benchmarks.suites import SUITES, Suite, Sweep
+from benchmarks.crew import OUT_OF_TIME
+from benchmarks.gpu_facts import untuned
+from benchmarks.packages import Built, PackageCase, batch_rows
+from benchmarks.stand_in import stand_in
+from benchmarks.suites import SUITES, Kernels, Suite, Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Suite(
@@ -86,17 +96,186 @@ def test_the_time_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_suites_are_well_formed() -> None:
     from benchmarks.contenders import MODULES
+    from benchmarks.kernel_cases import OPS, towers_named
 
     for one in SUITES.values():
-        for sweeps in one.parts.values():
-            for sweep in sweeps:
-                assert set(sweep.contenders) <= set(MODULES)
-                assert sweep.contenders[0] == "eager"
-                assert sweep.precision is None or sweep.engines
+        for step in (step for steps in one.parts.values() for step in steps):
+            if isinstance(step, Sweep):
+                assert set(step.contenders) <= set(MODULES)
+                assert step.contenders[0] == "eager"
+                assert step.precision is None or step.engines
+            elif isinstance(step, Kernels):
+                assert set(step.ops) <= set(OPS)
+                assert len(towers_named(list(step.towers))) >= len(step.towers)
 
 
-def test_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert suite.main(["bench", "--parts", "dance"]) == 1
     assert "is none of ceilings, demo, models" in capsys.readouterr().err
+    assert suite.main(["bench", "--minutes", "-1"]) == 1
+    assert "--minutes -1 is less than 0" in capsys.readouterr().err
+    assert suite.main(["gpu", "--stand-in"]) == 1
+    assert "--stand-in needs --out" in capsys.readouterr().err
+    assert suite.main(["bench", "--stand-in", "--out", str(tmp_path)]) == 1
+    assert "--stand-in is for the suite gpu" in capsys.readouterr().err
+
+
+def test_no_gpu_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
     assert suite.main(["gpu"]) == 1
-    assert "no NVIDIA GPU answers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("error: no NVIDIA GPU answers here")
+    assert said.count("\n") == 1
+
+
+def test_a_driver_that_pytorch_cannot_use_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The card answers, and PyTorch refuses: here because there is no driver at all, elsewhere because it is too old."""
+    import torch
+
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho NVIDIA Test\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if not torch.cuda.is_available():
+        assert suite.main(["gpu"]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: PyTorch {torch.__version__} cannot use the GPU: ")
+        assert said.count("\n") == 1
+
+    def refuse() -> None:
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading "
+            "and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx"
+        )
+
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    assert suite.main(["gpu"]) == 1
+    said = capsys.readouterr().err
+    assert "driver on your system is too old (found version 11040)" in said
+    assert said.count("\n") == 1
+
+
+def test_rows_have_the_commit_that_is_given(tmp_path: Path) -> None:
+    given = ["gpu", "--stand-in", "--parts", "facts", "--out", str(tmp_path), "--commit", "0123456789"]
+    assert suite.main(given) == 0
+    found = rows.read(tmp_path)
+    assert {row.commit for row in found} == {"0123456789"}
+    assert {row.what for row in found} == {"fact", "gemm"}
+    assert next(row.note for row in found if row.model == "python") == platform.python_version()
+    assert next(row.status for row in found if row.model == "tensorrt") in ("ok", "missing")
+
+
+def test_a_step_that_crashes_costs_its_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a kernel that writes out of bounds does: nothing computes on that GPU in that process any more."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'benchmarks.step' in sys.orig_argv and 'keep_package' in open(sys.orig_argv[-1]).read():\n"
+        "    import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    small = stand_in(SUITES["gpu"])
+    assert not parts.run_suite(small, "gpu", ["packages", "ceilings"], [], tmp_path / "rows")
+    assert "packages: its process ended with signal 11" in capsys.readouterr().out
+    failed = rows.read(tmp_path / "rows" / "package.csv")
+    assert [(row.status, row.batch) for row in failed] == [("failed", 2), ("failed", 1)]
+    assert "signal 11" in failed[0].note
+    assert any(row.value for row in rows.read(tmp_path / "rows" / "ceiling.csv"))
+
+
+def test_a_run_that_is_cut_off_goes_on(tmp_path: Path) -> None:
+    """SIGTERM, which `timeout` sends: rows stay, nothing stays at work, and the same command measures the rest."""
+    command = [sys.executable, "-m", "benchmarks", "suite", "gpu", "--stand-in", "--parts", "facts,packages"]
+    command += ["--out", str(tmp_path / "rows")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("== packages"):
+                break
+        time.sleep(2)  # its child is at work
+        process.terminate()
+        process.stdout.read()  # a child that goes on would hold the pipe open
+        assert "the same command goes on from there" in process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
+    before = rows.read(tmp_path / "rows")
+    assert {row.what for row in before} == {"fact", "gemm"}
+    ran = subprocess.run([*command, "--minutes", "0"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0
+    assert "no time left" in ran.stdout
+    after = rows.read(tmp_path / "rows")
+    assert [row for row in after if row.what != "package"] == before  # not measured again
+    assert {(row.what, row.note) for row in after if row.what == "package"} == {("package", OUT_OF_TIME)}
+
+
+def test_an_architecture_that_nothing_was_tuned_for(tmp_path: Path) -> None:
+    from kernels import choices
+
+    table = Path(shutil.copy(choices.TABLE, tmp_path / "table.csv"))
+    assert "nothing was tuned for sm999: kernels=auto takes PyTorch's own" in (untuned("sm999", table) or "")
+    row = choices.Row("sm999", "l2_normalize", "float16", "256x1024", "triton", 1.0, "a card", "x")
+    choices.merge([row], table)
+    assert untuned("sm999", table) is None
+
+
+def package_case(*batches: int) -> PackageCase:
+    return PackageCase("ViT-L-14", "image", "triton", False, batches, "fp16", seconds=0.01)
+
+
+def test_a_batch_without_room_is_a_row_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    unit = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
+    built = Built(tmp_path / "x.pt2", lambda count: [torch.ones(count, 4)], unit, 2.0, "24 attention")
+
+    def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        if len(inputs[0]) == 256:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return [torch.nn.functional.normalize(inputs[0], dim=1)]
+
+    case = package_case(256, 32)
+    (full,) = batch_rows(case, built, 256, run, tmp_path, "cpu")
+    assert full.status == "failed"
+    assert full.note.startswith("CUDA out of memory")
+    found = {row.figure: row for row in batch_rows(case, built, 32, run, tmp_path, "cpu")}
+    assert set(found) >= {"time", "per_second", "tflops", "min_cosine", "build_seconds"}
+    assert found["min_cosine"].value == pytest.approx(1.0)
+    assert found["tflops"].value == pytest.approx((found["per_second"].value or 0) * 0.162, rel=0.01)
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_a_package_that_computes_something_else_has_no_time(tmp_path: Path, bad: float) -> None:
+    unit = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
+    built = Built(tmp_path / "x.pt2", lambda count: [torch.ones(count, 4)], unit, 2.0, "")
+    (row,) = batch_rows(package_case(32), built, 32, lambda inputs: [bad * inputs[0]], tmp_path, "cpu")
+    assert row.status == "failed"
+    assert row.note.startswith("wrong: a cosine of ")
+
+
+def test_failures_are_printed_though_a_test_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import gpu_tests
+    from benchmarks.machine import this_machine
+    from benchmarks.run import Run
+
+    (tmp_path / "test_some.py").write_text(
+        "import time\nimport pytest\npytestmark = pytest.mark.gpu\n"
+        "def test_passes(): pass\n"
+        "def test_fails(): assert 'this' == 'that'\n"
+        "@pytest.mark.slow\ndef test_is_slow(): assert False\n"
+        "def test_hangs(): time.sleep(600)\n"
+    )
+    run = Run(tmp_path / "rows", this_machine(), "x")
+    start = time.monotonic()
+    gpu_tests.run_gpu_tests(run, [str(tmp_path)], start + 25)
+    assert time.monotonic() - start < 25 + 20
+    text = (tmp_path / "rows" / gpu_tests.LOG).read_text()
+    assert "assert 'this' == 'that'" in text
+    found = {row.figure: row.value for row in rows.read(tmp_path / "rows" / "tests.csv")}
+    assert found["passed"] == 1
+    assert (found["failed"] or 0) >= 1
+    assert "test_is_slow" not in text
