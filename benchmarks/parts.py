@@ -13,7 +13,7 @@ from benchmarks.crew import OUT_OF_TIME
 from benchmarks.exports import NoTimeError, subject_of
 from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.machine import this_machine
-from benchmarks.packages import PackageCase
+from benchmarks.package_build import PackageCase
 from benchmarks.rounds import Passes
 from benchmarks.rows import Row
 from benchmarks.run import Plan, Run, UserError
@@ -22,6 +22,7 @@ from benchmarks.suites import Ceilings, Facts, Kernels, Package, Step, Suite, Sw
 from benchmarks.throughput import make_cases
 
 _LAST_CASE = 20.0  # seconds before the end, after which nothing is begun
+_TESTS_SHARE = 0.4  # of the time that is left, where other parts follow
 
 
 def run_suite(
@@ -75,7 +76,7 @@ def run_suite(
                         place.mkdir()
                         passes += _sweep(run, suite, step, place)
                 else:
-                    _step(run, step, part)
+                    _step(run, step, part, last=part == parts[-1])
         for number in range(1, suite.passes):
             left = max(0.0, deadline - time.monotonic()) / 60
             print(f"\n== pass {number + 1} of {suite.passes} ({left:.1f} minutes left)", flush=True)
@@ -85,13 +86,14 @@ def run_suite(
     return run.complete
 
 
-def _step(run: Run, step: Step, part: str) -> None:
+def _step(run: Run, step: Step, part: str, last: bool) -> None:
     """What computes in a process of its own, and keeps its rows itself."""
     late, problem = True, ""
     if not run.late:
         if isinstance(step, Tests):
             assert run.end is not None
-            run_gpu_tests(run, step.paths, run.end)
+            left = run.end - time.monotonic()
+            run_gpu_tests(run, step.paths, run.end if last else time.monotonic() + _TESTS_SHARE * left)
             return
         late, problem = _run(run, step)
     if late:

@@ -17,7 +17,8 @@ import torch
 from benchmarks import parts, rows, suite
 from benchmarks.crew import OUT_OF_TIME
 from benchmarks.gpu_facts import untuned
-from benchmarks.packages import Built, PackageCase, batch_rows
+from benchmarks.package_build import Built, PackageCase
+from benchmarks.packages import batch_rows
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Kernels, Suite, Sweep
 

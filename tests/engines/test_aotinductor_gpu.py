@@ -13,8 +13,9 @@ from engines import errors
 from engines.gpu import find_gpu
 from engines.manifest import Range, read_manifest
 from engines.verify import read_reference
-from exporter.engine_options import EngineOptions
+from exporter.engine_options import EngineOptions, KernelMode
 from exporter.pipeline import export
+from exporter.source import load_source
 
 pytestmark = pytest.mark.gpu
 
@@ -84,3 +85,57 @@ def test_any_number_of_rows_and_lengths(bundle: Path) -> None:
         assert cosines.min() > 0.999
         cosines = (clip.encode_text(reference.inputs["text"]) * reference.embeds["text"]).sum(axis=1)
         assert cosines.min() > 0.999
+
+
+@pytest.fixture(scope="module", params=["triton", "auto"])
+def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[KernelMode, Path]:
+    """What is served: packages of both towers with this project's kernels, all of them or those that were chosen for this card."""
+    gpu = find_gpu()
+    if gpu is None:
+        pytest.skip("there is no GPU")
+    kernels: KernelMode = request.param
+    options = EngineOptions(targets=(gpu.target,), batches=(Range(min=1, opt=16, max=64),), kernels=kernels)
+    out = tmp_path_factory.mktemp(kernels) / "demo"
+    kinds = ("aotinductor", "onnxruntime")
+    return kernels, export("demo", precision="fp16", engines=kinds, engine_options=options, out=out, parity_samples=16)
+
+
+def test_packages_with_kernels_pass_the_gate(product: tuple[KernelMode, Path]) -> None:
+    kernels, folder = product
+    manifest = read_manifest(folder)
+    built = {engine.tower: engine for engine in manifest.engines if engine.kind == "aotinductor"}
+    assert set(built) == {"image", "text"}
+    row = next(row for row in manifest.parity if row.engine == "aotinductor")
+    assert row.engine_ran
+    assert row.passed
+    if kernels == "triton":
+        assert built["text"].input_layout == "packed"
+        assert set(manifest.kernels.swapped) >= {"attention", "packed_attention", "add_layer_norm", "l2_normalize"}
+        for engine in built.values():
+            assert engine.build is not None
+            assert engine.build.decomposed_attention == 0
+            assert engine.build.fused_attention > 0
+
+
+def test_packages_with_kernels_are_eager(product: tuple[KernelMode, Path]) -> None:
+    _, folder = product
+    with engines.load(folder, engine="aotinductor", device="cuda") as clip:
+        compare_with_eager(clip, least=0.999)
+
+
+def compare_with_eager(clip: engines.Embedder, least: float) -> None:
+    """New pictures and captions of every length, in batches of one, an odd number, and more than a package takes at once."""
+    model = load_source("demo", None, with_tokenizer=False).model.eval()
+    rng = np.random.default_rng(5)
+    for count in (1, 2, 33, 150):
+        pixels = rng.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        ids = rng.integers(1, 49000, (count, 77)).astype(np.int32)
+        for row, length in zip(ids, rng.integers(2, 78, count), strict=True):
+            row[length - 1 :] = 0
+            row[length - 1] = 49407  # the end of text
+        with torch.inference_mode():
+            normalized = (torch.from_numpy(pixels).float() / 255 - 0.5) / 0.25
+            images = model.encode_image(normalized.permute(0, 3, 1, 2), normalize=True).numpy()
+            texts = model.encode_text(torch.from_numpy(ids).long(), normalize=True).numpy()
+        assert (clip.encode_image(pixels) * images).sum(axis=1).min() > least
+        assert (clip.encode_text(ids) * texts).sum(axis=1).min() > least
