@@ -92,12 +92,12 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
 
     Raises:
         ExportError: the compiler refused, or a block is unknown.
-        RuntimeError: of PyTorch, as where a GPU has no room.
+        RuntimeError: there is no C++ compiler; or of PyTorch, as where a GPU has no room.
     """
     import torch
 
     from engines.run_aotinductor import cpu_isa
-    from exporter.aotinductor.job import CompileJob, run_job
+    from exporter.aotinductor.job import CompileJob, compiler_problem, run_job
     from exporter.aotinductor.program import ProgramPlan
     from exporter.aotinductor.tower_programs import save_programs
     from exporter.build_aotinductor import inductor_options
@@ -106,6 +106,9 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     from exporter.text_rules import find_text_length
     from exporter.towers import TextTower, TowerModule, image_tower, text_tower
 
+    isa, problem = cpu_isa(), compiler_problem()
+    if isa is None or problem is not None:
+        raise RuntimeError(f"a package needs {problem or 'an x86-64 processor with AVX2, and this is none'}")
     arch = "cpu"
     if device == "cuda":
         major, minor = torch.cuda.get_device_capability()
@@ -124,10 +127,9 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     example = rows[:1].cpu() if length is None or length.keep == "fixed" else rows[:1, :16].cpu()
     programs = save_programs(case.tower, tower, example, length, case.precision, plan, Stages())  # type: ignore[arg-type]
     del model, tower
+    if device == "cuda":
+        torch.cuda.empty_cache()  # the compiler has a process of its own, and times kernels in what is free
     package = folder / f"{case.tower}.pt2"
-    isa = cpu_isa()
-    if isa is None:
-        raise RuntimeError("AOTInductor builds on x86-64 processors with AVX2, and this is none")
     result = run_job(
         CompileJob(
             program=str(programs.packed or programs.padded),
@@ -153,6 +155,7 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
     from engines.manifest import Preprocess
 
     torch.manual_seed(0)
+    torch.backends.cudnn.allow_tf32 = False  # of the convolution over the patches: eager float32 is what is right here
     most = max(*case.batches, _COMPARED)
     if case.model == "demo":
         from exporter.source import load_source

@@ -258,6 +258,18 @@ def test_a_package_that_computes_something_else_has_no_time(tmp_path: Path, bad:
     assert row.note.startswith("wrong: a cosine of ")
 
 
+def test_without_a_compiler_a_package_is_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    small = stand_in(SUITES["gpu"])
+    assert parts.run_suite(small, "gpu", ["packages"], [], tmp_path)
+    failed = rows.read(tmp_path / "package.csv")
+    assert [(row.status, row.batch) for row in failed] == [("failed", 2), ("failed", 1)]
+    assert "a package needs a C++ compiler, and no-such-compiler is not there: apt-get install g++" in failed[0].note
+    assert "Traceback" not in capsys.readouterr().out
+
+
 def test_failures_are_printed_though_a_test_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import gpu_tests
     from benchmarks.machine import this_machine
