@@ -104,9 +104,9 @@ def _step(run: Run, step: Step, part: str, last: bool) -> None:
         run.complete = False
         if isinstance(step, Package):
             case = PackageCase(**dataclasses.asdict(step))
-            left = [batch for batch in case.batches if not run.is_done(case.key(batch))]
+            rest = [batch for batch in case.batches if not run.is_done(case.key(batch))]
             run.add(
-                [case.failure(batch, "missing" if late else "failed", problem or OUT_OF_TIME) for batch in left], "cpu"
+                [case.failure(batch, "missing" if late else "failed", problem or OUT_OF_TIME) for batch in rest], "cpu"
             )
 
 

@@ -53,7 +53,7 @@ _TITLES = {
     "retrieval": "Retrieval",
     "ceiling": "Ceilings of this machine",
     "overhead": "What the harness costs per call",
-    "kernel": "Kernels",
+    "kernel": "Kernels (speedups over native: what PyTorch's compiler puts in the place)",
     "gemm": "Matrix products at a tower's shapes",
     "package": "Single AOTInductor packages",
     "tests": "Tests that need a GPU",
