@@ -13,7 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from engines.gpu import find_gpu
 from engines.manifest import Build
+from exporter.aotinductor.gpu_needs import build_environment, gpu_problem
 from exporter.child_process import Child, ChildFailedError
 from exporter.errors import ExportError
 
@@ -81,7 +83,14 @@ def compiling(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
     Yields:
         A function that waits for the result. It raises `ExportError` if the compiler refused the program, ran out of memory or
         died; the message holds its own words.
+
+    Raises:
+        ExportError: something that a GPU's package needs is missing.
     """
+    gpu = find_gpu() if job.cuda else None
+    problem = None if gpu is None else gpu_problem(gpu)
+    if problem is not None:
+        raise ExportError(f"engine aotinductor needs {problem}")
     with tempfile.TemporaryDirectory(prefix="openclip-engines-inductor-") as folder:
         # Inductor compiles for the very processor that it runs on and asks the compiler which instructions that has: one that
         # knows those of `job.isa` only makes it plan for them, with any version of torch.
@@ -91,6 +100,8 @@ def compiling(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
         cxx.chmod(0o755)
         # Its caches keep every package's weights: they go when the package is made.
         environment = {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "cache"), "TMPDIR": folder}
+        if job.cuda:
+            environment |= build_environment(Path(folder))
         with Child(WORKER, job, CompileResult, environment) as child:
 
             def wait() -> CompileResult:

@@ -15,8 +15,13 @@ from engines.manifest import Build
 from exporter.aotinductor.job import CompileJob, CompileResult
 from exporter.child_process import own_peak_memory, serve
 
-# Attention as one kernel, as the generated code calls it; `_math` is what it is decomposed to where no kernel fits.
-_FUSED = re.compile(r"\baoti_torch_\w*?_scaled_dot_product_(?!\w*math)\w*attention\w*\(")
+# Attention as one kernel, as the generated code calls it: PyTorch's own (`_math` is what it is decomposed to where no kernel fits),
+# and this project's, whose launcher is defined in the same file.
+_FUSED = re.compile(
+    r"\baoti_torch_\w*?_(?:scaled_dot_product_(?!\w*math)\w*attention|flash_attention_forward)\w*\("
+    r"|(?<!void )\bcall_attention_kernel_\d+\("
+)
+_FLOAT8 = (8, 9)  # the first compute capability with float8 in its tensor cores
 
 
 def compile_package(job: CompileJob) -> CompileResult:
@@ -36,11 +41,12 @@ def compile_package(job: CompileJob) -> CompileResult:
         program = torch.export.load(job.program)
         native, own = _attentions(program)
         if job.cuda:
+            _refuse_float8(program)
             # With its number: a program knows devices by name, and "cuda" is none of those that its tensors will say they are on.
             program = move_to_device_pass(program, "cuda:0")
         aoti_compile_and_package(program, package_path=job.package, inductor_configs=dict(job.inductor))
-    # Our op is one Triton kernel on a GPU; on the CPU the compiler looks inside it.
-    fused = own + min(native, _fused(job.package)) if job.cuda else min(native + own, _fused(job.package))
+    # Counted in what came out: an op of ours is one kernel on a GPU, which may be a vendor's; on the CPU the compiler looks inside.
+    fused = min(native + own, _fused(job.package))
     return CompileResult(
         version=str(torch.__version__),
         build=Build(
@@ -68,6 +74,18 @@ def _attentions(program: Any) -> tuple[int, int]:
     targets = [str(node.target) for node in program.graph.nodes]
     own = sum(target.startswith("openclip_kernels.") and "attention" in target for target in targets)
     return sum("scaled_dot_product_attention" in target for target in targets), own
+
+
+def _refuse_float8(program: Any) -> None:
+    """PyTorch compiles float8 products for any GPU, and they fail when they run on one that has none."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    if (major, minor) < _FLOAT8 and any("_scaled_mm" in str(node.target) for node in program.graph.nodes):
+        raise ValueError(
+            f"float8 products need compute capability {_FLOAT8[0]}.{_FLOAT8[1]} or newer, and this GPU has {major}.{minor}: pass "
+            "--int8 or --fp16"
+        )
 
 
 def _fused(package: str) -> int:
