@@ -210,7 +210,9 @@ class OnnxRuntimeTower:
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        # Without fallback: the library's Python layer would answer an error of the CUDA provider, at any call, with a new session
+        # on the CPU and a print.
+        return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}") from error
 

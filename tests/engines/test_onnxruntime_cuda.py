@@ -488,6 +488,26 @@ def test_without_the_driver_s_bindings_rows_on_the_host_still_run(
     assert not started.handles
 
 
+def test_an_error_of_the_provider_does_not_move_the_tower_to_the_cpu(
+    demo_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = open_image(demo_bundle, "cpu")
+
+    native = opened._bound._session._sess
+
+    class Native:
+        def run(self, *arguments: Any) -> Any:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.EPFail("CUDA failure 700: an illegal memory access")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(native, name)
+
+    opened._bound._session._sess = Native()
+    with pytest.raises(errors.EngineError, match="CUDA failure 700"):
+        opened.run(pixels_of(demo_bundle, 1))
+    assert "Falling back" not in capsys.readouterr().out
+
+
 def test_options_are_checked(demo_bundle: Path) -> None:
     with pytest.raises(errors.InputError, match="cpu_nodes is 'ignore': pass 'error' or 'allow'"):
         open_image(demo_bundle, "cpu", cpu_nodes="ignore")
