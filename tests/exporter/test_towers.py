@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,8 @@ class TestEveryFamily:
                 assert not node.doc_string
 
     def test_weights_are_external_and_aligned(self, family: dict[str, Any]) -> None:
+        # onnx-ir 1.0 aligns what is larger than a MiB, and cannot be told otherwise.
+        aligned = 4096 if "alignment" in inspect.signature(ir.save).parameters else 1 << 20
         for graph in family["graphs"].values():
             assert graph.path.stat().st_size < 400_000
             for value in ir.load(graph.path).graph.initializers.values():
@@ -161,7 +164,7 @@ class TestEveryFamily:
                 assert tensor is not None
                 if tensor.nbytes > 4096:
                     assert isinstance(tensor, ir.ExternalTensor)
-                    assert (tensor.offset or 0) % 4096 == 0
+                    assert tensor.nbytes <= aligned or (tensor.offset or 0) % 4096 == 0
 
 
 SHAPE_OPERATORS = (
