@@ -161,7 +161,8 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
         from exporter.source import load_source
 
         source = load_source("demo", None, with_tokenizer=False)
-        model, preprocess = source.model.to(device), source.preprocess
+        model: Any = source.model.to(device)
+        preprocess = source.preprocess
     else:
         from benchmarks.contenders.eager import load_clip
         from benchmarks.subject import subject_of_model
@@ -173,11 +174,23 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
         )
     if case.tower == "image":
         return model, preprocess, torch.randint(0, 256, (most, *preprocess.size, 3), dtype=torch.uint8, device=device)
-    from benchmarks.inputs import caption_ids
-    from benchmarks.subject import subject_of_model
+    if case.model == "demo":
+        ids = _made_up_captions(most, int(model.context_length), int(model.vocab_size))
+    else:
+        from benchmarks.inputs import caption_ids
 
-    ids = caption_ids(subject_of_model(case.model), most)
-    return model, preprocess, torch.from_numpy(ids).to(device)
+        ids = torch.from_numpy(caption_ids(subject, most))
+    return model, preprocess, ids.to(device)
+
+
+def _made_up_captions(count: int, context: int, vocabulary: int) -> torch.Tensor:
+    """(count, context) int32: 8 to 25 ids, the last of which is the highest that there is, and zeros."""
+    import torch
+
+    lengths = torch.randint(8, 26, (count, 1))
+    place = torch.arange(context)
+    ids = torch.where(place < lengths - 1, torch.randint(1, vocabulary - 1, (count, context)), 0)
+    return torch.where(place == lengths - 1, vocabulary - 1, ids).to(torch.int32)
 
 
 def _expected(model: Any, tower: str, preprocess: Any, rows: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,13 @@ def _measure(keeper: Keeper, case: PackageCase, built: Built, batches: Sequence[
         if single is not None:
             keeper.add(batch_rows(case, built, batch, _graph(single.run), keeper.results, keeper.device, graph=True))
     if not keeper.late:
-        _keep_profile(keeper.results / PROFILE, case.engine, loader.run, built.inputs(batches[0]), cuda)
+        _keep_profile(
+            keeper.results / PROFILE,
+            f"{case.model} {case.tower}, {case.engine}",
+            loader.run,
+            built.inputs(batches[0]),
+            cuda,
+        )
     return True
 
 
@@ -177,7 +183,7 @@ def _graph(run: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]) -> Calla
     return replay
 
 
-def _keep_profile(path: Path, engine: str, run: Callable[..., Any], inputs: list[torch.Tensor], cuda: bool) -> None:
+def _keep_profile(path: Path, name: str, run: Callable[..., Any], inputs: list[torch.Tensor], cuda: bool) -> None:
     """The kernels (on a CPU: operators) that take most of a call's time: name, milliseconds and how often in a call."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -199,7 +205,7 @@ def _keep_profile(path: Path, engine: str, run: Callable[..., Any], inputs: list
         for event in seen.key_averages()
     ]
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known[engine] = sorted(found, key=lambda kernel: -float(kernel["ms"]))[:_KERNELS]
+    known[name] = sorted(found, key=lambda kernel: -float(kernel["ms"]))[:_KERNELS]
     draft = path.with_suffix(".tmp")
     draft.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -244,7 +244,10 @@ SUITES = {
             "mlp": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _MLP),),
             "norm": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _REST),),
             "choices": tuple(Kernels(_LARGEST, (MOST,), ops) for ops in (_ATTENTION, _MLP, _REST)),
-            "tuned": tuple(Package("ViT-L-14", "image", kernels, True, GPU_BATCHES) for kernels in ("auto", "native")),
+            "tuned": tuple(
+                Package("ViT-L-14", tower, kernels, True, GPU_BATCHES)
+                for tower, kernels in (("image", "auto"), ("image", "native"), ("text", "auto"))
+            ),
             "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
             "engines": tuple(
                 Sweep(m, "fp16", _BUILT, ("eager", "onnxruntime plain"), GPU_BATCHES, only=_compile_is_slow)

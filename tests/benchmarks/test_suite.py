@@ -17,8 +17,6 @@ import torch
 from benchmarks import parts, rows, suite
 from benchmarks.crew import OUT_OF_TIME
 from benchmarks.gpu_facts import untuned
-from benchmarks.package_build import Built, PackageCase
-from benchmarks.packages import batch_rows
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Kernels, Suite, Sweep
 
@@ -135,7 +133,6 @@ def test_a_driver_that_pytorch_cannot_use_is_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The card answers, and PyTorch refuses: here because there is no driver at all, elsewhere because it is too old."""
-    import torch
 
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho NVIDIA Test\n")
@@ -224,38 +221,6 @@ def test_an_architecture_that_nothing_was_tuned_for(tmp_path: Path) -> None:
     row = choices.Row("sm999", "l2_normalize", "float16", "256x1024", "triton", 1.0, "a card", "x")
     choices.merge([row], table)
     assert untuned("sm999", table) is None
-
-
-def package_case(*batches: int) -> PackageCase:
-    return PackageCase("ViT-L-14", "image", "triton", False, batches, "fp16", seconds=0.01)
-
-
-def test_a_batch_without_room_is_a_row_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    unit = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
-    built = Built(tmp_path / "x.pt2", lambda count: [torch.ones(count, 4)], unit, 2.0, "24 attention")
-
-    def run(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        if len(inputs[0]) == 256:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return [torch.nn.functional.normalize(inputs[0], dim=1)]
-
-    case = package_case(256, 32)
-    (full,) = batch_rows(case, built, 256, run, tmp_path, "cpu")
-    assert full.status == "failed"
-    assert full.note.startswith("CUDA out of memory")
-    found = {row.figure: row for row in batch_rows(case, built, 32, run, tmp_path, "cpu")}
-    assert set(found) >= {"time", "per_second", "tflops", "min_cosine", "build_seconds"}
-    assert found["min_cosine"].value == pytest.approx(1.0)
-    assert found["tflops"].value == pytest.approx((found["per_second"].value or 0) * 0.162, rel=0.01)
-
-
-@pytest.mark.parametrize("bad", [-1.0, float("nan")])
-def test_a_package_that_computes_something_else_has_no_time(tmp_path: Path, bad: float) -> None:
-    unit = torch.nn.functional.normalize(torch.ones(8, 4), dim=1)
-    built = Built(tmp_path / "x.pt2", lambda count: [torch.ones(count, 4)], unit, 2.0, "")
-    (row,) = batch_rows(package_case(32), built, 32, lambda inputs: [bad * inputs[0]], tmp_path, "cpu")
-    assert row.status == "failed"
-    assert row.note.startswith("wrong: a cosine of ")
 
 
 def test_without_a_compiler_a_package_is_a_row(
