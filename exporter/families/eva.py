@@ -47,7 +47,7 @@ def _is_known(trunk: Any) -> bool:
     return plain and all(
         type(block) in (EvaBlock, EvaBlockPostNorm)
         and type(block.attn) is EvaAttention
-        and block.attn.gate is None
+        and getattr(block.attn, "gate", None) is None  # which older timm has not
         and isinstance(block.attn.q_norm, nn.Identity)
         for block in trunk.blocks
     )
