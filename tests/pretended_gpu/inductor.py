@@ -151,7 +151,8 @@ def _fused_attention() -> None:
             return flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
         bias = attn_mask
         if bias.dtype == torch.bool:
-            bias = torch.zeros_like(bias, dtype=query.dtype).masked_fill(bias.logical_not(), float("-inf"))
+            zeros = torch.zeros_like(attn_mask, dtype=query.dtype)
+            bias = torch.where(attn_mask, zeros, torch.full_like(zeros, float("-inf")))
         bias = bias.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
         efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default
         return efficient(query, key, value, bias, False, dropout_p, is_causal, scale=scale)[0]
