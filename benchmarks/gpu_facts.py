@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ceilings import timed
@@ -16,6 +15,7 @@ from benchmarks.estimates import estimate
 from benchmarks.machine import nvidia_smi, versions
 from benchmarks.rows import FIGURES, Row, Status
 from benchmarks.work import ceiling_tflops
+from kernels.choices import unmeasured
 
 if TYPE_CHECKING:
     from benchmarks.step import Keeper
@@ -32,20 +32,6 @@ _DRIVER = {
     "clocks.max.sm": "highest clock",
     "power.limit": "power limit",
 }
-
-
-def untuned(arch: str, table: Path | None = None) -> str | None:
-    """That a GPU's architecture has no row in the table of `kernels.choices`, as a sentence; None where it has some.
-
-    Args:
-        arch: such as ``sm90``.
-        table: another one than this project's.
-    """
-    from kernels.choices import TABLE, read
-
-    if any(row.arch == arch for row in read(table or TABLE)):
-        return None
-    return f"nothing was tuned for {arch}: kernels=auto takes PyTorch's own everywhere, until part choices has measured this card"
 
 
 def keep_facts(keeper: Keeper, products: Sequence[Sequence[int]], precision: str) -> bool:
@@ -105,7 +91,8 @@ def _device_facts() -> list[tuple[str, float | None, str]]:
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     found.append(("cuDNN", cudnn, "" if cudnn else "torch has none"))
     found.append(("CUDA of torch", 1, str(torch.version.cuda)))
-    found.append(("tuned kernels", 0 if untuned(arch) else 1, untuned(arch) or f"for {arch}"))
+    problem = unmeasured(arch)
+    found.append(("measured kernels", 0 if problem else 1, problem or f"on {arch}"))
     return found
 
 

@@ -141,9 +141,9 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     )
     swapped = ", ".join(f"{count} {name}" for name, count in programs.swapped.swapped.items()) or "no fused kernels"
     if device == "cuda" and case.kernels == "auto":
-        from benchmarks.gpu_facts import untuned
+        from kernels.choices import unmeasured
 
-        swapped = untuned(arch) or swapped
+        swapped = unmeasured(arch) or swapped
     inputs = _packed if programs.packed else lambda rows: [rows.contiguous()]
     return Built(package, lambda count: inputs(rows[:count]), expected, result.build.seconds, swapped)
 

@@ -45,7 +45,8 @@ def check(kind: str, options: EngineOptions) -> None:
 
     Raises:
         ExportError: no PyTorch, no C++ compiler, another processor than x86-64 with AVX2, a target that is neither the CPU nor the
-            GPU of this machine, or an option that does not exist; the message names the remedy.
+            GPU of this machine, something that packages for this GPU need, or an option that does not exist; the message names the
+            remedy.
     """
     if find_spec("torch") is None:
         raise ExportError("engine aotinductor needs PyTorch: pip install 'openclip-engines[export]'")
@@ -60,7 +61,17 @@ def check(kind: str, options: EngineOptions) -> None:
     for option in _LACKS:
         if getattr(options, option) not in (None, False):
             raise ExportError(f"engine aotinductor has no --{option.replace('_', '-')}: leave it out")
-    devices(options)
+    if devices(options)[0] != CPU:
+        _check_gpu()
+
+
+def _check_gpu() -> None:
+    from exporter.aotinductor.gpu_needs import gpu_problem
+
+    gpu = find_gpu()
+    problem = None if gpu is None else gpu_problem(gpu)
+    if problem is not None:
+        raise ExportError(f"engine aotinductor needs {problem}")
 
 
 def devices(options: EngineOptions) -> tuple[str, ...]:

@@ -105,11 +105,7 @@ class ExportResult:
     missed: tuple[LeftOut, ...] = ()
 
     def check_complete(self) -> None:
-        """Raise an error that names the bundle and what it lacks, if it lacks anything.
-
-        Raises:
-            IncompleteBundleError: see there.
-        """
+        """Raise `IncompleteBundleError`, which names the bundle and what it lacks, if it lacks anything."""
         if self.missed:
             raise IncompleteBundleError(self.path, self.missed)
 

@@ -129,6 +129,16 @@ def _covering(measured: Collection[int], wanted: int | None) -> set[int]:
     return {rows for rows in (below, above) if rows and max(rows, wanted) <= _FARTHEST * min(rows, wanted)}
 
 
+def unmeasured(arch: str, table: Path = TABLE) -> str | None:
+    """A sentence that says that nothing was measured on an architecture such as ``sm90``; None where something was."""
+    if any(row.arch == arch for row in read(table)):
+        return None
+    return (
+        f"no kernel was measured on {arch}, so kernels=auto takes PyTorch's own everywhere: "
+        "`python -m benchmarks kernel-ops --choices` on such a GPU measures them"
+    )
+
+
 def read(table: Path = TABLE) -> tuple[Row, ...]:
     """The rows of a table. Raises ValueError if its columns are not those of `Row`."""
     return _read(table, table.stat().st_mtime_ns)

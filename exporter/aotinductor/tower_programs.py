@@ -16,11 +16,15 @@ from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_t
 from exporter.stages import Stages
 from exporter.towers import TextTower, TowerModule
 from kernels.attention_variants import packed_candidates
-from kernels.choices import NATIVE, choose
+from kernels.choices import NATIVE, choose, unmeasured
 from kernels.plan import capability_of
 from kernels.swap import SwapReport, UnknownBlockError, swap
 
 _MOST_TOKENS = 2**31 - 1  # of all captions of a batch
+
+
+# Precisions whose packages may hold fused kernels.
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ def save_programs(
         ExportError: fused kernels were asked for, and the tower has a block that none is known for.
     """
     release_memory()
+    if plan.kernels == "auto" and plan.arch != "cpu" and precision in _DTYPES:
+        problem = unmeasured(plan.arch)
+        if problem is not None and problem not in stages.notes:  # once for both towers
+            stages.note(problem)
     packed = _packed(module, length, precision, plan)
     padded_path: Path | None = None
     packed_path: Path | None = None
@@ -87,7 +95,7 @@ def _packed(
     tower = packed_text_tower(module, length)
     if tower is None or plan.kernels == "triton":
         return tower
-    dtype = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(precision)
+    dtype = _DTYPES.get(precision)
     if dtype is None or plan.arch == "cpu":
         return None
     blocks = [module for module in tower.modules() if isinstance(module, PackedAttention)]

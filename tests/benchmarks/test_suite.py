@@ -16,7 +16,6 @@ import torch
 
 from benchmarks import parts, rows, suite
 from benchmarks.crew import OUT_OF_TIME
-from benchmarks.gpu_facts import untuned
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Kernels, Suite, Sweep
 
@@ -213,14 +212,15 @@ def test_a_run_that_is_cut_off_goes_on(tmp_path: Path) -> None:
     assert {(row.what, row.note) for row in after if row.what == "package"} == {("package", OUT_OF_TIME)}
 
 
-def test_an_architecture_that_nothing_was_tuned_for(tmp_path: Path) -> None:
+def test_an_architecture_that_nothing_was_measured_on(tmp_path: Path) -> None:
     from kernels import choices
 
     table = Path(shutil.copy(choices.TABLE, tmp_path / "table.csv"))
-    assert "nothing was tuned for sm999: kernels=auto takes PyTorch's own" in (untuned("sm999", table) or "")
+    said = choices.unmeasured("sm999", table) or ""
+    assert said.startswith("no kernel was measured on sm999, so kernels=auto takes PyTorch's own everywhere: ")
     row = choices.Row("sm999", "l2_normalize", "float16", "256x1024", "triton", 1.0, "a card", "x")
     choices.merge([row], table)
-    assert untuned("sm999", table) is None
+    assert choices.unmeasured("sm999", table) is None
 
 
 def test_without_a_compiler_a_package_is_a_row(

@@ -15,7 +15,7 @@ from aotinductor_bundle import aotinductor_bundle, run
 from shallow import FAMILIES, register
 
 import engines
-from engines.gpu import gpu_missing
+from engines.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.run_aotinductor import cpu_isa, open_tower
 from engines.verify import verify_bundle
@@ -59,6 +59,14 @@ class TestOptions:
             ExportError, match=rf"not for {target} \(this machine has no NVIDIA driver\): .*--target cpu"
         ):
             build_aotinductor.check("aotinductor", EngineOptions(targets=("cpu", target)))
+
+    def test_what_packages_for_a_gpu_need_is_asked_before_anything_slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        old = Gpu(index=0, name="NVIDIA H100", capability=(9, 0), driver=(11, 8))
+        monkeypatch.setattr(build_aotinductor, "gpu_missing", lambda: None)
+        monkeypatch.setattr(build_aotinductor, "find_gpu", lambda: old)
+        with pytest.raises(ExportError, match=r"engine aotinductor needs .*"):
+            build_aotinductor.check("aotinductor", EngineOptions())
+        build_aotinductor.check("aotinductor", CPU)
 
     def test_options_that_it_lacks(self) -> None:
         with pytest.raises(ExportError, match="engine aotinductor has no --strip-weights"):

@@ -164,7 +164,9 @@ def win(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("exporter.aotinductor.tower_programs", "kernels.swap"):
         monkeypatch.setattr(
             f"{module}.choose",
-            lambda op, arch, dtype, shape: "triton" if (op, arch) == ("packed_attention", "sm90") else "native",
+            lambda op, arch, dtype, shape, allowed: (
+                allowed[0] if (op, arch) == ("packed_attention", "sm90") else "native"
+            ),
         )
 
 
@@ -176,6 +178,14 @@ class TestWhichPrograms:
         win(monkeypatch)
         written = programs_of(demo_text_tower(), END, plan(tmp_path, kernels="auto", arch="cpu"))
         assert (written.padded is not None, written.packed) == (True, None)
+
+    def test_a_gpu_that_nothing_was_measured_on_is_named_once(self, tmp_path: Path) -> None:
+        stages, example = Stages(), example_input(demo_text_tower(), (64, 64), 9)
+        for folder, options in (("a", {}), ("b", {}), ("c", {"kernels": "native"}), ("d", {"arch": "cpu"})):
+            (tmp_path / folder).mkdir()
+            given = plan(tmp_path / folder, **{"arch": "sm999"} | options)
+            save_programs("text", demo_text_tower(), example, END, "fp32", given, stages)
+        assert [note.split(",")[0] for note in stages.notes] == ["no kernel was measured on sm999"]
 
     def test_what_has_won_is_packed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         win(monkeypatch)
