@@ -15,7 +15,22 @@ import torch
 ROUND_SECONDS = 0.01
 MOST_CALLS = 50
 _WARM = 3
-FAILURES = (RuntimeError, ValueError, ImportError, NotImplementedError, AssertionError)
+
+
+_REFUSALS = (ValueError, ImportError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a call has no time.
+
+    Attributes:
+        why: for a row's note.
+        refused: it cannot run here at all, because a device, a library or a dtype is not its own; else it failed.
+    """
+
+    why: str
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,17 +63,21 @@ def prepare(call: Callable[[], object], device: str, round_seconds: float = ROUN
     count = max(1, min(MOST_CALLS, round(round_seconds / max(once, 1e-7))))
     if device == "cpu":
         return Timed(lambda: _host_seconds(call, count, device), "host")
+    stream = torch.cuda.current_stream()
     try:
         graph = _recorded(call, count)
     except RuntimeError:
+        # A capture that was broken off leaves its own stream the current one, and what it allocated in the cache.
+        torch.cuda.set_stream(stream)
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         return Timed(lambda: _profiled(call, count), "profiler")
     return Timed(lambda: _replayed(graph) / count, "graph")
 
 
 def measure(
     calls: Mapping[str, Callable[[], object]], device: str, rounds: int, round_seconds: float = ROUND_SECONDS
-) -> tuple[dict[str, list[float]], dict[str, str], dict[str, str]]:
+) -> tuple[dict[str, list[float]], dict[str, str], dict[str, Problem]]:
     """Time calls in turns, so that what disturbs the machine disturbs all alike.
 
     Args:
@@ -68,26 +87,26 @@ def measure(
         round_seconds: see `prepare`.
 
     Returns:
-        Seconds of a call in every round, and how they were measured, for each that runs; the reasons of those that do not.
+        Seconds of a call in every round, and how they were measured, for each that runs; the problems of those that do not.
     """
     ready: dict[str, Timed] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
     for name, call in calls.items():
         try:
             ready[name] = prepare(call, device, round_seconds)
-        except FAILURES as error:
-            problems[name] = reason(error)
+        except Exception as error:  # noqa: BLE001  (Triton's errors have no other class in common)
+            problems[name] = problem(error)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
     names = list(ready)
-    for turn in range(rounds):
+    for turn in range(rounds if names else 0):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             seconds[name].append(ready[name].round())
     return seconds, {name: timed.how for name, timed in ready.items()}, problems
 
 
-def reason(error: Exception) -> str:
-    """An error in one line, for a row's note."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+def problem(error: Exception) -> Problem:
+    """An error in one line."""
+    return Problem((" ".join(str(error).split()) or type(error).__name__)[:200], isinstance(error, _REFUSALS))
 
 
 def _host_seconds(call: Callable[[], object], count: int, device: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.device_time import FAILURES, ROUND_SECONDS, measure, reason
+from benchmarks.device_time import ROUND_SECONDS, Problem, measure, problem
 from benchmarks.kernel_calls import Work
 from benchmarks.kernel_cases import KernelCase
 from benchmarks.machine import usable_cores
@@ -29,7 +29,7 @@ class Measured:
     seconds: Mapping[str, list[float]]
     how: Mapping[str, str]
     errors: Mapping[str, float]
-    problems: Mapping[str, str]
+    problems: Mapping[str, Problem]
     choices: Sequence[str]
 
 
@@ -46,20 +46,21 @@ def measure_case(case: KernelCase, device: str, rounds: int, round_seconds: floa
     return Measured(seconds, how, errors, problems | failed, work.choices)
 
 
-def _checked(work: Work) -> tuple[dict[str, float], dict[str, str]]:
-    """The relative error of every implementation that is checked, and the reasons of those that fail or are wrong."""
+def _checked(work: Work) -> tuple[dict[str, float], dict[str, Problem]]:
+    """The relative error of every implementation that is checked, and the problems of those that fail or are wrong."""
     errors: dict[str, float] = {}
-    problems: dict[str, str] = {}
+    problems: dict[str, Problem] = {}
     for name, call in work.calls.items():
         try:
             exact = work.exact(name)
             if exact is not None:
                 got = work.head(call()).double()
                 errors[name] = float((got - exact).norm() / exact.norm().clamp_min(1e-30))
-        except FAILURES as error:
-            problems[name] = reason(error)
+        except Exception as error:  # noqa: BLE001  (Triton's errors have no other class in common)
+            problems[name] = problem(error)
     allowed = _ERRORS * errors.get("eager", float("inf")) + _SLACK
     for name, size in errors.items():
         if not size <= allowed:  # a NaN is wrong, too
-            problems[name] = f"wrong: its error against float64 is {size:.2g}, more than the {allowed:.2g} allowed"
+            why = f"wrong: its error against float64 is {size:.2g}, more than the {allowed:.2g} allowed"
+            problems[name] = Problem(why)
     return errors, problems

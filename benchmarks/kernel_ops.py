@@ -1,14 +1,14 @@
 """Each op of `kernels` by every implementation that may stand in a package: ``python -m benchmarks kernel-ops``.
 
-Implementations of a case take turns. What is timed is the device, without Python (`benchmarks.device_time`); a speedup is over what
-PyTorch's compiler would put in the place, in the same round; a rate stands beside the ceiling that was measured in the same run. An
-implementation whose result is less exact than it should be has no time. With ``--choices`` the table that `kernels.swap` reads is
-written, too.
+Implementations of a case take turns on the device, without Python (`benchmarks.device_time`). A speedup is over what PyTorch's
+compiler would put in the place, in the same round; a rate stands beside the ceiling of the same run. With ``--choices`` the table
+that `kernels.swap` reads is written, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import rows as rowfiles
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.device_time import ROUND_SECONDS, reason
+from benchmarks.device_time import ROUND_SECONDS, problem
 from benchmarks.estimates import Estimate, estimate, speedup
 from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, cases_of, towers_named
 from benchmarks.kernel_measurement import Measured, measure_case
@@ -37,7 +37,13 @@ _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def case_rows(
-    case: KernelCase, tower: str, precision: str, batch: int, found: Measured, ceilings: Mapping[str, float]
+    case: KernelCase,
+    tower: str,
+    precision: str,
+    batch: int,
+    found: Measured,
+    ceilings: Mapping[str, float],
+    cache: int = 0,
 ) -> list[Row]:
     """Rows of one case: time, error, speedup over what a package would hold, and the rate with its share of the ceiling.
 
@@ -48,6 +54,7 @@ def case_rows(
         batch: of the tower.
         found: of `benchmarks.kernel_measurement.measure_case`.
         ceilings: TFLOP/s by precision, and ``copy`` in GB/s; what is missing has no fraction.
+        cache: bytes of the device's last cache.
     """
     common: dict[str, Any] = {
         "what": "kernel",
@@ -68,7 +75,9 @@ def case_rows(
         else:
             rate = figures["gbytes_per_second"] = estimate([case.bytes / s / 1e9 for s in taken])
             ceiling = ceilings.get("copy")
-        if ceiling:
+        if ceiling and (
+            case.flops or case.bytes > 2 * cache
+        ):  # what stays in the cache is not held to the memory's rate
             figures["fraction_of_ceiling"] = rate.map(1 / ceiling)
         if name in found.errors:
             error = found.errors[name]
@@ -89,9 +98,11 @@ def case_rows(
                     **common,
                 )
             )
-    for name, why in found.problems.items():
-        status: Any = "failed" if why.startswith("wrong") else "missing"
-        rows.append(Row(figure="time", engine=name, precision=precision, status=status, note=why, unit="us", **common))
+    for name, bad in found.problems.items():
+        status: Any = "missing" if bad.refused else "failed"
+        rows.append(
+            Row(figure="time", engine=name, precision=precision, status=status, note=bad.why, unit="us", **common)
+        )
     return rows
 
 
@@ -129,6 +140,7 @@ def run(
     *,
     ops: Sequence[str] = (),
     choices: bool = False,
+    choices_copy: Path | None = None,
     deadline: float | None = None,
     is_done: Callable[[tuple[str, ...]], bool] = lambda case: False,
     run_commit: str | None = None,
@@ -145,6 +157,7 @@ def run(
         rounds: of each case.
         ops: names of `OPS`; empty is all.
         choices: also write `kernels.choices`' table.
+        choices_copy: where a copy of the table goes after each case, before its rows: a run that is cut off then loses neither.
         deadline: of ``time.monotonic()``, after which no case is begun.
         is_done: whether a case (`Row.case`) need not be measured.
         run_commit: for the rows; None is that of the code.
@@ -171,11 +184,11 @@ def run(
                 if ceilings is None:
                     ceilings = ceilings_of_run(machine, results, named)
                 found, ours = _one(case, tower.name, precision, batch, machine, rounds, round_seconds, ceilings, named)
+                if choices and "native" in ours.seconds:
+                    _keep_choice(case, dtype, ours, machine, named, choices_copy)
                 rowfiles.merge(results, found, whole_cases=True)
                 measured += found
                 _print(case, tower.name, found)
-                if choices and "native" in ours.seconds:
-                    _keep_choice(case, dtype, ours, machine, named)
     return measured, True
 
 
@@ -195,14 +208,20 @@ def _one(
     try:
         found = measure_case(case, machine.device, rounds, round_seconds)
     except torch.OutOfMemoryError as error:
-        found = Measured({}, {}, {}, {"native": reason(error)}, ())
+        found = Measured({}, {}, {}, {"native": problem(error)}, ())
     if machine.device == "cuda":
         torch.cuda.empty_cache()
-    rows = case_rows(case, tower, precision, batch, found, ceilings)
+    rows = case_rows(case, tower, precision, batch, found, ceilings, _cache(machine.device))
     return stamp(rows, machine, clock_mhz=clock_mhz(machine.device), commit=run_commit), found
 
 
-def _keep_choice(case: KernelCase, dtype: torch.dtype, found: Measured, machine: Machine, run_commit: str) -> None:
+def _cache(device: str) -> int:
+    return int(torch.cuda.get_device_properties(0).L2_cache_size) if device == "cuda" else 0
+
+
+def _keep_choice(
+    case: KernelCase, dtype: torch.dtype, found: Measured, machine: Machine, run_commit: str, copy: Path | None
+) -> None:
     from kernels import choices
 
     major, minor = torch.cuda.get_device_capability()
@@ -220,6 +239,10 @@ def _keep_choice(case: KernelCase, dtype: torch.dtype, found: Measured, machine:
         for name in ("native", *found.choices)
         if name in found.seconds
     )
+    if copy is not None:
+        draft = copy.with_suffix(".tmp")
+        shutil.copyfile(choices.TABLE, draft)
+        draft.replace(copy)
 
 
 def _print(case: KernelCase, tower: str, found: Sequence[Row]) -> None:

@@ -173,9 +173,12 @@ def _graph(run: Callable[[list[torch.Tensor]], Sequence[torch.Tensor]]) -> Calla
                 for _ in range(_WARM_UP):
                     run(inputs)
             torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                outputs = run(inputs)
+            graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    outputs = run(inputs)
+            finally:
+                torch.cuda.set_stream(before)  # a capture that is broken off leaves its own stream the current one
             recorded.append((graph, outputs))
         recorded[0][0].replay()
         return recorded[0][1]

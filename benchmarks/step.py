@@ -135,23 +135,22 @@ def keep_kernels(
     copy = keeper.results / CHOICES
     if choices and keeper.goes_on and copy.exists():
         merge(read(copy))  # of the run that this one goes on with, maybe in another copy of the tree
-    try:
-        _, enough = kernel_ops.run(
-            towers,
-            batches,
-            precision,
-            keeper.machine,
-            keeper.results,
-            rounds,
-            ops=ops,
-            choices=choices and keeper.device == "cuda",  # they are between kernels on a GPU
-            deadline=keeper.deadline,
-            is_done=keeper.is_done,
-            run_commit=keeper.commit,
-        )
-    finally:
-        if choices:
-            shutil.copyfile(TABLE, copy)
+    if choices:
+        shutil.copyfile(TABLE, copy)
+    _, enough = kernel_ops.run(
+        towers,
+        batches,
+        precision,
+        keeper.machine,
+        keeper.results,
+        rounds,
+        ops=ops,
+        choices=choices and keeper.device == "cuda",  # they are between kernels on a GPU
+        choices_copy=copy if choices else None,
+        deadline=keeper.deadline,
+        is_done=keeper.is_done,
+        run_commit=keeper.commit,
+    )
     return enough
 
 

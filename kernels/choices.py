@@ -28,6 +28,8 @@ import torch
 
 TABLE = Path(__file__).with_name("choices.csv")
 NATIVE = "native"
+# How much of the native one's time another may take at most: it also costs the compiler its fusion with what stands beside it.
+_MARGIN = 0.98
 # A measurement speaks for other numbers of rows up to this factor.
 _FARTHEST = 8
 
@@ -90,10 +92,11 @@ def choose(
         table: the file of rows.
 
     Returns:
-        "native" where no row covers the shape, or where nothing that is allowed was faster. A shape is covered by rows of the same
-        numbers after the first. Of the first number the nearest measured ones below and above count, up to a factor of 8 away; an
-        exact one counts alone, and all count where the number is not known. Over several measured shapes the geometric mean
-        decides, among the implementations that were measured at each of them.
+        "native" where no row covers the shape, or where nothing that is allowed was faster by 2 %.
+
+        A shape is covered by rows of the same numbers after the first. Of the first number the nearest measured ones below and
+        above count, up to a factor of 8 away; an exact one counts alone, and all count where the number is not known. Over several
+        measured shapes the geometric mean decides, among the implementations that were measured at each of them.
     """
     name = str(dtype).removeprefix("torch.")
     rows = [row for row in read(table) if (row.op, row.arch, row.dtype) == (op, arch, name)]
@@ -113,7 +116,7 @@ def choose(
         for implementation in sorted(measured & {*allowed, NATIVE})
     }
     best = min(means, key=lambda implementation: means[implementation])
-    return best if means[best] < means[NATIVE] else NATIVE
+    return best if means[best] < means[NATIVE] + len(times) * math.log(_MARGIN) else NATIVE
 
 
 def _agree(sizes: Sequence[int], wanted: Sequence[int | None]) -> bool:

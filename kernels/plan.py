@@ -41,6 +41,7 @@ class Plan:
         half: the operands have 16 bits.
         rows: the usual batch, or None.
         tokens: of a row, or None where they vary.
+        measured: `choose` goes by measurements; else it takes the first that is allowed.
         places: module, attribute and what will stand there.
         swapped, kept: of the report.
     """
@@ -50,6 +51,7 @@ class Plan:
     half: bool
     rows: int | None = None
     tokens: int | None = None
+    measured: bool = True
     places: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
     swapped: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)

@@ -86,7 +86,8 @@ def swap(
     def chosen(op: str, shape: Sequence[int | None], allowed: Sequence[str]) -> str:
         return allowed[0] if kernels == "triton" else choose(op, target, dtype, shape, allowed)
 
-    plan = Plan(chosen, capability_of(target), dtype != torch.float32, rows, getattr(encoder.stem, "length", None))
+    tokens = getattr(encoder.stem, "length", None)
+    plan = Plan(chosen, capability_of(target), dtype != torch.float32, rows, tokens, kernels == "auto")
     causal = bool(getattr(encoder.stem, "causal", False))
     for block in encoder.blocks:
         _plan_block(block, causal, plan)
@@ -149,6 +150,9 @@ def _plan_attention(unit: Any, causal: bool, plan: Plan) -> None:
     causal, rotated = body.dot_product.causal or causal, body.rotary is not None
     op = "masked_" if masked else "rotary_" if rotated else "causal_" if causal else ""
     allowed = candidates(plan.tokens, body.head_dim, plan.capability, masked, rotated)
+    if plan.measured and plan.tokens is None and len(allowed) > 1:
+        # The default's tiles depend on the length, which a package does not know, and those of the table's rows were chosen by it.
+        allowed = tuple(name for name in allowed if name != DEFAULT)
     shape = (plan.rows, plan.tokens, body.heads, body.head_dim)
     variant = plan.choose(f"{op}attention", shape, allowed if plan.half else allowed[:1])
     if variant == NATIVE:

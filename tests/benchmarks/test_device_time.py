@@ -26,7 +26,7 @@ def test_what_fails_says_why_and_the_rest_goes_on() -> None:
 
     seconds, _, problems = device_time.measure({"bad": fails, "good": lambda: None}, "cpu", 2, 1e-4)
     assert set(seconds) == {"good"}
-    assert problems == {"bad": "no kernel for this"}
+    assert problems == {"bad": device_time.Problem("no kernel for this", refused=False)}
 
 
 class TestOnAGpu:

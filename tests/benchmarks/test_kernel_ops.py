@@ -87,12 +87,44 @@ def test_what_is_wrong_has_no_time(results: Path) -> None:
 
     found = measure_case(replace(case, make=make), "cpu", 2, 1e-4)
     assert set(found.seconds) == {"native", "eager"}
-    assert found.problems["triton"].startswith("wrong: its error against float64 is 0.001, more than the ")
+    assert found.problems["triton"].why.startswith("wrong: its error against float64 is 0.001, more than the ")
     made = kernel_ops.case_rows(case, "t", "fp32", 2, found, {})
     assert {row.engine: row.status for row in made if row.value is None} == {
         "triton": "failed",
         "not a number": "failed",
     }
+
+
+def test_what_fails_in_any_way_costs_itself_alone(results: Path) -> None:
+    """Triton's errors, such as a tile that asks for too much shared memory, have no class in common with PyTorch's."""
+    (case,) = (case for case in cases_of(TEXT, 2, torch.float32, "cpu") if case.op == "l2_normalize")
+
+    class OutOfResourcesError(Exception):
+        pass
+
+    def fails() -> None:
+        raise OutOfResourcesError("out of resource: shared memory")
+
+    def make(*names: str) -> Work:
+        return replace(case.make(), calls=dict.fromkeys(names, fails) | {"eager": case.make().calls["eager"]})
+
+    found = measure_case(replace(case, make=lambda: make("triton")), "cpu", 2, 1e-4)
+    assert set(found.seconds) == {"eager"}
+    made = kernel_ops.case_rows(case, "t", "fp32", 2, found, {})
+    assert {row.engine: row.status for row in made if row.value is None} == {"triton": "failed"}
+    everything = measure_case(replace(case, make=lambda: make("triton", "native", "eager")), "cpu", 2, 1e-4)
+    assert set(everything.seconds) == {"eager"}
+    nothing = measure_case(replace(case, make=lambda: replace(case.make(), calls={"native": fails})), "cpu", 2, 1e-4)
+    assert not nothing.seconds
+    assert set(nothing.problems) == {"native"}
+
+
+def test_small_cases_are_not_held_to_the_rate_of_memory(results: Path) -> None:
+    (case,) = (case for case in cases_of(TEXT, 2, torch.float32, "cpu") if case.op == "l2_normalize")
+    found = measure_case(case, "cpu", 2, 1e-4)
+    for cache, share in ((int(case.bytes), False), (int(case.bytes) // 3, True)):
+        figures = {row.figure for row in kernel_ops.case_rows(case, "t", "fp32", 2, found, {"copy": 10.0}, cache)}
+        assert ("fraction_of_ceiling" in figures) is share
 
 
 def test_a_case_without_room_is_a_row(results: Path) -> None:
@@ -102,7 +134,7 @@ def test_a_case_without_room_is_a_row(results: Path) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 …")
 
     found, _ = kernel_ops._one(replace(case, make=make), "t", "fp32", 2, this_machine(), 2, 1e-4, {}, "abc")
-    assert [(row.engine, row.status, row.value) for row in found] == [("native", "missing", None)]
+    assert [(row.engine, row.status, row.value) for row in found] == [("native", "failed", None)]
     assert "Tried to allocate 20.00 GiB" in found[0].note
 
 

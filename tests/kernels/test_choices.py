@@ -46,7 +46,7 @@ def test_the_fastest_that_is_allowed(table: Path) -> None:
     assert choose("attention", "sm90", torch.float16, SHAPE, ALL, table) == "flash"
     assert choose("attention", "sm90", torch.float16, SHAPE, ("triton",), table) == "triton"
     assert choose("attention", "sm90", torch.float16, SHAPE, (), table) == "native"
-    merge(rows(native=0.4, triton=0.5, flash=0.4), table)
+    merge(rows(native=0.4, triton=0.5, flash=0.395), table)  # faster, and by less than 2 %
     assert choose("attention", "sm90", torch.float16, SHAPE, ALL, table) == "native"
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from kernels import choices
 from kernels.blocks import FusedMlp, FusedSelfAttention
-from kernels.swap import UnknownBlockError, swap
+from kernels.swap import Mode, UnknownBlockError, swap
 
 # Family → what is swapped in its image tower and in its text tower. Two blocks each; the last image block's attention asks for the
 # first token only where the tower pools that token.
@@ -167,6 +167,22 @@ def test_auto_takes_the_variant_that_won(table: Path) -> None:
     # float32 has neither: the table of that dtype is another one, and vendors' kernels are of half precision.
     choices.merge(measured("attention", shape, "float32", triton=0.5, cudnn=0.4, native=1.0), table)
     assert swap(demo_image_tower(), "fp32", "auto", arch="sm90", rows=8).swapped == {"attention": blocks - 1}
+
+
+def test_tiles_chosen_by_a_length_are_not_for_captions_of_any_length(table: Path) -> None:
+    from exporter.source import load_source
+    from exporter.towers import text_tower
+
+    def swapped(mode: Mode) -> dict[str, int]:
+        tower = text_tower(load_source("demo", with_tokenizer=False).model)
+        return dict(swap(tower, "fp16", mode, arch="sm90", rows=32).swapped)
+
+    body = text_tower(load_source("demo", with_tokenizer=False).model).encoder.blocks[0].attention.body
+    shape = (32, 77, body.heads, body.head_dim)
+    times = {"triton": 0.1, "loop-64x64-w4-s2": 0.5, "native": 1.0}
+    choices.merge(measured("causal_attention", shape, "float16", **times), table)
+    assert swapped("auto") == {"attention loop-64x64-w4-s2": 2}
+    assert swapped("triton")["attention"] == 2
 
 
 def test_quick_gelu_has_rows_of_its_own(table: Path, tmp_path: Path) -> None:
