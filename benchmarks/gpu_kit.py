@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.results_file import COMMIT_FILE, commit
 
 _ROOT = Path(__file__).resolve().parents[1]
-# Neither in PyTorch's images nor small enough to do without; wcwidth is ftfy's, and onnx-ir is there in too old a version.
+# Neither in PyTorch's images nor small enough to do without; wcwidth is ftfy's, and the onnx-ir there is older than the one of CI.
 _WHEELS = ("open_clip_torch", "ftfy", "wcwidth", "msgspec", "onnx-ir")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 

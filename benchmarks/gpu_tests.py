@@ -73,7 +73,8 @@ def command(paths: Sequence[str], seconds: float) -> list[str]:
         "--continue-on-collection-errors",
     ]  # a bare image lacks what some of them import
     if find_spec("xdist") is not None:
-        words += ["-n", str(max(1, usable_cores() - 2))]
+        # Tests of one group share what is slow to make: a bundle is exported by one process.
+        words += ["-n", str(max(1, usable_cores() - 2)), "--dist", "loadgroup"]
     if find_spec("pytest_timeout") is not None:
         words += [f"--session-timeout={max(1.0, seconds - _LAST_WORDS):.0f}"]
         words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds - _LAST_WORDS)):.0f}", "--timeout-method=thread"]

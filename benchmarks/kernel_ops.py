@@ -8,7 +8,6 @@ that `kernels.swap` reads is written, too.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from benchmarks.ceilings import measure_ceilings
 from benchmarks.device_time import ROUND_SECONDS, problem
 from benchmarks.estimates import Estimate, estimate, speedup
 from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, cases_of, towers_named
+from benchmarks.kernel_choices import is_chosen, keep_choice
 from benchmarks.kernel_measurement import Measured, measure_case
 from benchmarks.machine import Machine, clock_mhz, stamp, this_machine, versions
 from benchmarks.results_file import commit
@@ -141,6 +141,7 @@ def run(
     ops: Sequence[str] = (),
     choices: bool = False,
     choices_copy: Path | None = None,
+    missing: bool = False,
     deadline: float | None = None,
     is_done: Callable[[tuple[str, ...]], bool] = lambda case: False,
     run_commit: str | None = None,
@@ -158,6 +159,7 @@ def run(
         ops: names of `OPS`; empty is all.
         choices: also write `kernels.choices`' table.
         choices_copy: where a copy of the table goes after each case, before its rows: a run that is cut off then loses neither.
+        missing: leave out what the table has rows of.
         deadline: of ``time.monotonic()``, after which no case is begun.
         is_done: whether a case (`Row.case`) need not be measured.
         run_commit: for the rows; None is that of the code.
@@ -174,9 +176,8 @@ def run(
         for batch in batches:
             for case in cases_of(tower, batch, dtype, device):
                 shape = _shape(case, tower.name)
-                if (ops and case.op not in ops) or is_done(
-                    ("kernel", case.op, "", "native", precision, str(batch), shape)
-                ):
+                key = ("kernel", case.op, "", "native", precision, str(batch), shape)
+                if (ops and case.op not in ops) or is_done(key) or (missing and is_chosen(case, dtype, device)):
                     continue
                 if deadline is not None and time.monotonic() > deadline:
                     print("  no time left")
@@ -185,7 +186,7 @@ def run(
                     ceilings = ceilings_of_run(machine, results, named)
                 found, ours = _one(case, tower.name, precision, batch, machine, rounds, round_seconds, ceilings, named)
                 if choices and "native" in ours.seconds:
-                    _keep_choice(case, dtype, ours, machine, named, choices_copy)
+                    keep_choice(case, dtype, ours, machine, named, choices_copy)
                 rowfiles.merge(results, found, whole_cases=True)
                 measured += found
                 _print(case, tower.name, found)
@@ -217,32 +218,6 @@ def _one(
 
 def _cache(device: str) -> int:
     return int(torch.cuda.get_device_properties(0).L2_cache_size) if device == "cuda" else 0
-
-
-def _keep_choice(
-    case: KernelCase, dtype: torch.dtype, found: Measured, machine: Machine, run_commit: str, copy: Path | None
-) -> None:
-    from kernels import choices
-
-    major, minor = torch.cuda.get_device_capability()
-    choices.merge(
-        choices.Row(
-            arch=f"sm{major}{minor}",
-            op=case.op,
-            dtype=str(dtype).removeprefix("torch."),
-            shape=choices.shape_text(case.shape),
-            implementation=name,
-            ms=1e3 * estimate(found.seconds[name]).value,
-            machine=machine.name,
-            commit=run_commit,
-        )
-        for name in ("native", *found.choices)
-        if name in found.seconds
-    )
-    if copy is not None:
-        draft = copy.with_suffix(".tmp")
-        shutil.copyfile(choices.TABLE, draft)
-        draft.replace(copy)
 
 
 def _print(case: KernelCase, tower: str, found: Sequence[Row]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class PackageCase:
         precision: ``fp32``, ``fp16`` or ``bf16``.
         blocks: leave the image tower only so many, to try the code; 0 leaves it all.
         seconds: that each measurement takes.
+        eager: time open_clip's own model in the same process, too, in float32 and in the package's precision.
     """
 
     model: str
@@ -38,21 +40,19 @@ class PackageCase:
     precision: str
     blocks: int = 0
     seconds: float = 1.0
+    eager: bool = False
 
     @property
     def engine(self) -> str:
         """As rows name it: ``aotinductor triton tuned``."""
         return f"aotinductor {self.kernels}{' tuned' if self.search else ''}"
 
-    def place(self, batch: int, graph: bool = False) -> dict[str, Any]:
-        """The columns that name a measurement."""
-        place: dict[str, Any] = {
-            "what": "package",
-            "model": self.model,
-            "tower": self.tower,
-            "precision": self.precision,
-        }
-        return place | {"engine": self.engine + (" graph" if graph else ""), "batch": batch}
+    def place(self, batch: int, graph: bool = False, eager: str = "") -> dict[str, Any]:
+        """The columns that name a measurement: of the package, or of the eager model in the precision `eager`."""
+        place: dict[str, Any] = {"what": "package", "model": self.model, "tower": self.tower, "batch": batch}
+        if eager:
+            return place | {"engine": "eager", "precision": eager}
+        return place | {"engine": self.engine + (" graph" if graph else ""), "precision": self.precision}
 
     def key(self, batch: int) -> tuple[str, ...]:
         """`Row.case` of the package as it is."""
@@ -73,6 +73,7 @@ class Built:
         expected: eager float32 embeddings of the first rows, (rows, D), on the CPU.
         seconds: that the compiler took.
         note: how many modules were replaced by fused ones.
+        eager: (precision, batch) → seconds of each call of open_clip's own model, or why there are none; float32 first.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class Built:
     expected: torch.Tensor
     seconds: float
     note: str
+    eager: Mapping[tuple[str, int], list[float] | str] = field(default_factory=dict)
 
 
 def build_package(case: PackageCase, device: str, folder: Path) -> Built:
@@ -117,6 +119,7 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     if case.blocks:
         model.visual.transformer.resblocks = model.visual.transformer.resblocks[: case.blocks]
     expected = _expected(model, case.tower, preprocess, rows[:_COMPARED])
+    eager = _eager(case, model, preprocess, rows, device) if case.eager else {}
     model = model.cpu()
     tower: TowerModule = image_tower(model, preprocess) if case.tower == "image" else text_tower(model)
     length = find_text_length(tower, rows.cpu().numpy(), 0) if isinstance(tower, TextTower) else None
@@ -145,7 +148,37 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
 
         swapped = unmeasured(arch) or swapped
     inputs = _packed if programs.packed else lambda rows: [rows.contiguous()]
-    return Built(package, lambda count: inputs(rows[:count]), expected, result.build.seconds, swapped)
+    return Built(package, lambda count: inputs(rows[:count]), expected, result.build.seconds, swapped, eager)
+
+
+def _eager(
+    case: PackageCase, model: Any, preprocess: Any, rows: torch.Tensor, device: str
+) -> dict[tuple[str, int], list[float] | str]:
+    """Times of the model's own towers on inputs that are normalized and on the device already: see `Built.eager`."""
+    import copy
+
+    import torch
+
+    from benchmarks.ceilings import timed
+    from exporter.precision import PRECISIONS
+
+    found: dict[tuple[str, int], list[float] | str] = {}
+    for precision in dict.fromkeys(("fp32", case.precision)):
+        dtype = PRECISIONS[precision].dtype
+        used = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        for batch in case.batches:
+            inputs = _model_inputs(case.tower, preprocess, rows[:batch])
+            inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+            encode = used.encode_image if case.tower == "image" else used.encode_text
+            call = functools.partial(encode, inputs, normalize=True)
+            try:
+                with torch.inference_mode():
+                    found[precision, batch] = timed(call, device, case.seconds)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                found[precision, batch] = " ".join(str(error).split())[:300]
+            if device == "cuda":
+                torch.cuda.empty_cache()
+    return found
 
 
 def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
@@ -197,12 +230,20 @@ def _expected(model: Any, tower: str, preprocess: Any, rows: torch.Tensor) -> to
     """(rows, D) float32 by open_clip's own model."""
     import torch
 
+    inputs = _model_inputs(tower, preprocess, rows)
     with torch.inference_mode():
-        if tower == "text":
-            return model.encode_text(rows.long(), normalize=True).float().cpu()
-        mean, std = (torch.tensor(values, device=rows.device) for values in (preprocess.mean, preprocess.std))
-        pixels = ((rows.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
-        return model.encode_image(pixels, normalize=True).float().cpu()
+        encode = model.encode_text if tower == "text" else model.encode_image
+        return encode(inputs, normalize=True).float().cpu()
+
+
+def _model_inputs(tower: str, preprocess: Any, rows: torch.Tensor) -> torch.Tensor:
+    """What open_clip's own model takes: ids as int64, or pixels normalized in float32."""
+    import torch
+
+    if tower == "text":
+        return rows.long()
+    mean, std = (torch.tensor(values, device=rows.device) for values in (preprocess.mean, preprocess.std))
+    return ((rows.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def _packed(ids: torch.Tensor) -> list[torch.Tensor]:

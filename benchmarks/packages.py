@@ -49,6 +49,7 @@ def keep_package(keeper: Keeper, **options: Any) -> bool:
             keeper.add([case.failure(batch, "failed", why) for batch in todo])
             return True
         print(f"  {case.engine}: built in {built.seconds:.0f} s; {built.note}", flush=True)
+        keeper.add(eager_rows(case, built, keeper.results))
         return _measure(keeper, case, built, todo)
 
 
@@ -80,6 +81,44 @@ def _measure(keeper: Keeper, case: PackageCase, built: Built, batches: Sequence[
             cuda,
         )
     return True
+
+
+def eager_rows(case: PackageCase, built: Built, results: Path) -> list[Row]:
+    """Rows of open_clip's own model, which was timed in the package's process; speedups are over it in float32."""
+    found = []
+    for (precision, batch), seconds in built.eager.items():
+        place = case.place(batch, eager=precision)
+        if isinstance(seconds, str):
+            found.append(Row(figure="per_second", unit="1/s", status="failed", note=seconds, **place))
+            continue
+        figures = _figures(case, precision, batch, seconds, results)
+        first = built.eager.get(("fp32", batch))
+        if precision != "fp32" and first is not None and not isinstance(first, str):
+            figures["speedup"] = _over(first, seconds)
+        found += [_row(case, place, "", *figure) for figure in figures.items()]
+        rate = figures["per_second"].value
+        print(f"  eager {precision}, batch {batch}: {1e3 * batch / rate:,.3f} ms, {rate:,.0f}/s", flush=True)
+    return found
+
+
+def _figures(
+    case: PackageCase, precision: str, batch: int, seconds: Sequence[float], results: Path
+) -> dict[str, Estimate]:
+    """Time, rate, and what the rate is in FLOPs and of the machine's ceiling."""
+    figures = {"time": estimate([1e6 * s for s in seconds]), "per_second": rates(seconds, batch)}
+    flops = flops_of(case.model, case.tower) if case.tower == "image" else None
+    if flops:
+        figures["tflops"] = figures["per_second"].map(flops / 1e12)
+        ceiling = ceiling_tflops(results, precision)
+        if ceiling:
+            figures["fraction_of_ceiling"] = figures["tflops"].map(1 / ceiling)
+    return figures
+
+
+def _over(baseline: Sequence[float], seconds: Sequence[float]) -> Estimate:
+    """How many times as fast as the baseline, by both medians: they were not measured in turns."""
+    ratio = estimate(list(baseline)).value / estimate(list(seconds)).value
+    return Estimate(ratio, ratio, ratio, min(len(baseline), len(seconds)))
 
 
 def batch_rows(
@@ -122,19 +161,17 @@ def batch_rows(
     finally:
         if device == "cuda":
             torch.cuda.empty_cache()
-    figures = {"time": estimate([1e6 * s for s in seconds]), "per_second": rates(seconds, batch)}
-    flops = flops_of(case.model, case.tower) if case.tower == "image" else None
-    if flops:
-        figures["tflops"] = figures["per_second"].map(flops / 1e12)
-        ceiling = ceiling_tflops(results, case.precision)
-        if ceiling:
-            figures["fraction_of_ceiling"] = figures["tflops"].map(1 / ceiling)
+    figures = _figures(case, case.precision, batch, seconds, results)
+    first = built.eager.get(("fp32", batch))
+    if first is not None and not isinstance(first, str):
+        figures["speedup"] = _over(first, seconds)
     one = {"min_cosine": cosine} | ({} if graph else {"build_seconds": built.seconds})
     figures |= {name: Estimate(value, value, value, 1) for name, value in one.items()}
-    return _told(case, batch, graph, [_row(case, batch, graph, built, *figure) for figure in figures.items()])
+    made = [_row(case, case.place(batch, graph), built.note, *figure) for figure in figures.items()]
+    return _told(case, batch, graph, made)
 
 
-def _row(case: PackageCase, batch: int, graph: bool, built: Built, figure: str, value: Estimate) -> Row:
+def _row(case: PackageCase, place: dict[str, Any], note: str, figure: str, value: Estimate) -> Row:
     return Row(
         figure=figure,
         value=value.value,
@@ -143,10 +180,10 @@ def _row(case: PackageCase, batch: int, graph: bool, built: Built, figure: str, 
         unit=FIGURES[figure].unit,
         repeats=value.repeats,
         status="noisy" if value.noisy else "ok",
-        note=built.note,
+        note=note,
         weights="random" if case.model != "demo" else "demo",
         versions=versions(("torch", "triton")),
-        **case.place(batch, graph),
+        **place,
     )
 
 

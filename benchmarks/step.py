@@ -127,6 +127,7 @@ def keep_kernels(
     ops: Sequence[str],
     choices: bool,
     rounds: int,
+    missing: bool = False,
 ) -> bool:
     """Cases of `benchmarks.kernel_ops`; with `choices` the table of `kernels.choices` is kept among the rows, too."""
     from benchmarks import kernel_ops
@@ -147,6 +148,7 @@ def keep_kernels(
         ops=ops,
         choices=choices and keeper.device == "cuda",  # they are between kernels on a GPU
         choices_copy=copy if choices else None,
+        missing=missing,
         deadline=keeper.deadline,
         is_done=keeper.is_done,
         run_commit=keeper.commit,

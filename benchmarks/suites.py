@@ -78,6 +78,7 @@ class Package:
     precision: str = "fp16"
     blocks: int = 0
     seconds: float = 1.0
+    eager: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Kernels:
         choices: the winners go into the table that packages with ``kernels=auto`` are made from.
         precision, rounds: see `benchmarks.kernel_ops.run`.
         compiles: PyTorch's compiler takes part; else what it would compile runs as it is.
+        missing: leave out what the table of choices has rows of.
     """
 
     towers: tuple[str, ...]
@@ -100,6 +102,7 @@ class Kernels:
     precision: str = "fp16"
     rounds: int = 5
     compiles: bool = True
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,10 @@ def _within_ten_minutes(contender: Contender, case: Case) -> bool:
 
 
 def _compile_is_slow(contender: Contender, case: Case) -> bool:
-    """Compilers search for each shape anew, up to minutes: they take part where the batch fills the GPU, and alone for latency."""
+    """What searches for each shape anew takes up to minutes: it takes part where the batch fills the GPU, and alone for latency."""
     if "max-autotune" in contender.engine:
         return contender.precision == "fp16" and case.tower == "image" and case.batch == MOST
-    if "compile" in contender.engine:
+    if "compile" in contender.engine or contender.engine == "triton kernels":
         return contender.precision == "fp16" and case.batch in (1, MOST)
     return contender.precision in ("fp32", "fp16")
 
@@ -167,6 +170,19 @@ _PRODUCTS = (
     *((MOST * 256, width_in, 1024) for width_in in (588, 592)),
 )
 GPU_BATCHES = (MOST, 32, 1)  # what matters most comes first, in case the time is over
+_GPU_TESTS = (
+    "tests/kernels",
+    "tests/benchmarks/test_device_time.py",
+    "tests/engines/test_aotinductor_gpu.py",
+    "tests/engines/test_onnxruntime_gpu.py",
+)
+
+
+def _kernels(ops: tuple[str, ...]) -> tuple[Kernels, ...]:
+    """Ops where the batch fills the GPU, at the towers that matter most first; each step is a process of its own."""
+    return (Kernels(_LARGEST, (MOST,), ops), Kernels(_KERNEL_TOWERS, GPU_BATCHES, ops))
+
+
 _GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
 _TORCH = ("eager", "triton kernels", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
 _BUILT = ("tensorrt", "tensorrt-rtx", "aotinductor", "onnxruntime")
@@ -236,17 +252,20 @@ SUITES = {
         parts={
             "ceilings": (Ceilings(),),
             "facts": (Facts(_PRODUCTS),),
-            "packages": tuple(
-                Package("ViT-L-14", "image", kernels, False, GPU_BATCHES) for kernels in ("triton", "native")
+            "packages": (
+                Package("ViT-L-14", "image", "triton", False, GPU_BATCHES, eager=True),
+                Package("ViT-L-14", "image", "native", False, GPU_BATCHES),
+                Package("ViT-B-32", "image", "triton", False, (32, 1), eager=True),
             ),
-            "tests": (Tests(),),
-            "attention": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _ATTENTION),),
-            "mlp": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _MLP),),
-            "norm": (Kernels(_KERNEL_TOWERS, GPU_BATCHES, _REST),),
-            "choices": tuple(Kernels(_LARGEST, (MOST,), ops) for ops in (_ATTENTION, _MLP, _REST)),
-            "tuned": tuple(
-                Package("ViT-L-14", tower, kernels, True, GPU_BATCHES)
-                for tower, kernels in (("image", "auto"), ("image", "native"), ("text", "auto"))
+            "tests": (Tests(_GPU_TESTS),),
+            "attention": _kernels(_ATTENTION),
+            "norm": _kernels(_REST),
+            "mlp": _kernels(_MLP),
+            "choices": tuple(Kernels(_LARGEST, (MOST,), ops, missing=True) for ops in (_ATTENTION, _MLP, _REST)),
+            "tuned": (
+                Package("ViT-L-14", "image", "auto", True, GPU_BATCHES, eager=True),
+                Package("ViT-L-14", "text", "auto", True, GPU_BATCHES, eager=True),
+                Package("ViT-L-14", "image", "native", True, GPU_BATCHES),
             ),
             "models": tuple(Sweep(m, None, (), _TORCH, GPU_BATCHES, only=_compile_is_slow) for m in _GPU_MODELS),
             "engines": tuple(

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.machine import this_machine
 from benchmarks.package_build import Built, PackageCase
-from benchmarks.packages import PROFILE, batch_rows, keep_package
+from benchmarks.packages import PROFILE, batch_rows, eager_rows, keep_package
 from benchmarks.rows import read
 from benchmarks.step import Keeper, Order
 
@@ -21,14 +21,16 @@ def keeper(folder: Path, deadline: float = float("inf"), done: tuple[tuple[str, 
 def test_a_text_tower_takes_packed_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = PackageCase("demo", "text", "triton", False, (3, 1), "fp32", seconds=0.01)
     options = {"model": "demo", "tower": "text", "kernels": "triton", "search": False, "batches": [3, 1]}
-    options |= {"precision": "fp32", "seconds": 0.01}
+    options |= {"precision": "fp32", "seconds": 0.01, "eager": True}
     assert keep_package(keeper(tmp_path), **options)
     assert "2 packed_attention" in capsys.readouterr().out
     found = read(tmp_path / "package.csv")
-    assert {(row.batch, row.tower, row.engine) for row in found} == {
-        (3, "text", "aotinductor triton"),
-        (1, "text", "aotinductor triton"),
-    }
+    engines = ("aotinductor triton", "eager")
+    assert {(row.batch, row.tower, row.engine) for row in found} == {(n, "text", e) for n in (3, 1) for e in engines}
+    rate = {(row.engine, row.batch): row.value for row in found if row.figure == "per_second"}
+    ratio = {row.batch: row.value for row in found if row.figure == "speedup"}
+    for batch in (3, 1):
+        assert ratio[batch] == pytest.approx((rate[engines[0], batch] or 0) / (rate[engines[1], batch] or 1), rel=0.05)
     assert min(row.value or 0 for row in found if row.figure == "min_cosine") > 0.99999
     assert "demo text, aotinductor triton" in (tmp_path / PROFILE).read_text()
     known = tuple(case.key(batch) for batch in case.batches)
@@ -58,6 +60,22 @@ def test_a_batch_without_room_is_a_row_and_the_next_one_goes_on(tmp_path: Path) 
     assert set(found) >= {"time", "per_second", "tflops", "min_cosine", "build_seconds"}
     assert found["min_cosine"].value == pytest.approx(1.0)
     assert found["tflops"].value == pytest.approx((found["per_second"].value or 0) * 0.162, rel=0.01)
+
+
+def test_eager_without_room_is_a_row_and_has_no_speedup(tmp_path: Path) -> None:
+    times = {
+        ("fp32", 256): "CUDA out of memory",
+        ("fp16", 256): [0.1] * 3,
+        ("fp32", 32): [0.2] * 3,
+        ("fp16", 32): [0.1] * 3,
+    }
+    built = Built(tmp_path / "x.pt2", lambda count: [], torch.ones(1, 4), 2.0, "", times)
+    found = eager_rows(package_case(256, 32), built, tmp_path)
+    assert [(row.precision, row.batch, row.note) for row in found if row.value is None] == [
+        ("fp32", 256, "CUDA out of memory")
+    ]
+    assert {(row.precision, row.batch): row.value for row in found if row.figure == "speedup"} == {("fp16", 32): 2.0}
+    assert {row.engine for row in found} == {"eager"}
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan")])

@@ -17,7 +17,9 @@ from exporter.engine_options import EngineOptions, KernelMode
 from exporter.pipeline import export
 from exporter.source import load_source
 
-pytestmark = pytest.mark.gpu
+# Exports are within the time of the first test that asks for one. Tests of one bundle go to one process (xdist's loadgroup).
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(400)]
+of_bundle = pytest.mark.xdist_group("demo in fp16")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export("demo", precision="fp16", engines=kinds, engine_options=options, out=out, parity_samples=16)
 
 
+@of_bundle
 def test_manifest(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     gpu = find_gpu()
@@ -46,6 +49,7 @@ def test_manifest(bundle: Path) -> None:
     assert gpu.name in row.verified_with
 
 
+@of_bundle
 def test_auto_takes_the_gpu_and_device_chooses(bundle: Path) -> None:
     gpu = find_gpu()
     assert gpu is not None
@@ -55,6 +59,7 @@ def test_auto_takes_the_gpu_and_device_chooses(bundle: Path) -> None:
         assert " on CPU " in clip.engines["image"]
 
 
+@of_bundle
 def test_arrays_stay_on_the_gpu(bundle: Path) -> None:
     reference = read_reference(bundle, read_manifest(bundle))
     pixels = np.asarray(reference.inputs["image"], dtype=np.uint8)
@@ -76,6 +81,7 @@ def test_arrays_stay_on_the_gpu(bundle: Path) -> None:
             clip.encode_image(on_device[:1].expand(65, -1, -1, -1))
 
 
+@of_bundle
 def test_any_number_of_rows_and_lengths(bundle: Path) -> None:
     reference = read_reference(bundle, read_manifest(bundle))
     with engines.load(bundle, engine="aotinductor", device="cuda") as clip:
@@ -87,7 +93,10 @@ def test_any_number_of_rows_and_lengths(bundle: Path) -> None:
         assert cosines.min() > 0.999
 
 
-@pytest.fixture(scope="module", params=["triton", "auto"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(mode, marks=pytest.mark.xdist_group(f"demo {mode}")) for mode in ("triton", "auto")],
+)
 def product(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[KernelMode, Path]:
     """What is served: packages of both towers with this project's kernels, all of them or those that were chosen for this card."""
     gpu = find_gpu()
