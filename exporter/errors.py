@@ -26,7 +26,7 @@ class IncompleteBundleError(ExportError):
     """The bundle was written, but without an engine that was asked for by its name. Exit code 1.
 
     Attributes:
-        path: the bundle's folder; it can be loaded.
+        path: the bundle's folder; it can be loaded for the towers that have an engine.
         left_out: what it lacks, and why (`exporter.built.LeftOut`).
     """
 

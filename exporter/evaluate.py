@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import engines
-from engines.errors import InputError
+from engines.errors import EngineError, InputError
 from engines.manifest import Accuracy, Engine, Interval, Preprocess
 from engines.runtime import why_not
 from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
@@ -81,6 +81,9 @@ def evaluate_engines(
         precision: whose limit holds.
         preprocess: of the bundle.
         evaluation: of eager.
+
+    Raises:
+        ExportError: an engine failed.
     """
     found = []
     for kind in dict.fromkeys(engine.kind for engine in built):
@@ -88,9 +91,12 @@ def evaluate_engines(
         towers = {engine.tower for engine in own if why_not(engine, precision.name) is None}
         if len(towers) < 2:
             continue
-        with engines.load(folder, engine=kind) as clip:
-            outcome = _measure(EngineEncoders(clip), evaluation.dataset, preprocess)
-            ran = " + ".join(dict.fromkeys(clip.engines.values()))
+        try:
+            with engines.load(folder, engine=kind) as clip:
+                outcome = _measure(EngineEncoders(clip), evaluation.dataset, preprocess)
+                ran = " + ".join(dict.fromkeys(clip.engines.values()))
+        except EngineError as error:
+            raise ExportError(f"{kind} passed the gate and failed on the task's pictures: {error}") from error
         found.append(_judge(kind, ran, evaluation, outcome, precision))
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from engines.errors import EngineError
 from engines.manifest import Engine, Parity, TowerName, TowerParity
 from exporter import build_onnxruntime
-from exporter.errors import ParityGateError
+from exporter.built import Built, LeftOut
+from exporter.errors import ExportError, ParityGateError
 from exporter.memory import release_memory
 from exporter.parity import Reference, judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
@@ -25,40 +28,82 @@ _REFERENCE_SAMPLES = 32
 
 
 def run_gate(
-    exports: Sequence[TowerExport], engines: Sequence[Engine], precision: Precision, source: Source, folder: Path
-) -> tuple[Parity, ...]:
+    exports: Sequence[TowerExport], built: Built, precision: Precision, source: Source, folder: Path, stages: Stages
+) -> tuple[tuple[Parity, ...], Built]:
     """One row per engine kind; for half precisions also the rounding simulation's, on the probe's share of the samples.
 
     The simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own row
     proves the graph and the weights, the simulation's row proves the arithmetic. An engine that cannot run on this host, for it
     was built for another GPU, is stood in for by ONNX Runtime on the same graph, and its row says so: `engine_ran` is false. A kind
     with an engine for one tower is judged by that tower alone.
+
+    Args:
+        exports: towers and their references.
+        built: engines, and what could not be built.
+        precision: with the limits.
+        source: of the model.
+        folder: of the bundle.
+        stages: gets a line for each kind that is left out.
+
+    Returns:
+        The rows, and what is left: a kind that cannot be loaded, or fails while it runs, is left out like one that was not built.
+
+    Raises:
+        ExportError: no engine runs.
     """
     rows = []
     probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
     if probes:
         rows.append(simulation_row(probes, precision))
-    for kind in dict.fromkeys(engine.kind for engine in engines):
-        embeds: dict[TowerName, np.ndarray] = {}
-        described: list[str] = []
-        ran_here = True
-        references: dict[TowerName, Reference] = {}
-        for item in exports:
-            own = [engine for engine in engines if engine.kind == kind and engine.tower == item.name]
-            if not own:
-                continue
-            release_memory()
-            references[item.name] = item.reference
-            usable = [engine for engine in own if runnable(engine, precision)]
-            ran_here = ran_here and bool(usable)
-            engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)
-            embeds[item.name], ran = run_engine(
-                folder, engine, item.tower, item.reference, source.preprocess, precision
-            )
-            described.append(ran if usable else f"{ran} on the same graph")
-        row = judge(kind, " + ".join(dict.fromkeys(described)), references, embeds, precision.limits)
-        rows.append(msgspec.structs.replace(row, engine_ran=ran_here))
-    return tuple(rows)
+    kept: list[Engine] = []
+    failed: list[LeftOut] = []
+    for kind in dict.fromkeys(engine.kind for engine in built.engines):
+        own = [engine for engine in built.engines if engine.kind == kind]
+        try:
+            rows.append(_judged(kind, own, exports, precision, source, folder))
+            kept += own
+        except EngineError as error:
+            # Another kind may run the same files: OpenVINO reads ONNX Runtime's graphs.
+            others = [engine.file for engine in built.engines if engine.kind != kind]
+            if not any(file.startswith(f"engines/{kind}/") for file in others):
+                shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
+            failed.append(LeftOut(kind, f"{kind} was built and does not run here: {error}"))
+    if not kept:
+        raise ExportError(failed[0].why)
+    for item in failed:
+        stages.note(f"left out: {item.why}")
+    return tuple(rows), Built(tuple(kept), (*built.left_out, *failed))
+
+
+def _judged(
+    kind: str,
+    engines: Sequence[Engine],
+    exports: Sequence[TowerExport],
+    precision: Precision,
+    source: Source,
+    folder: Path,
+) -> Parity:
+    embeds: dict[TowerName, np.ndarray] = {}
+    described: list[str] = []
+    ran_here = True
+    references: dict[TowerName, Reference] = {}
+    for item in exports:
+        own = [engine for engine in engines if engine.tower == item.name]
+        if not own:
+            continue
+        release_memory()
+        references[item.name] = item.reference
+        usable = [engine for engine in own if runnable(engine, precision)]
+        ran_here = ran_here and bool(usable)
+        engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)
+        # What only stands in may compute wherever ONNX Runtime likes.
+        options = {} if usable else {"cpu_nodes": "allow"}
+        embeds[item.name], ran = run_engine(
+            folder, engine, item.tower, item.reference, source.preprocess, precision, **options
+        )
+        described.append(ran if usable else f"{ran} on the same graph")
+    row = judge(kind, " + ".join(dict.fromkeys(described)), references, embeds, precision.limits)
+    return msgspec.structs.replace(row, engine_ran=ran_here)
 
 
 def refusal(parity: Sequence[Parity], precision: str) -> ParityGateError:

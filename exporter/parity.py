@@ -129,9 +129,17 @@ def runnable(engine: Engine, precision: Precision) -> bool:
 
 
 def run_engine(
-    bundle: Path, engine: Engine, tower: Tower, reference: Reference, config: Preprocess, precision: Precision
+    bundle: Path,
+    engine: Engine,
+    tower: Tower,
+    reference: Reference,
+    config: Preprocess,
+    precision: Precision,
+    **options: Any,
 ) -> tuple[np.ndarray, str]:
     """The engine's embeddings of a reference's inputs, and what ran ("onnxruntime 1.32.0 CPUExecutionProvider").
+
+    `options` are those of the engine's runtime.
 
     A bfloat16 graph that no kernel here can run is run with its types widened to float32, and the description says so.
     """
@@ -144,7 +152,7 @@ def run_engine(
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".widened-", dir=bundle)))
             widen_graph(bundle / engine.file, folder / engine.file)
             bundle, note, ran = folder, ", bfloat16 widened to float32", "fp32"
-        runtime = stack.enter_context(contextlib.closing(open_tower(bundle, engine, tower, ran)))
+        runtime = stack.enter_context(contextlib.closing(open_tower(bundle, engine, tower, ran, **options)))
         batches = tower_batches(reference, config if normalized else None)
         return np.concatenate([runtime.run(batch.numpy()) for batch in batches]), runtime.description + note
 

@@ -251,12 +251,12 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         del graphs
         (writer.folder / CALIBRATION_NAME).unlink(missing_ok=True)
         built = build_engines(kinds, exports, writer.folder, engine_options, stages)
-        engines = built.engines
-        failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
-        left_out = (*refused, *failed)
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         with stages.stage("parity gate"):
-            parity = run_gate(exports, engines, precision, source, writer.folder)
+            parity, built = run_gate(exports, built, precision, source, writer.folder, stages)
+            engines = built.engines
+            failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
+            left_out = (*refused, *failed)
             write_reference(writer.folder / _REFERENCE_NAME, exports)
         if not all(row.passed for row in parity):
             if not options.allow_accuracy_loss:

@@ -144,6 +144,29 @@ class TestGate:
         assert main(["demo", "--out", str(tmp_path / "b"), "--parity-samples", "4"]) == 3
         assert capsys.readouterr().err.splitlines()[-1].startswith("error: the fp32 engine onnxruntime")
 
+    def test_an_engine_that_does_not_run_costs_no_other(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It was built; that it cannot be loaded shows in the gate only, such as nodes without a kernel on a GPU."""
+        from engines.errors import EngineUnavailableError
+
+        pytest.importorskip("openvino")
+
+        def refuse(*args: object, **options: object) -> object:
+            raise EngineUnavailableError("2 nodes have no kernel here")
+
+        monkeypatch.setattr("engines.run_openvino.open_tower", refuse)
+        arguments = ["demo", "--towers", "text", "--parity-samples", "4", "--engine", "openvino"]
+        assert main([*arguments, "--engine", "onnxruntime", "--out", str(tmp_path / "b")]) == 1
+        said = capsys.readouterr().err.splitlines()
+        why = "openvino was built and does not run here: 2 nodes have no kernel here"
+        assert f"left out: {why}" in said
+        assert said[-1] == f"error: {tmp_path / 'b'} was written without openvino ({why})"
+        assert {engine.kind for engine in read_manifest(tmp_path / "b").engines} == {"onnxruntime"}
+        assert main([*arguments, "--out", str(tmp_path / "c")]) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == f"error: {why}"
+        assert leftovers(tmp_path) == ["b"]
+
     def test_allowed_loss_is_recorded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         damage_graphs(monkeypatch)
         path = exporter.export("demo", out=tmp_path / "b", parity_samples=4, allow_accuracy_loss=True)
