@@ -40,7 +40,7 @@ FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packe
 	onnx_external_data openvino_runtime preprocess tokenizer verify)) $(addprefix tests/exporter/test_,$(addsuffix .py,aotinductor \
 	kernels_option onnx_graph packed_text parity_data passes pipeline polygraphy precision source text_rules tokenizer_json \
 	towers)) $(addprefix tests/kernels/test_,$(addsuffix .py,attention attention_interpreted compiler_caches normalize_image package \
-	rowwise_kernels rowwise_ops static_kernels swap swap_interpreted)) tests/test_floor.py
+	rowwise_kernels rowwise_ops swap swap_interpreted)) tests/test_floor.py
 
 test-floor: $(FLOOR_STAMP)
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n auto --dist loadfile -m "not slow and not gpu" $(FLOOR_TESTS)

@@ -184,35 +184,35 @@ class TestFailures:
         assert not (tmp_path / "b" / "engines" / "aotinductor").exists()
 
     def test_one_package_costs_no_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The compiler refuses the text tower: the image tower's package stays, and serves beside the other engine."""
+        """The compiler refuses the image tower: the text tower's package stays, and serves beside the other engine."""
         compiling = build_aotinductor.compiling
 
-        def without_text(job: CompileJob) -> Any:
-            # What the compiler is given is no program of a text tower.
+        def without_images(job: CompileJob) -> Any:
+            # What the compiler is given is no program of an image tower.
             damaged = Path(job.program).with_name("damaged.pt2")
             damaged.write_bytes(b"nothing")
-            return compiling(msgspec.structs.replace(job, program=str(damaged)) if "text" in job.package else job)
+            return compiling(msgspec.structs.replace(job, program=str(damaged)) if "image" in job.package else job)
 
-        monkeypatch.setattr(build_aotinductor, "compiling", without_text)
+        monkeypatch.setattr(build_aotinductor, "compiling", without_images)
         out, stages = tmp_path / "b", Stages()
         asked = ("aotinductor", "onnxruntime")
         result = run_export(Options("demo", engines=asked, engine_options=CPU, out=out, parity_samples=4), stages)
         engines_there = {(engine.kind, engine.tower) for engine in result.manifest.engines}
-        assert engines_there == {("aotinductor", "image"), ("onnxruntime", "image"), ("onnxruntime", "text")}
-        assert [path.name for path in (out / "engines" / "aotinductor").iterdir()] == ["image-cpu.pt2"]
+        assert engines_there == {("aotinductor", "text"), ("onnxruntime", "image"), ("onnxruntime", "text")}
+        assert [path.name for path in (out / "engines" / "aotinductor").iterdir()] == ["text-cpu.pt2"]
         (missing,) = result.missed
-        assert (missing.kind, missing.tower, missing.device) == ("aotinductor", "text", "cpu")
+        assert (missing.kind, missing.tower, missing.device) == ("aotinductor", "image", "cpu")
         assert [note for note in stages.notes if note.startswith("left out: ")] == [f"left out: {missing.why}"]
-        assert missing.why.startswith("aotinductor cannot compile text-cpu: ")
-        assert [item["tower"] for item in json.loads((out / "report.json").read_text())["left_out"]] == ["text"]
-        with pytest.raises(IncompleteBundleError, match="written without aotinductor cpu of the text tower"):
+        assert missing.why.startswith("aotinductor cannot compile image-cpu: ")
+        assert [item["tower"] for item in json.loads((out / "report.json").read_text())["left_out"]] == ["image"]
+        with pytest.raises(IncompleteBundleError, match="written without aotinductor cpu of the image tower"):
             result.check_complete()
         judged = {row.engine: set(row.towers) for row in result.manifest.parity}
-        assert judged == {"aotinductor": {"image"}, "onnxruntime": {"image", "text"}}
+        assert judged == {"aotinductor": {"text"}, "onnxruntime": {"image", "text"}}
         with engines.load(out, engine="auto") as clip:
             assert clip.encode_text(["a red circle"]).shape == (1, 64)
-        with engines.load(out, engine="aotinductor", towers=("image",)) as clip:
-            assert "torch" in clip.engines["image"]
+        with engines.load(out, engine="aotinductor", towers=("text",)) as clip:
+            assert "torch" in clip.engines["text"]
         found = {row.engine: set(row.towers) for row in verify_bundle(out, engine="all")}
         assert found == judged
 
