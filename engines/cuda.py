@@ -97,7 +97,11 @@ class Cuda:
         return int(address)
 
     def free(self, address: int) -> None:
-        """Free device memory, of either kind, once all work on the device is done."""
+        """Free memory of `allocate` once all work on the device is done: the driver waits for it.
+
+        It does not wait where the memory is of `allocate_in_order`: that goes back by `free_in_order` only. To wait here
+        (cuCtxSynchronize) would be no way out, because that breaks a capture that another thread has under way.
+        """
         self._call("cuMemFree", address)
 
     def allocate_in_order(self, size: int, stream: int) -> int:

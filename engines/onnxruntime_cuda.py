@@ -2,7 +2,10 @@
 
 The session works in one stream of this tower's. For rows on the device that stream waits for the caller's by an event, and the
 caller's for it by another one: nothing is copied, and the host waits for nothing. The price is that runs of several threads follow
-each other on the device.
+each other, on the host as well as on the device: in a stream that is given to it, ONNX Runtime has one cuBLAS and one cuDNN
+handle for all runs of a session, and a cuDNN handle may be used by one thread at a time.
+
+With CUDA graphs the host does wait: ONNX Runtime itself waits for the end of every replay.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class OnnxRuntimeCudaTower:
-    """A tower in an ONNX Runtime session on a GPU; many threads may call it.
+    """A tower in an ONNX Runtime session on a GPU; many threads may call it, and their runs take turns.
 
     Args:
         cuda: the device.
@@ -55,6 +58,7 @@ class OnnxRuntimeCudaTower:
         self.description = bound.description
         self.batch: BatchProfile = engine.batch
         self._no_wait = bound.options(_NO_WAIT)
+        self._turn = threading.RLock()
         self._idle = threading.Condition()
         self._running, self._closed = 0, False
         self._thread: ThreadPoolExecutor | None = None
@@ -82,8 +86,9 @@ class OnnxRuntimeCudaTower:
         Args:
             inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape. Any N: 256
                 rows at a time, or what memory allows.
-            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
-                ready when the call returns.
+            stream: handle of the caller's; the result is ready in its order, and nothing is waited for, unless the tower has
+                CUDA graphs: ONNX Runtime itself waits for the end of every replay. None: the result is ready when the call
+                returns.
 
         Returns:
             (N, D) float32 on the GPU.
@@ -129,7 +134,10 @@ class OnnxRuntimeCudaTower:
         rows = check_device_rows(view, bound.dtype, bound.row, cuda.device)
         shape = tuple(int(size) for size in view.shape[1:])
         row_bytes = math.prod(shape) * bound.dtype.itemsize
-        address = self._allocated(lambda: cuda.allocate_in_order(rows * bound.dim * 4, used))
+        size = rows * bound.dim * 4
+        address = self._allocated(
+            lambda: cuda.allocate(size) if stream is None else cuda.allocate_in_order(size, stream)
+        )
         result = DeviceEmbeddings(
             address, (rows, bound.dim), cuda.device, stream, functools.partial(self._free, stream)
         )
@@ -198,10 +206,10 @@ class OnnxRuntimeCudaTower:
             raise ArenaFullError(f"{self.description} has no memory: {error}") from error
 
     def _do(self, work: Callable[[], _T]) -> _T:
-        """Work with the device current; that of a session with graphs in the one thread that they belong to."""
+        """Work with the device current, one thread's at a time; with graphs, in the one thread that they belong to."""
 
         def inside() -> _T:
-            with self._cuda.current():
+            with self._turn, self._cuda.current():
                 return work()
 
         return inside() if self._thread is None else self._thread.submit(inside).result()
@@ -221,7 +229,7 @@ class OnnxRuntimeCudaTower:
 
     def _free(self, stream: int | None, address: int) -> None:
         with self._cuda.current():
-            if stream is None:  # who still reads it, and in which stream, is not known: wait for all
+            if stream is None:  # who still reads it, and in which stream, is not known: this waits for all
                 self._cuda.free(address)
             else:
                 self._cuda.free_in_order(address, stream)

@@ -32,15 +32,17 @@ class Gate:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside, no other thread is in; those that come wait. Not to be entered from inside `together`."""
-        with self._changed:
-            while self._alone is not None:
-                self._changed.wait()
-            self._alone = threading.get_ident()
-            while self._inside:
-                self._changed.wait()
+        own = threading.get_ident()
         try:
-            yield
-        finally:
             with self._changed:
-                self._alone = None
-                self._changed.notify_all()
+                while self._alone is not None:
+                    self._changed.wait()
+                self._alone = own
+                while self._inside:
+                    self._changed.wait()
+            yield
+        finally:  # after an interrupt of the second wait, too: the others would wait for ever
+            with self._changed:
+                if self._alone == own:  # not after an interrupt of the first wait: another thread is alone
+                    self._alone = None
+                    self._changed.notify_all()

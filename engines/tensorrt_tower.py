@@ -196,7 +196,8 @@ class TensorRTTower:
         view = device_view(inputs, used)
         rows = check_device_rows(view, self._shape.dtype, self._shape.row, self._cuda.device)
         tokens = int(view.shape[1]) if self._dynamic else None
-        address = self._cuda.allocate_in_order(self._shape.output_bytes(rows), used)
+        size = self._shape.output_bytes(rows)
+        address = self._cuda.allocate(size) if stream is None else self._cuda.allocate_in_order(size, stream)
         free = functools.partial(self._free, stream)
         result = DeviceEmbeddings(address, (rows, self._shape.dim), self._cuda.device, stream, free)
         row_bytes = math.prod(view.shape[1:]) * self._shape.dtype.itemsize
@@ -219,7 +220,7 @@ class TensorRTTower:
 
     def _free(self, stream: int | None, address: int) -> None:
         with self._cuda.current():
-            if stream is None:  # who still reads it, and in which stream, is not known: wait for all
+            if stream is None:  # who still reads it, and in which stream, is not known: this waits for all
                 self._cuda.free(address)
             else:
                 self._cuda.free_in_order(address, stream)

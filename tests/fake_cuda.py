@@ -31,6 +31,7 @@ class FakeDriver:
     def __init__(self, capacity: int = 1 << 30) -> None:
         self.capacity = capacity
         self.blocks: dict[int, Any] = {}
+        self.in_order: set[int] = set()  # addresses of blocks that belong to the order of a stream
         self.pinned: dict[int, Any] = {}
         self.handles: set[int] = set()
         self.graphs: dict[int, list[Any]] = {}
@@ -82,16 +83,26 @@ class FakeDriver:
             return CUresult.SUCCESS, address
 
     def cuMemFree(self, address):
+        assert address not in self.in_order, "cuMemFree does not wait for the readers of memory from cuMemAllocAsync"
+        return self._release(address)
+
+    def _release(self, address):
         with self._lock:
             _block, size = self.blocks.pop(address)
             ctypes.memset(address, 0xFF, size)
         return (CUresult.SUCCESS,)
 
     def cuMemAllocAsync(self, size, stream):
-        return self.cuMemAlloc(size)
+        self._known(stream)
+        code, address = self.cuMemAlloc(size)
+        if code == CUresult.SUCCESS:
+            self.in_order.add(address)
+        return code, address
 
     def cuMemFreeAsync(self, address, stream):
-        return self.cuMemFree(address)
+        self._known(stream)
+        self.in_order.remove(address)
+        return self._release(address)
 
     def cuMemHostAlloc(self, size, flags):
         block = (ctypes.c_uint8 * size)()

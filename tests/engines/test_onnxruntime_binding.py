@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -214,3 +215,38 @@ def test_alone_means_alone() -> None:
         raise KeyError
     with gate.together():
         pass
+
+
+@pytest.mark.parametrize("wait_for", ["alone", "together"])
+def test_an_interrupt_of_the_wait_leaves_the_gate_open(wait_for: str) -> None:
+    """Ctrl-C while a thread waits until it is alone: for those that are inside, or for another one that is alone."""
+    gate, entered, leave = Gate(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with getattr(gate, wait_for)():
+            entered.set()
+            leave.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert entered.wait(30)
+    interrupt = threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt), gate.alone():
+        pass
+    interrupt.join()
+    assert gate._alone == (holder.ident if wait_for == "alone" else None)
+    leave.set()
+    holder.join(30)
+
+    def enter() -> None:
+        with gate.together():
+            pass
+        with gate.alone():
+            pass
+
+    for _ in range(2):
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), "locked for ever"

@@ -6,6 +6,7 @@ What needs CUDA itself, its streams and its graphs, is in `test_onnxruntime_gpu.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -223,6 +224,45 @@ def test_full_memory_halves_the_batch_on_the_device(demo_bundle: Path) -> None:
     opened.session.before = maybe  # the whole batch, the shrinking run, …
     embeds = opened.tower.run_on_device(opened.view(pixels), None)
     np.testing.assert_allclose(opened.host(embeds), expected, atol=2e-6)
+
+
+def test_runs_of_several_threads_take_turns(demo_bundle: Path) -> None:
+    """ONNX Runtime has one cuDNN handle for all runs in a stream that is given to it."""
+    opened = Opened(demo_bundle, "image")
+    pixels = pixels_of(demo_bundle, 4)
+    lock, inside, most = threading.Lock(), [0], [0]
+    run, run_bound = opened.session.run, opened.session.run_with_iobinding
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.005)  # the others get here, if they can
+            try:
+                return call(*arguments)
+            finally:
+                with lock:
+                    inside[0] -= 1
+
+        return noted
+
+    opened.session.run = counted(run)  # type: ignore[method-assign]
+    opened.session.run_with_iobinding = counted(run_bound)  # type: ignore[method-assign]
+
+    def work() -> None:
+        for _ in range(3):
+            opened.tower.run(pixels)
+            opened.tower.run_on_device(opened.view(pixels), None).close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    opened.tower.close()
+    assert not opened.driver.blocks
 
 
 def test_threads_share_a_tower_and_closing_waits_for_them(demo_bundle: Path) -> None:

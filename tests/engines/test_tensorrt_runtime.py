@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from fake_cuda import FakeDriver, FakeTensorRT
 
-from engines import Embedder, errors
+from engines import Embedder, errors, tensorrt_tower
 from engines.batches import run_in_batches
 from engines.cuda import Cuda, CudaError
 from engines.manifest import Engine, Manifest, Profile, Range, Target, Tower, read_manifest
@@ -236,6 +237,33 @@ def test_rows_on_the_device_stay_there(bundle_copy: Path, pixels: np.ndarray) ->
     cuda.destroy_stream(stream)
     tower.close()
     assert not driver.blocks
+
+
+def test_memory_of_a_result_goes_back_as_it_came(
+    bundle_copy: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result without a stream may still be read when it is dropped: only cuMemFree of cuMemAlloc's memory waits for that."""
+    monkeypatch.setattr(tensorrt_tower, "device_view", lambda value, stream: value)
+    tower, driver, _ = make_tower(bundle_copy, parallel=1)
+    rows = np.concatenate([pixels[:3], pixels[:1]])  # on a device memory goes on after the last row
+    address = tower._cuda.allocate(rows.nbytes)
+    stream = tower._cuda.create_stream()
+    tower._cuda.copy(address, rows.ctypes.data, rows.nbytes, stream)
+    view = SimpleNamespace(ptr=address, shape=(3, *rows.shape[1:]), dtype=rows.dtype, device_id=0)
+    expected = reference(bundle_copy, "image", pixels[:3])
+    for used in (None, stream):
+        embeds = tower.run_on_device(view, used)
+        assert (embeds.address in driver.in_order) == (used is not None)
+        found = np.empty(embeds.shape, dtype=np.float32)
+        tower._cuda.copy(found.ctypes.data, embeds.address, found.nbytes, stream)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+        embeds.close()
+        assert embeds.address not in driver.blocks
+    tower._cuda.free(address)
+    tower._cuda.destroy_stream(stream)
+    tower.close()
+    assert not driver.blocks
+    assert not driver.handles
 
 
 def test_a_flipped_byte_is_found_before_the_plan_is_loaded(rtx_bundle: Path) -> None:
