@@ -27,7 +27,7 @@ Room = Callable[[], AbstractContextManager[None]]
 # What ONNX Runtime's arena and the CUDA provider say where memory is short.
 _FULL = re.compile(r"is smaller than requested bytes|[Ff]ailed to allocate memory|CUDA failure 2\b|out of memory")
 _LOG_FATAL = 4
-_REMEDY = "raise cuda_memory_limit, free device memory, or load one tower only"
+MEMORY_REMEDY = "raise cuda_memory_limit, free device memory, or load one tower only"
 
 
 class ArenaFullError(EngineError):
@@ -179,8 +179,7 @@ class BoundSession:
         return session
 
     def _failure(self, error: Exception, dtype: np.dtype[Any], shape: Sequence[int]) -> EngineError:
-        words = str(error)
-        if _FULL.search(words):
+        if is_about_memory(error):
             return ArenaFullError(f"{self.description} has no memory for {dtype} {tuple(shape)}: {first_line(error)}")
         return EngineError(f"{self.description} failed on {dtype} {tuple(shape)}: {first_line(error)}")
 
@@ -207,7 +206,7 @@ def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], room: Ro
             _run_with_room(start, count, run, room)
         except ArenaFullError as error:
             if count == 1:
-                raise EngineError(f"{error}; {_REMEDY}") from error
+                raise EngineError(f"{error}; {MEMORY_REMEDY}") from error
             half = count // 2
             todo += [(start + half, count - half), (start, half)]
 
@@ -220,6 +219,11 @@ def _run_with_room(start: int, count: int, run: Callable[[int, int], None], room
             raise
         with room():
             run(start, count)
+
+
+def is_about_memory(error: Exception) -> bool:
+    """Whether an error of the library says that memory is short, the arena's or the device's."""
+    return _FULL.search(str(error)) is not None
 
 
 def first_line(error: Exception) -> str:

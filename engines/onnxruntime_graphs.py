@@ -16,8 +16,10 @@ What the library's CUDA provider does (read in its sources, and seen with 1.27 a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -51,19 +53,22 @@ class GraphShape:
     tokens: int | None = None
 
 
-def graph_batches(wanted: bool | Sequence[int]) -> tuple[int, ...]:
-    """Batch sizes to capture: none for False, `DEFAULT_BATCHES` for True.
+def graph_batches(wanted: bool | int | Iterable[int] | None) -> tuple[int, ...]:
+    """Batch sizes to capture: none for False and None, `DEFAULT_BATCHES` for True, one for a number.
 
     Raises:
-        InputError: a size below 1 or beyond what a graph is of use for.
+        InputError: they are no whole numbers, or one is below 1 or beyond what a graph is of use for.
     """
-    if isinstance(wanted, bool):
+    if wanted is None or isinstance(wanted, (bool, np.bool_)):
         return DEFAULT_BATCHES if wanted else ()
-    sizes = tuple(sorted(set(wanted)))
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _ROWS:
+    given: list[Any] = [wanted]
+    if isinstance(wanted, Iterable):
+        with suppress(TypeError):  # an array of no dimension calls itself iterable
+            given = list(wanted)
+    for size in given:
+        if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= int(size) <= _ROWS:
             raise InputError(f"cuda_graphs has the batch size {size!r}: pass whole numbers from 1 to {_ROWS}")
-    return sizes
+    return tuple(sorted({int(size) for size in given}))
 
 
 def graph_shapes(batches: Sequence[int], length: TextLength | None) -> tuple[GraphShape, ...]:

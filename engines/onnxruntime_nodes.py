@@ -22,6 +22,7 @@ from engines.onnx_external_data import message_fields, read_varint
 
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # a session option: "1" makes `cpu_nodes` possible
 _CPU = "CPUExecutionProvider"
+_OR = "or load with device='cpu' (on the command line: --device cpu), or, in Python, with cpu_nodes='allow'"
 _NAMED = 3  # nodes that a message names
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
@@ -99,8 +100,7 @@ def check_nodes(session: Any, path: Path, version: str) -> None:
     nodes = cpu_nodes(session)
     if nodes is None:
         raise EngineUnavailableError(
-            f"ONNX Runtime {version} does not tell which nodes it runs on the CPU: install onnxruntime-gpu 1.27 or newer, or load "
-            "with device='cpu', or with cpu_nodes='allow'"
+            f"ONNX Runtime {version} does not tell which nodes it runs on the CPU: install onnxruntime-gpu 1.28 or newer, {_OR}"
         )
     refused = unasked(nodes, path)
     if refused:
@@ -120,15 +120,14 @@ def refusal(nodes: list[Node], file: str, version: str) -> str:
     named = ", ".join(map(str, nodes[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")
     operators = Counter(node.operator for node in nodes)
     if "Attention" in operators and _before(version, (1, 25)):
-        remedy = "install onnxruntime-gpu 1.27 or newer"
+        remedy = "install onnxruntime-gpu 1.28 or newer"
     elif set(operators) <= {"ArgMax"}:
         remedy = "export the model again with this release"
     else:
         remedy = "install a newer onnxruntime-gpu, or use another engine of the bundle"
     return (
         f"ONNX Runtime {version} has no CUDA kernel for {len(nodes)} node{'' if one else 's'} of {file} ({named}) and would run "
-        f"{'it' if one else 'them'} on the CPU, with copies there and back at every call: {remedy}, or load with device='cpu', or "
-        "with cpu_nodes='allow'"
+        f"{'it' if one else 'them'} on the CPU, with copies there and back at every call: {remedy}, {_OR}"
     )
 
 

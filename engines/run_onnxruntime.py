@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,10 +18,11 @@ from engines.cuda import Cuda
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.onnxruntime_binding import BoundSession, Place, Room, first_line
+from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
-from engines.onnxruntime_nodes import RECORD_ASSIGNMENT, check_nodes
+from engines.onnxruntime_nodes import check_nodes
+from engines.onnxruntime_options import cuda_options, session_options, whole_number
 
 _LOG = logging.getLogger("engines")
 
@@ -28,10 +30,11 @@ CpuNodes = Literal["error", "allow"]
 
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
 _INSTALL_GPU = "pip install 'openclip-engines[gpu]'"
+_NOT_STARTED = "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver)"
+_PACKAGES = {"cuda-bindings": "cuda.bindings", "cuda-core": "cuda.core"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # What the CUDA provider's arena may hold unless the caller says otherwise: enough for the largest tower in float16.
 _CUDA_ARENA_BYTES = 16 << 30
-_LOG_ERRORS, _LOG_FATAL = 3, 4
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
@@ -66,7 +69,7 @@ def open_tower(
     cuda_memory_limit: int = _CUDA_ARENA_BYTES,
     device_id: int = 0,
     cpu_nodes: CpuNodes = "error",
-    cuda_graphs: bool | Sequence[int] = False,
+    cuda_graphs: bool | int | Iterable[int] | None = False,
 ) -> OnnxRuntimeTower | OnnxRuntimeCudaTower:
     """Load a graph.
 
@@ -83,8 +86,9 @@ def open_tower(
         cpu_nodes: of a graph on a GPU: whether nodes that ONNX Runtime would run on the CPU are an ``error``, which names them, or
             allowed. Nodes that compute shapes belong on the CPU and do not count.
         cuda_graphs: batch sizes to capture as CUDA graphs while the tower is opened; smaller batches are filled up. True is
-            `engines.onnxruntime_graphs.DEFAULT_BATCHES`. Nothing else in the process may allocate memory on the GPU until the
-            tower is open. Off by default for that, and because the runs of such a tower then take turns in one thread.
+            `engines.onnxruntime_graphs.DEFAULT_BATCHES`, a number is one size. Nothing else in the process may allocate memory on
+            the GPU until the tower is open. Off by default for that, and because the runs of such a tower are made by one thread,
+            which waits for the end of every replay: ONNX Runtime itself does so, also for rows that lie on the GPU.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is missing, or has no provider for `device`, or nodes would run on the CPU.
@@ -96,6 +100,8 @@ def open_tower(
         raise InputError(f"threads is {threads}: pass 1 or more, or None for one per physical core")
     if cpu_nodes not in get_args(CpuNodes):
         raise InputError(f"cpu_nodes is {cpu_nodes!r}: pass 'error' or 'allow'")
+    cuda_memory_limit = whole_number("cuda_memory_limit", cuda_memory_limit, 1, "of bytes")
+    device_id = whole_number("device_id", device_id, 0)
     shapes = graph_shapes(graph_batches(cuda_graphs), tower.length)
     reason = why_not(engine, precision, device)
     if reason is not None:
@@ -119,10 +125,7 @@ def open_tower(
         session = _session(ort, path, options, [(_CUDA, given), _CPU])
         started = session.get_providers()[0] == _CUDA
         if not started and (device == "cuda" or shapes):
-            raise EngineUnavailableError(
-                "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver); "
-                "pass device='cpu'"
-            )
+            raise EngineUnavailableError(f"{_NOT_STARTED}; pass device='cpu'")
         if started and cpu_nodes == "error":
             check_nodes(session, path, ort.__version__)
     except BaseException:
@@ -130,56 +133,12 @@ def open_tower(
         raise
     if not started:
         _drop_stream(cuda, stream)
+        _LOG.warning("%s: the tower of %s runs on the CPU", _NOT_STARTED, path.name)
         return OnnxRuntimeTower(_bound(ort, session, tower, Place("cpu")), engine)
     bound = _bound(ort, session, tower, Place("cuda", device_id), (WITHOUT_GRAPH,) if shapes else ())
     if cuda is None or stream is None:
         return OnnxRuntimeTower(bound, engine, bound.room)
     return OnnxRuntimeCudaTower(cuda, bound, stream, engine, shapes)
-
-
-def session_options(ort: Any, precision: str, threads: int | None, on_gpu: bool) -> Any:
-    """How a graph is optimized and run."""
-    options = ort.SessionOptions()
-    # The highest level adds layout changes of convolutions for the CPU, which help ResNets in float32. On half-precision graphs
-    # it can crash the CPU provider (seen with 1.32), and that provider may be the one that runs when CUDA does not start.
-    level = ort.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if precision == "fp32" else level.ORT_ENABLE_EXTENDED
-    options.intra_op_num_threads = threads or 0  # 0: one per physical core
-    # The memory plan is kept for each shape that was ever run, and texts come in thousands of shapes (rows x length): memory
-    # grows by the plans (by a quarter in 1,500 runs of a small tower), and the runs are no faster.
-    options.enable_mem_pattern = False
-    # Errors come as exceptions. On a GPU they are logged too: why the provider did not start is told nowhere else.
-    options.log_severity_level = _LOG_ERRORS if on_gpu else _LOG_FATAL
-    if on_gpu:
-        options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
-    return options
-
-
-def cuda_options(device_id: int, memory_limit: int, stream: int | None = None, graphs: bool = False) -> dict[str, str]:
-    """Options of the CUDA provider.
-
-    Args:
-        device_id: which GPU.
-        memory_limit: most bytes of its arena.
-        stream: handle of the stream that it works in; None leaves it its own, one for each run that is under way.
-        graphs: whether runs can be captured.
-    """
-    options = {
-        "device_id": str(device_id),
-        # The arena may not grow beyond this, and grows by what is asked for rather than to the next power of two.
-        "gpu_mem_limit": str(memory_limit),
-        "arena_extend_strategy": "kSameAsRequested",
-        # Trying every convolution algorithm takes seconds for each new batch size, and its workspaces stay in the arena.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "cudnn_conv_use_max_workspace": "0",
-        # On by default: products of float32 with a mantissa of 10 bits. What is in float32 here is so for accuracy.
-        "use_tf32": "0",
-    }
-    if stream is not None:
-        options["user_compute_stream"] = str(stream)
-    if graphs:
-        options["enable_cuda_graph"] = "1"
-    return options
 
 
 class OnnxRuntimeTower:
@@ -214,7 +173,9 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
         # on the CPU and a print.
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
-        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}") from error
+        words = f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}"
+        short = providers[0] != _CPU and is_about_memory(error)
+        raise EngineError(f"{words}; {MEMORY_REMEDY}" if short else words) from error
 
 
 def _bound(ort: Any, session: Any, tower: Tower, place: Place, common: Sequence[tuple[str, str]] = ()) -> BoundSession:
@@ -223,13 +184,19 @@ def _bound(ort: Any, session: Any, tower: Tower, place: Place, common: Sequence[
 
 
 def _driver(device_id: int, shapes: Sequence[GraphShape]) -> Cuda | None:
-    """The device, for streams and memory; None where its bindings are not installed, which rows on the host do not need."""
-    if find_spec("cuda") is not None and find_spec("cuda.bindings") is not None:
+    """The device, for streams and memory; None where its packages are not installed, which rows on the host do not need."""
+    missing = " and ".join(package for package, module in _PACKAGES.items() if not _installed(module))
+    if not missing:
         return Cuda(device_id)
+    needed = f"{' and '.join(_PACKAGES)}, and {missing} {'are' if ' ' in missing else 'is'} not installed"
     if shapes:
-        raise EngineUnavailableError(f"cuda_graphs needs cuda-bindings, which is not installed: {_INSTALL_GPU}")
-    _LOG.warning("cuda-bindings is not installed: arrays on the GPU go through the host; %s", _INSTALL_GPU)
+        raise EngineUnavailableError(f"cuda_graphs needs {needed}: {_INSTALL_GPU}")
+    _LOG.warning("arrays on the GPU go through the host: to be read there they need %s: %s", needed, _INSTALL_GPU)
     return None
+
+
+def _installed(module: str) -> bool:
+    return find_spec("cuda") is not None and find_spec(module) is not None
 
 
 def _new_stream(cuda: Cuda | None) -> int | None:
@@ -246,6 +213,11 @@ def _drop_stream(cuda: Cuda | None, stream: int | None) -> None:
 
 
 def _load_cuda_libraries(ort: Any) -> None:
-    """Load CUDA and cuDNN from the packages that pip installs, where the dynamic linker does not look by itself."""
-    if "torch" not in sys.modules and hasattr(ort, "preload_dlls"):  # torch has loaded its own
-        ort.preload_dlls()
+    """Load CUDA and cuDNN from the packages that pip installs, where the dynamic linker does not look by itself.
+
+    Also where torch is imported: it may be a build for the CPU, or for another version of CUDA.
+    """
+    if hasattr(ort, "preload_dlls"):
+        # It prints what it does not find, and a command's standard output may be JSON.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()

@@ -5,11 +5,12 @@ What needs CUDA itself, its streams and its graphs, is in `test_onnxruntime_gpu.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ from engines.onnxruntime_graphs import (
     graph_batches,
     graph_shapes,
 )
-from engines.run_onnxruntime import OnnxRuntimeTower, cuda_options, open_tower
+from engines.onnxruntime_options import cuda_options
+from engines.run_onnxruntime import OnnxRuntimeTower, open_tower
 
 
 class LoggingDriver(FakeDriver):
@@ -324,8 +326,14 @@ def test_batch_sizes_to_capture() -> None:
     assert graph_batches(False) == ()
     assert graph_batches(True) == DEFAULT_BATCHES
     assert graph_batches([8, 2, 8]) == (2, 8)
-    for wrong in ([0], [1, 5000], [1.5], [True]):
-        with pytest.raises(errors.InputError, match="cuda_graphs has the batch size"):
+    assert graph_batches(None) == ()
+    assert graph_batches(8) == (8,)
+    assert graph_batches(np.False_) == ()  # type: ignore[arg-type]
+    for whole in (graph_batches(np.array([8, 1])), graph_batches({np.int64(1), 8}), graph_batches(iter([1, 8]))):
+        assert whole == (1, 8)
+        assert {type(size) for size in whole} == {int}
+    for wrong in ([0], 0, [1, 5000], [1.5], 1.5, [True], [1, "a"], "8", [None], np.array(1.5), object()):
+        with pytest.raises(errors.InputError, match=r"cuda_graphs has the batch size .*: pass whole numbers from 1 to"):
             graph_batches(wrong)  # type: ignore[arg-type]
 
 
@@ -468,15 +476,53 @@ def open_image(bundle: Path, device: str, **options: Any) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
-def test_a_provider_that_does_not_start(demo_bundle: Path, pretended: FakeDriver) -> None:
+def test_a_provider_that_does_not_start(
+    demo_bundle: Path, pretended: FakeDriver, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(errors.EngineUnavailableError, match="CUDA provider did not start"):
         open_image(demo_bundle, "cuda")
     with pytest.raises(errors.EngineUnavailableError, match="CUDA provider did not start"):
         open_image(demo_bundle, "auto", cuda_graphs=True)
     opened = open_image(demo_bundle, "auto")
+    assert "CUDA provider did not start" in caplog.text
+    assert "image.onnx runs on the CPU" in caplog.text
     assert isinstance(opened, OnnxRuntimeTower)
     assert opened.description.endswith("CPUExecutionProvider")
     assert not pretended.handles
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+@pytest.mark.usefixtures("pretended")
+def test_libraries_are_looked_for_beside_torch_and_not_on_standard_output(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime prints which library it did not find, and torch may be a build for the CPU."""
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"), raising=False)
+    open_image(demo_bundle, "auto").close()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Failed to load libcudnn.so.9" in printed.err
+
+
+@pytest.mark.usefixtures("pretended")
+def test_weights_beyond_the_limit_are_an_error_with_a_remedy(
+    demo_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the words of ONNX Runtime's arena, which only the CUDA provider gives its weights to."""
+    full = "Exception during initialization: bfc_arena.cc:359 Available memory of 1024 is smaller than requested bytes of 4096"
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError(full)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+    with pytest.raises(errors.EngineError, match=r"cannot load .*requested bytes of 4096; raise cuda_memory_limit, "):
+        open_image(demo_bundle, "cuda", cuda_memory_limit=1024)
+    with pytest.raises(errors.EngineError, match=r"cannot load .*requested bytes of 4096$"):
+        open_image(demo_bundle, "cpu")
+    full = "Load model failed: Protobuf parsing failed."
+    with pytest.raises(errors.EngineError, match=r"parsing failed\.$"):
+        open_image(demo_bundle, "cuda")
 
 
 @pytest.fixture
@@ -513,17 +559,31 @@ def test_nodes_on_the_cpu_are_refused_unless_they_are_allowed(demo_bundle: Path,
     assert not started.handles
 
 
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ((), "cuda-bindings and cuda-core are"),
+        (("cuda", "cuda.core"), "cuda-bindings is"),
+        (("cuda", "cuda.bindings"), "cuda-core is"),
+    ],
+)
 def test_without_the_driver_s_bindings_rows_on_the_host_still_run(
-    demo_bundle: Path, started: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    demo_bundle: Path,
+    started: FakeDriver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    there: tuple[str, ...],
+    missing: str,
 ) -> None:
-    monkeypatch.setattr(run_onnxruntime, "find_spec", lambda name: None)
+    monkeypatch.setattr(run_onnxruntime, "find_spec", lambda name: name if name in there else None)
     opened = open_image(demo_bundle, "cuda", cpu_nodes="allow")
     assert isinstance(opened, OnnxRuntimeTower)
     assert not hasattr(opened, "run_on_device")
-    assert "cuda-bindings is not installed: arrays on the GPU go through the host" in caplog.text
+    needed = f"cuda-bindings and cuda-core, and {missing} not installed"
+    assert f"arrays on the GPU go through the host: to be read there they need {needed}" in caplog.text
     pixels = pixels_of(demo_bundle, 2)
     np.testing.assert_allclose(opened.run(pixels), open_image(demo_bundle, "cpu").run(pixels), atol=2e-6)
-    with pytest.raises(errors.EngineUnavailableError, match="cuda_graphs needs cuda-bindings"):
+    with pytest.raises(errors.EngineUnavailableError, match=f"cuda_graphs needs {needed}"):
         open_image(demo_bundle, "cuda", cuda_graphs=[1])
     assert not started.handles
 
@@ -553,6 +613,16 @@ def test_options_are_checked(demo_bundle: Path) -> None:
         open_image(demo_bundle, "cpu", cpu_nodes="ignore")
     with pytest.raises(errors.InputError, match="cuda_graphs needs a GPU"):
         open_image(demo_bundle, "cpu", cuda_graphs=True)
+    for option, least, wrong in (
+        ("cuda_memory_limit", 1, (0, -5, "4GiB", 16e9, None, True)),
+        ("device_id", 0, (-3, 0.0, "0", None, False)),
+    ):
+        for value in wrong:
+            with pytest.raises(
+                errors.InputError, match=rf"{option} is {value!r}: pass a whole number.*, {least} or more"
+            ):
+                open_image(demo_bundle, "cpu", **{option: value})
+    open_image(demo_bundle, "cpu", cuda_memory_limit=np.int64(1 << 33), device_id=np.int32(0), cuda_graphs=None).close()
     with pytest.raises(errors.InputError, match="cuda_graphs has the batch size 0"):
         open_image(demo_bundle, "cpu", cuda_graphs=[0])
 

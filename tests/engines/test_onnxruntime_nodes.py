@@ -157,7 +157,8 @@ def test_releases_without_the_attention_kernel_are_refused_by_name(demo_bundle: 
     assert str(refused.value) == (
         f"ONNX Runtime 1.24.4 has no CUDA kernel for {len(attention)} nodes of image.onnx ({attention[0]}, {attention[1]}, "
         f"{attention[2]} and {len(attention) - 3} more) and would run them on the CPU, with copies there and back at every call: "
-        "install onnxruntime-gpu 1.27 or newer, or load with device='cpu', or with cpu_nodes='allow'"
+        "install onnxruntime-gpu 1.28 or newer, or load with device='cpu' (on the command line: --device cpu), or, in Python, with "
+        "cpu_nodes='allow'"
     )
     check_nodes(SimpleNamespace(get_provider_graph_assignment_info=lambda: groups[:1]), path, "1.31.1")
 
@@ -179,7 +180,9 @@ def test_a_node_that_the_optimizer_made_counts(demo_bundle: Path) -> None:
 
 
 def test_a_release_that_cannot_tell_is_refused(demo_bundle: Path) -> None:
-    with pytest.raises(EngineUnavailableError, match=r"1\.23\.0 does not tell which nodes .* 1\.27 or newer"):
+    with pytest.raises(
+        EngineUnavailableError, match=r"1\.23\.0 does not tell which nodes .* 1\.28 .*--device cpu.*cpu_nodes"
+    ):
         check_nodes(SimpleNamespace(), demo_bundle / "image.onnx", "1.23.0")
 
 
