@@ -13,7 +13,7 @@ import numpy.typing as npt
 from engines.batches import run_in_batches
 from engines.bundle_files import resolve_path, verify_files
 from engines.errors import BundleError
-from engines.manifest import Limits, Manifest, Parity, Tower, TowerParity, read_manifest
+from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
 from engines.preprocess import normalize_pixels
 from engines.runtime import choose_engine, open_tower
 
@@ -107,7 +107,7 @@ def verify_bundle(
     Args:
         bundle: the folder.
         engine: a kind, ``auto`` for the one that `engines.load` would take, or ``all``. Of a kind that has an engine for one tower
-            only, that tower is checked.
+            only, that tower is checked; `towers_without_engine` names the other.
         device: ``auto``, ``cpu`` or ``cuda``.
         options: of the engine's runtime.
 
@@ -127,6 +127,17 @@ def verify_bundle(
     reference = read_reference(folder, manifest)
     kinds = list(dict.fromkeys(item.kind for item in manifest.engines)) if engine == "all" else [engine]
     return [_verify_kind(folder, manifest, reference, limits, kind, device, options) for kind in kinds]
+
+
+def towers_without_engine(manifest: Manifest, rows: list[Parity]) -> dict[str, list[TowerName]]:
+    """What `verify_bundle` could not check: engine kind to the towers for which the bundle has none of that kind.
+
+    Args:
+        manifest: of the bundle.
+        rows: of `verify_bundle`.
+    """
+    missing = {row.engine: [name for name in manifest.towers if name not in row.towers] for row in rows}
+    return {kind: towers for kind, towers in missing.items() if towers}
 
 
 def _verify_kind(

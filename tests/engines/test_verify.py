@@ -108,6 +108,26 @@ class TestBundle:
             with pytest.raises(EngineUnavailableError, match="has no engine for its text tower"):
                 call(bundle_copy)
 
+    def test_a_tower_without_an_engine_is_named(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Nothing says that all is right where half of the bundle has no engine; what was built is, and that is exit code 0."""
+        manifest = read_manifest(bundle_copy)
+        images_only = tuple(engine for engine in manifest.engines if engine.tower == "image")
+        (bundle_copy / "manifest.json").write_bytes(
+            manifest_bytes(msgspec.structs.replace(manifest, engines=images_only))
+        )
+        for engine in ("all", "onnxruntime"):
+            assert main(["verify", str(bundle_copy), "--engine", engine]) == 0
+            text = capsys.readouterr().out
+            assert "not checked: the text tower, for which the bundle has no onnxruntime engine" in text
+            assert "files and embeddings are right" not in text
+            assert main(["verify", str(bundle_copy), "--engine", engine, "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["towers_without_engine"] == {"onnxruntime": ["text"]}
+        assert main(["verify", str(bundle_copy)]) == 1
+        assert "has no engine for its text tower" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["verify", "--help"])
+        assert "A tower for which an engine was not built is named" in " ".join(capsys.readouterr().out.split())
+
     def test_wrong_embeddings_exit_3(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with np.load(bundle_copy / "reference.npz") as arrays:
             changed = dict(arrays)
@@ -119,7 +139,11 @@ class TestBundle:
 
     def test_json(self, demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["verify", str(demo_bundle), "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["passed"] is True
+        data = json.loads(capsys.readouterr().out)
+        assert data["passed"] is True
+        assert data["towers_without_engine"] == {}
+        assert main(["verify", str(demo_bundle)]) == 0
+        assert "verified: files and embeddings are right" in capsys.readouterr().out
 
     def test_flipped_byte_in_the_weights(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = bundle_copy / "image.onnx.data"
