@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from shallow import register
 
 import engines
 from engines import errors
@@ -140,6 +141,25 @@ def test_graphs_change_nothing(bundle: Path, pixels: np.ndarray) -> None:
 
 @pytest.mark.parametrize("graphs", [False, True])
 def test_threads(bundle: Path, pixels: np.ndarray, graphs: bool) -> None:
+    share_with_threads(bundle, pixels, graphs)
+
+
+def test_threads_share_a_tower_of_convolutions(tmp_path: Path) -> None:
+    """cuDNN's handle may be used by one thread at a time, and ONNX Runtime has one for all runs in a stream that it was given."""
+    from exporter.pipeline import export
+
+    name = register("RN50", tmp_path)
+    path = export(
+        name, pretrained="none", precision="fp16", engines=("onnxruntime",), towers=("image",), out=tmp_path / "b"
+    )
+    size = read_manifest(path).preprocess.size
+    # Plain colours: random weights give almost the same embedding to all pictures of noise.
+    colours = np.random.default_rng(0).integers(0, 256, (600, 1, 1, 3), dtype=np.uint8)
+    share_with_threads(path, np.ascontiguousarray(np.broadcast_to(colours, (600, *size, 3))), False)
+
+
+def share_with_threads(bundle: Path, pixels: np.ndarray, graphs: bool) -> None:
+    """Six threads embed parts of (600, H, W, 3) pixels, from the host and on the GPU, and find what one thread alone found."""
     torch = pytest.importorskip("torch")
     problems: list[BaseException] = []
     with load(bundle, towers=["image"], cuda_graphs=graphs) as clip:
