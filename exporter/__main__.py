@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +228,7 @@ def _export(args: argparse.Namespace) -> int:
         engine_options=_engine_options(args),
     )
     stages = Stages(sys.stderr)
-    with stages.interruptible():
+    with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)
     if args.json:
         print(json.dumps({"bundle": str(result.path), **result.report}, indent=2))
@@ -235,6 +236,28 @@ def _export(args: argparse.Namespace) -> int:
         print(_summary(result))
     result.check_complete()
     return 0
+
+
+@contextlib.contextmanager
+def standard_output_is_ours() -> Iterator[None]:
+    """Meanwhile whatever a library prints goes to standard error, so that standard output holds this command's answer alone.
+
+    Libraries of C++ and Rust write to file descriptor 1 without asking Python (tokenizers 0.21 does when a vocabulary leaves an
+    id out), and worker processes inherit it.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            kept = os.dup(1)
+        except OSError:  # it is closed, as by `>&-`
+            yield
+            return
+        try:
+            os.dup2(2, 1)
+            yield
+        finally:
+            ctypes.CDLL(None).fflush(None)  # what C keeps for a pipe or file would come out at the end
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def _require_export_extra() -> None:

@@ -7,6 +7,7 @@ The file holds everything after the cleaning of the text: splitting, BPE, specia
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,15 +163,13 @@ def _bpe_model(tokenizer: SimpleTokenizer, specials: Iterable[str]) -> models.BP
     merges = [merge for merge, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1])]
     merges = [merge for merge in merges if len(merge) == 2 and merge[0] in vocab and merge[1] in vocab]
     plain = models.BPE(vocab, merges, end_of_word_suffix=_WORD_END)
-    unused = max(vocab.values()) + 1
+    unused = count(max(vocab.values()) + 1)
     for special in specials:
         pieces = [token.value for token in plain.tokenize(special)]
-        joined = pieces[0]
-        for piece in pieces[1:]:
-            merges.append((joined, piece))
-            joined += piece
-            vocab[joined], unused = unused, unused + 1
-        vocab[joined] = vocab.pop(special)
+        *joined, whole = accumulate(pieces)
+        merges += zip(joined, pieces[1:], strict=True)
+        vocab |= zip(joined[1:], unused, strict=False)  # joined[0] is a piece
+        vocab[whole] = vocab.pop(special)
     return models.BPE(vocab, merges, end_of_word_suffix=_WORD_END)
 
 
