@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def eager_images(source: Source, pixels: torch.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A shallow model of each family, eager's embeddings, and both towers as modules and as graphs."""
     folder = tmp_path_factory.mktemp("family")
     source = load_source(register(request.param, folder), "none", with_tokenizer=False)
@@ -73,7 +75,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for name, tower in towers.items():
         example = example_input(tower, source.preprocess.size, 9)
         graphs[name] = export_graph(tower, example, folder / f"{name}.onnx", LENGTH if name == "text" else None)
-    return {
+    yield {
         "name": request.param,
         "source": source,
         "pixels": pixels,
@@ -82,6 +84,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "towers": towers,
         "graphs": graphs,
     }
+    shutil.rmtree(folder)  # all families together are 7 GB
 
 
 def run(graph: OnnxGraph, inputs: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +70,12 @@ def make_all(job: Job) -> Findings:
     from pretended_gpu.inductor import pretend_compiling
 
     torch.set_num_threads(1)
-    programs = Programs(Path(job.folder))
     pretend(CARDS[job.arch])
     pretend_compiling(job.link)
-    return Findings(torch=str(torch.__version__), made=tuple(_make(case, job, programs) for case in job.cases))
+    # Programs hold the weights, hundreds of megabytes that nobody asks for once there are packages.
+    with tempfile.TemporaryDirectory(dir=job.folder) as folder:
+        programs = Programs(Path(folder))
+        return Findings(torch=str(torch.__version__), made=tuple(_make(case, job, programs) for case in job.cases))
 
 
 def _make(case: Case, job: Job, programs: Programs) -> Made:
