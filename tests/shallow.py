@@ -62,7 +62,7 @@ def _shallow_trunk(model_name: str, layers: int) -> str:
     import timm.models
     from timm.models import is_model, model_entrypoint, register_model
 
-    name = f"shallow_{model_name}"
+    name = f"shallow{layers}_{model_name}"
     if is_model(name):
         return name
     original: Callable[..., Any] = model_entrypoint(model_name)
