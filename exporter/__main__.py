@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ExportError
+from exporter.standard_output import standard_output_is_ours
 
 if TYPE_CHECKING:
     from exporter.engine_options import EngineOptions
@@ -236,28 +236,6 @@ def _export(args: argparse.Namespace) -> int:
         print(_summary(result))
     result.check_complete()
     return 0
-
-
-@contextlib.contextmanager
-def standard_output_is_ours() -> Iterator[None]:
-    """Meanwhile whatever a library prints goes to standard error, so that standard output holds this command's answer alone.
-
-    Libraries of C++ and Rust write to file descriptor 1 without asking Python (tokenizers 0.21 does when a vocabulary leaves an
-    id out), and worker processes inherit it.
-    """
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            kept = os.dup(1)
-        except OSError:  # it is closed, as by `>&-`
-            yield
-            return
-        try:
-            os.dup2(2, 1)
-            yield
-        finally:
-            ctypes.CDLL(None).fflush(None)  # what C keeps for a pipe or file would come out at the end
-            os.dup2(kept, 1)
-            os.close(kept)
 
 
 def _require_export_extra() -> None:

@@ -20,10 +20,11 @@ from shallow import register
 import engines
 import exporter
 from engines.manifest import read_manifest
-from exporter.__main__ import main, standard_output_is_ours
+from exporter.__main__ import main
 from exporter.errors import ExportError, ParityGateError
 from exporter.pipeline import Options, run_export
 from exporter.stages import Stages
+from exporter.standard_output import standard_output_is_ours
 
 
 def cli(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -259,9 +260,7 @@ class TestCommandLine:
         assert sorted(err.splitlines()) == ["a library", "a worker", "one of C", "one of Rust"]
 
     def test_standard_output_may_be_closed(self) -> None:
-        code = (
-            "from exporter.__main__ import standard_output_is_ours\nwith standard_output_is_ours(): print('a library')"
-        )
+        code = "from exporter.standard_output import standard_output_is_ours\nwith standard_output_is_ours(): print('a library')"
         closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code]
         ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
         assert (ran.returncode, ran.stderr) == (0, "a library\n")
