@@ -190,9 +190,10 @@ def memory(device: Device, bundle: Path) -> dict[str, Any]:
     device.section("end")
     tower.close()
     answers = {"opened": opened, "used": most, "most": device.most_used, "left": device.left(), "before": before}
+    tower = _open(bundle, cuda_memory_limit=opened + 4096)
     try:
-        tower = _open(bundle, cuda_memory_limit=opened + 4096)
         tower.run(ids(1, LONGEST))
+        answers["error"] = None
     except errors.EngineError as error:
         answers["error"] = str(error)
     tower.close()
