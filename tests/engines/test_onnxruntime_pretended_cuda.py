@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,17 +18,23 @@ from typing import Any
 import floor
 import onnx
 import pytest
+import torch
 from pretended_cuda.libraries import make_libraries, missing_tool, read_need
 from pretended_cuda.log import ALLOCATIONS, COPIES, KERNELS, Call, address, only, read_log, waits
 from pretended_cuda.scenarios import DIM, LIMIT, ROWS, RUNS, SHAPES, THREADS
 from pretended_cuda.wheels import NotInstalledError, cuda_headers, install, provider_library
 from pretended_cuda.worker import Findings, Job
+from shallow import FAMILIES, register
 
-from engines.manifest import read_manifest
+from engines.manifest import TextLength, read_manifest
 from engines.onnxruntime_graphs import graph_shapes
 from engines.onnxruntime_nodes import shape_nodes
 from exporter.child_process import ChildFailedError, run_child
+from exporter.onnx_graph import example_input, export_graph
 from exporter.pipeline import export
+from exporter.precision import PrecisionPlan, apply_plan
+from exporter.source import load_source
+from exporter.towers import image_tower, text_tower
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 pytest.importorskip("cuda.core", reason="cuda-core is not installed")
@@ -123,6 +129,28 @@ def whole_numbers(bundle: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.fixture
+def graphs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Exports a family's towers, shallow ones, in float16 with random weights into a folder."""
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+
+    def make(family: str) -> Path:
+        source = load_source(register(family, tmp_path), "none", with_tokenizer=False)
+        half = PrecisionPlan(torch.float16, torch.float16)
+        for name, tower in (
+            ("image", image_tower(source.model, source.preprocess)),
+            ("text", text_tower(source.model)),
+        ):
+            apply_plan(tower, half)
+            length = TextLength(keep="end", extra=0, min=2, max=77) if name == "text" else None
+            export_graph(tower, example_input(tower, source.preprocess.size, 9), folder / f"{name}.onnx", length)
+        return folder
+
+    yield make
+    shutil.rmtree(folder)  # up to 1 GB
+
+
 def streams(calls: list[Call]) -> set[int]:
     """The streams of kernels."""
     return {call.stream for call in only(calls, KERNELS)}
@@ -143,6 +171,19 @@ def test_only_shapes_are_computed_on_the_cpu(installed: Installed, bundle: Path)
         assert set(found["cpu"]) <= shape_nodes(bundle / f"{tower}.onnx")
     assert "ArgMax" in played.answers["text"]["cuda"]
     assert "Conv" in played.answers["image"]["cuda"]
+
+
+@pytest.mark.parametrize("installed", ["lowest"], indirect=True)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_has_more_than_shapes_on_the_cpu(
+    installed: Installed, family: str, graphs: Callable[[str], Path]
+) -> None:
+    folder = graphs(family)
+    answers = installed.play("placed", folder).answers
+    assert set(answers) == {"image", "text"}
+    for tower, found in answers.items():
+        assert set(found["cpu"]) <= shape_nodes(folder / f"{tower}.onnx"), tower
+        assert "MatMul" in found["cuda"]
 
 
 def test_onnxruntimes_own_option_refuses_nodes_that_compute_shapes(installed: Installed, bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a worker does on the pretended device. Each scenario gets a bundle, writes sections into the log, and returns answers.
+"""What a worker does on the pretended device. A scenario gets a bundle, writes sections into the log, and returns answers.
 
 Towers are opened as a program that serves opens them: `engines.run_onnxruntime.open_tower`, or `engines.load`. The text tower is
 the one that runs. The image tower is only loaded, for cuDNN has no plan for its convolution here.
@@ -17,7 +17,7 @@ import numpy as np
 import engines
 from engines import errors
 from engines.manifest import read_manifest
-from engines.onnxruntime_nodes import RECORD_ASSIGNMENT, cpu_nodes
+from engines.onnxruntime_nodes import cpu_nodes
 from engines.onnxruntime_options import cuda_options, session_options
 from engines.run_onnxruntime import open_tower
 from pretended_cuda.device import Device, DeviceRows
@@ -36,10 +36,16 @@ def nodes(device: Device, bundle: Path) -> dict[str, Any]:
     """Both towers by `engines.load`, which refuses nodes on the CPU; then where each tower's nodes are."""
     with engines.load(bundle, engine="onnxruntime", device="cuda") as clip:
         answers: dict[str, Any] = {"engines": dict(clip.engines)}
-    for tower in ("image", "text"):
-        session = _session(bundle, tower, cuda_options(0, _ARENA))
+    return {**answers, **placed(device, bundle)}
+
+
+def placed(device: Device, folder: Path) -> dict[str, Any]:
+    """Where the nodes of the graphs in a folder are: operators on the GPU, names of nodes on the CPU."""
+    answers = {}
+    for path in sorted(folder.glob("*.onnx")):
+        session = _session(path, cuda_options(0, _ARENA))
         groups = [group for group in session.get_provider_graph_assignment_info() if group.ep_name == CUDA]
-        answers[tower] = {
+        answers[path.stem] = {
             "cuda": sorted({node.op_type for group in groups for node in group.get_nodes()}),
             "cpu": sorted(node.name for node in cpu_nodes(session) or ()),
         }
@@ -49,7 +55,7 @@ def nodes(device: Device, bundle: Path) -> dict[str, Any]:
 def no_fallback(device: Device, bundle: Path) -> dict[str, Any]:
     """ONNX Runtime's own option against nodes on the CPU."""
     try:
-        _session(bundle, "image", cuda_options(0, _ARENA), {"session.disable_cpu_ep_fallback": "1"}, others=())
+        _session(bundle / "image.onnx", cuda_options(0, _ARENA), {"session.disable_cpu_ep_fallback": "1"}, others=())
     except Exception as error:  # noqa: BLE001  (of a class of the library's own)
         return {"error": str(error)}
     return {"error": None}
@@ -143,7 +149,7 @@ def graphs(device: Device, bundle: Path) -> dict[str, Any]:
 def graphs_of_two_threads(device: Device, bundle: Path) -> dict[str, Any]:
     """One graph id of a plain session, run by one thread and then by another."""
     with _stream(device) as stream:
-        session = _session(bundle, "text", cuda_options(0, _ARENA, stream, graphs=True))
+        session = _session(bundle / "text.onnx", cuda_options(0, _ARENA, stream, graphs=True))
         run = _bound_run(device, session, {"gpu_graph_id": "1"})
         for number in (1, 2):
             device.section(f"thread {number}")
@@ -156,7 +162,7 @@ def handles(device: Device, bundle: Path) -> dict[str, Any]:
     """A plain session that threads run at the same time: in a stream that it was given, and in its own."""
     with _stream(device) as stream:
         for name, given in (("given", stream), ("own", None)):
-            session = _session(bundle, "text", cuda_options(0, _ARENA, given))
+            session = _session(bundle / "text.onnx", cuda_options(0, _ARENA, given))
             run = _bound_run(device, session, {})
             device.section(name)
             _in_threads(2, lambda _, run=run: run())
@@ -167,7 +173,7 @@ def handles(device: Device, bundle: Path) -> dict[str, Any]:
 def shrinking(device: Device, bundle: Path) -> dict[str, Any]:
     """A plain session whose arena keeps its memory, and one whose arena is shrunk after every run."""
     for name, entries in (("kept", {}), ("shrunk", {"memory.enable_memory_arena_shrinkage": "gpu:0"})):
-        session = _session(bundle, "text", cuda_options(0, _ARENA))
+        session = _session(bundle / "text.onnx", cuda_options(0, _ARENA))
         run = _bound_run(device, session, entries)
         run()
         device.section(name)
@@ -212,22 +218,18 @@ def _open(bundle: Path, **options: Any) -> Any:
 
 
 def _session(
-    bundle: Path,
-    tower: str,
+    path: Path,
     provider: dict[str, str],
     entries: dict[str, str] | None = None,
     others: tuple[str, ...] = (CPU,),
 ) -> Any:
-    """A plain session of a tower, with the options that this project gives it, and more entries."""
+    """A plain session of a graph in float16, with the options that this project gives it, and more entries."""
     import onnxruntime
 
-    manifest = read_manifest(bundle)
-    options = session_options(onnxruntime, manifest.precision, None, on_gpu=True)
-    options.add_session_config_entry(RECORD_ASSIGNMENT, "1")
+    options = session_options(onnxruntime, "fp16", None, on_gpu=True)
     for name, value in (entries or {}).items():
         options.add_session_config_entry(name, value)
-    path = str(bundle / manifest.towers[tower].graph)
-    return onnxruntime.InferenceSession(path, options, providers=[(CUDA, provider), *others], enable_fallback=0)
+    return onnxruntime.InferenceSession(str(path), options, providers=[(CUDA, provider), *others], enable_fallback=0)
 
 
 def _bound_run(device: Device, session: Any, entries: dict[str, str]) -> Callable[[], None]:
