@@ -4,8 +4,6 @@ The session works in one stream of this tower's. For rows on the device that str
 caller's for it by another one: nothing is copied, and the host waits for nothing. The price is that runs of several threads follow
 each other, on the host as well as on the device: in a stream that is given to it, ONNX Runtime has one cuBLAS and one cuDNN
 handle for all runs of a session, and a cuDNN handle may be used by one thread at a time.
-
-With CUDA graphs the host does wait: ONNX Runtime itself waits for the end of every replay.
 """
 
 from __future__ import annotations
@@ -86,9 +84,8 @@ class OnnxRuntimeCudaTower:
         Args:
             inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape. Any N: 256
                 rows at a time, or what memory allows.
-            stream: handle of the caller's; the result is ready in its order, and nothing is waited for, unless the tower has
-                CUDA graphs: ONNX Runtime itself waits for the end of every replay. None: the result is ready when the call
-                returns.
+            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
+                ready when the call returns.
 
         Returns:
             (N, D) float32 on the GPU.

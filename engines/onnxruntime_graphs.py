@@ -1,6 +1,6 @@
 """CUDA graphs of an ONNX Runtime session: the shapes that are captured, and their replay.
 
-What the library's CUDA provider does (read in its sources, and seen with 1.27 and 1.31), and what follows here:
+What the library's CUDA provider does (read in its sources; the first two seen with 1.28.0 and 1.31.1), and what follows here:
 
 - A graph belongs to the thread that captured it; another thread's run of the same ``gpu_graph_id`` captures anew. So all runs of a
   session with graphs are made by one thread of its own.

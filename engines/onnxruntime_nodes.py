@@ -4,8 +4,8 @@ ONNX Runtime gives every node that its CUDA provider does not take to the CPU, a
 and back at every call, and the GPU waits for it. Releases before 1.25 did so with the Attention operator of opset 23.
 
 Its own option against that, ``session.disable_cpu_ep_fallback``, cannot be used here: it also refuses the few nodes that compute
-shapes, which ONNX Runtime puts on the CPU on purpose, because shapes are there already and nothing is copied for them. (Tried with
-1.31.1: of 15 families' image towers it takes two.) So the session is asked which node is where
+shapes, which ONNX Runtime puts on the CPU on purpose, because shapes are there already and nothing is copied for them. So the
+session is asked which node is where
 (``session.record_ep_graph_assignment_info``, since 1.24), and the graph's file says which nodes compute from shapes alone.
 """
 

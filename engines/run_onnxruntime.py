@@ -87,8 +87,8 @@ def open_tower(
             allowed. Nodes that compute shapes belong on the CPU and do not count.
         cuda_graphs: batch sizes to capture as CUDA graphs while the tower is opened; smaller batches are filled up. True is
             `engines.onnxruntime_graphs.DEFAULT_BATCHES`, a number is one size. Nothing else in the process may allocate memory on
-            the GPU until the tower is open. Off by default for that, and because the runs of such a tower are made by one thread,
-            which waits for the end of every replay: ONNX Runtime itself does so, also for rows that lie on the GPU.
+            the GPU until the tower is open. Off by default for that, and because the runs of such a tower are all made by one
+            thread.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is missing, or has no provider for `device`, or nodes would run on the CPU.
