@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from made_once import made_once
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,13 +36,10 @@ def packed_bundle(factory: pytest.TempPathFactory) -> Path:
 
 
 def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
-    base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    out = shared / name
-    with FileLock(f"{out}.lock"):
-        if not out.is_dir():
-            flags = ("--fp32", "--engine", "aotinductor", "--target", "cpu", *more)
-            ran = run("exporter", "demo", *flags, "--parity-samples", "16", "--json", "--out", str(out))
-            assert ran.returncode == 0, ran.stderr
-            Path(f"{out}.json").write_text(ran.stdout, encoding="utf-8")
-    return out
+    def make(out: Path) -> None:
+        flags = ("--fp32", "--engine", "aotinductor", "--target", "cpu", *more)
+        ran = run("exporter", "demo", *flags, "--parity-samples", "16", "--json", "--out", str(out))
+        assert ran.returncode == 0, ran.stderr
+        Path(f"{out}.json").write_text(ran.stdout, encoding="utf-8")
+
+    return made_once(factory, name, make)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from made_once import made_once
+
+# Before PyTorch is imported: every process of it that compiles for the CPU asks the compiler about each of the processor's
+# instruction sets, two seconds each.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +19,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled demo model, exported in float32. Read only: copy it to change something."""
     import exporter
 
-    return exporter.export("demo", out=tmp_path_factory.mktemp("bundles") / "demo", parity_samples=16)
+    return made_once(tmp_path_factory, "demo", lambda out: exporter.export("demo", out=out, parity_samples=16))
 
 
 @pytest.fixture
@@ -28,15 +34,13 @@ def _rtx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from exporter.pipeline import export
 
     pytest.importorskip("tensorrt_rtx")
-    out = tmp_path_factory.mktemp("rtx") / "demo"
-    return export(
-        "demo",
-        precision="fp16",
-        engines=("tensorrt-rtx", "onnxruntime"),
-        out=out,
-        parity_samples=16,
-        engine_options=EngineOptions(targets=("sm80", "sm89")),
-    )
+
+    def make(out: Path) -> None:
+        options = EngineOptions(targets=("sm80", "sm89"))
+        kinds = ("tensorrt-rtx", "onnxruntime")
+        export("demo", precision="fp16", engines=kinds, out=out, parity_samples=16, engine_options=options)
+
+    return made_once(tmp_path_factory, "demo-rtx", make)
 
 
 @pytest.fixture

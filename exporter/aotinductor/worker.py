@@ -60,13 +60,17 @@ def compile_package(job: CompileJob) -> CompileResult:
 
 
 def _look_only_for(isa: str) -> None:
-    """Inductor tries each instruction set of the processor with the compiler, two seconds each; that knows no others anyway."""
-    from torch._inductor import cpu_vec_isa
+    """Inductor tries each instruction set of the processor with the compiler, two seconds each; that knows no others anyway.
+
+    Nor are those tried that are left: `exporter.aotinductor.job` has asked the compiler, and the list is of what the processor has.
+    """
+    from torch._inductor import config, cpu_vec_isa
 
     of_processor = getattr(cpu_vec_isa, "x86_isa_checker", None)
     if of_processor is not None:
         names = {"avx2": ("avx2",), "avx512": ("avx2", "avx512")}[isa]
         cpu_vec_isa.x86_isa_checker = lambda: [name for name in of_processor() if name in names]
+        config.cpp.vec_isa_ok = True
 
 
 def _attentions(program: Any) -> tuple[int, int]:

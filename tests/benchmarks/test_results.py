@@ -62,6 +62,7 @@ def test_zoo_models_are_published() -> None:
     assert set(zoo.MODELS) <= set(zoo.published_architectures())
 
 
+@pytest.mark.slow
 def test_zoo_one_model(tmp_path: Path) -> None:
     """A whole zoo run of one small model, and that the second one finds nothing to do."""
     command = [

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 import torch
 from filelock import FileLock
+from made_once import session_folder
 from pretended_gpu.cases import ROWS, Case
 from pretended_gpu.code import ATTENTIONS, CALLS, EFFICIENT, PRODUCTS, GeneratedCode
 from pretended_gpu.sass import doubles, instructions
@@ -120,8 +121,7 @@ def _child(arch: str, cases: list[Case], folder: Path, link: bool = False, **env
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of the session have."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return session_folder(tmp_path_factory)
 
 
 def _read(shared: Path, which: str, arch: str) -> Findings:
