@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
@@ -14,18 +15,36 @@ def standard_output_is_ours() -> Iterator[None]:
     """Meanwhile whatever a library prints goes to standard error, so that standard output holds this command's answer alone.
 
     Libraries of C++ and Rust write to file descriptor 1 without asking Python (tokenizers 0.21 does when a vocabulary leaves an
-    id out), and worker processes inherit it.
+    id out), and worker processes inherit it. Where standard error is closed, what they print is lost.
     """
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
+    ours = sys.stdout
+    with contextlib.ExitStack() as stack:
+        others = sys.stderr
+        if others is None:
+            others = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(others))
+        with contextlib.suppress(OSError):  # it is closed, as by `>&-`
             kept = os.dup(1)
-        except OSError:  # it is closed, as by `>&-`
-            yield
-            return
-        try:
-            os.dup2(2, 1)
-            yield
-        finally:
-            ctypes.CDLL(None).fflush(None)  # what C keeps for a pipe or file would come out at the end
-            os.dup2(kept, 1)
-            os.close(kept)
+            stack.callback(os.close, kept)
+            _flush(ours)  # what was printed before is ours
+            stack.callback(os.dup2, kept, 1)
+            stack.callback(_flush, ours)  # what a library has kept until now is not
+            os.dup2(_descriptor(others), 1)
+        yield
+
+
+def _descriptor(stream: TextIO) -> int:
+    """The file descriptor behind `stream`; that of standard error for a stream that has none."""
+    try:
+        return stream.fileno()
+    except OSError:
+        return 2
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Write out what Python's stream and C's have kept, if they can."""
+    with contextlib.suppress(OSError, ValueError):  # the other end is closed, or the stream is
+        if stream is not None:
+            stream.flush()
+    library: Any = ctypes.CDLL(None)
+    library.fflush(None)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_once import made_once
+from made_once import made_once, session_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,4 +42,4 @@ def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
         assert ran.returncode == 0, ran.stderr
         Path(f"{out}.json").write_text(ran.stdout, encoding="utf-8")
 
-    return made_once(factory, name, make)
+    return made_once(session_folder(factory), name, make)

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_once import made_once
+from made_once import made_once, session_folder
 
-# Before PyTorch is imported: every process of it that compiles for the CPU asks the compiler about each of the processor's
-# instruction sets, two seconds each.
+# Set before PyTorch is imported. Otherwise each process that compiles for the CPU first tries every instruction set that the
+# processor has with the compiler, two seconds each.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 
@@ -19,7 +19,8 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled demo model, exported in float32. Read only: copy it to change something."""
     import exporter
 
-    return made_once(tmp_path_factory, "demo", lambda out: exporter.export("demo", out=out, parity_samples=16))
+    session = session_folder(tmp_path_factory)
+    return made_once(session, "demo", lambda out: exporter.export("demo", out=out, parity_samples=16))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def _rtx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         kinds = ("tensorrt-rtx", "onnxruntime")
         export("demo", precision="fp16", engines=kinds, out=out, parity_samples=16, engine_options=options)
 
-    return made_once(tmp_path_factory, "demo-rtx", make)
+    return made_once(session_folder(tmp_path_factory), "demo-rtx", make)
 
 
 @pytest.fixture

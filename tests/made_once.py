@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from filelock import FileLock
 def session_folder(factory: pytest.TempPathFactory) -> Path:
     """The folder that all workers of the session have."""
     base = factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    # Not the variable alone: a pytest that a test starts in a worker inherits it.
+    return base.parent if base.name == f"popen-{os.environ.get('PYTEST_XDIST_WORKER')}" else base
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder of that name, which the first caller makes; `make` leaves a whole one or none."""
-    folder = session_folder(factory) / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
+def made_once(session: Path, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder of that name in the `session_folder`, which the first caller makes; one that `make` failed in is made anew."""
+    folder, made = session / name, session / f"{name}.made"
+    with FileLock(session / f"{name}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder, ignore_errors=True)
             make(folder)
+            made.touch()
     return folder

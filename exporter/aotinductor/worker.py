@@ -60,9 +60,9 @@ def compile_package(job: CompileJob) -> CompileResult:
 
 
 def _look_only_for(isa: str) -> None:
-    """Inductor tries each instruction set of the processor with the compiler, two seconds each; that knows no others anyway.
+    """Have Inductor plan for the instruction sets up to `isa`, and not try them with the compiler, two seconds each.
 
-    Nor are those tried that are left: `exporter.aotinductor.job` has asked the compiler, and the list is of what the processor has.
+    The processor has them (`cpu_isa`), and a compiler that knows x86-64-v3, which was asked before, knows x86-64-v4, too.
     """
     from torch._inductor import config, cpu_vec_isa
 
@@ -70,6 +70,7 @@ def _look_only_for(isa: str) -> None:
     if of_processor is not None:
         names = {"avx2": ("avx2",), "avx512": ("avx2", "avx512")}[isa]
         cpu_vec_isa.x86_isa_checker = lambda: [name for name in of_processor() if name in names]
+    if getattr(config.cpp, "vec_isa_ok", False) is None:  # nobody has set it
         config.cpp.vec_isa_ok = True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engines.run_aotinductor import cpu_isa, open_tower
 from engines.verify import verify_bundle
 from exporter import build_aotinductor, build_engines
 from exporter.aotinductor import job as jobs
+from exporter.aotinductor import worker
 from exporter.aotinductor.job import CompileJob, run_job
 from exporter.aotinductor.program import ProgramPlan, save_program
 from exporter.aotinductor.tower_programs import TowerPrograms
@@ -121,6 +123,28 @@ class TestOptions:
             )
             entry = build_aotinductor._engine(package, tmp_path, options, result)
             assert entry.batch == BatchProfile(min=1, opt=64, max=256)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="about processors of x86-64")
+@pytest.mark.parametrize(("isa", "planned"), [("avx2", ["avx2"]), ("avx512", ["avx512", "avx2"])])
+def test_instruction_sets_are_known_without_the_compiler(
+    isa: str, planned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config, cpu_vec_isa
+
+    def ask(self: Any, code: str) -> bool:
+        raise AssertionError(f"the compiler was asked about {self}")
+
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["avx2", "avx512", "amx_tile", "avx512_vnni"])
+    monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", ask)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # a question of its own
+    with config.patch({"cpp.vec_isa_ok": None}):  # as it is where the environment says nothing
+        worker._look_only_for(isa)
+        cpu_vec_isa.valid_vec_isa_list.cache_clear()
+        try:
+            assert [str(found) for found in cpu_vec_isa.valid_vec_isa_list()] == planned
+        finally:
+            cpu_vec_isa.valid_vec_isa_list.cache_clear()
 
 
 class TestFailures:

@@ -12,13 +12,13 @@ import re
 import subprocess
 import zipfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from filelock import FileLock
-from made_once import session_folder
+from made_once import made_once, session_folder
 from pretended_gpu.cases import ROWS, Case
 from pretended_gpu.code import ATTENTIONS, CALLS, EFFICIENT, PRODUCTS, GeneratedCode
 from pretended_gpu.sass import doubles, instructions
@@ -96,16 +96,13 @@ each_case = pytest.mark.parametrize(
 )
 
 
-def _find(which: str, folder: Path) -> None:
-    """Make the cases' packages, both architectures side by side, unless another worker of this session did."""
-    with FileLock(f"{folder}.lock"):
-        if folder.is_dir():
-            return
-        folder.mkdir()
-        with contextlib.ExitStack() as stack:
-            children = {arch: stack.enter_context(_child(arch, CASES[which][arch], folder)) for arch in ARCHS}
-            for arch, child in children.items():
-                (folder / f"{arch}.json").write_bytes(msgspec.json.encode(child.wait()))
+def _make(which: str, folder: Path) -> None:
+    """Make the cases' packages, both architectures side by side."""
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        children = {arch: stack.enter_context(_child(arch, CASES[which][arch], folder)) for arch in ARCHS}
+        for arch, child in children.items():
+            (folder / f"{arch}.json").write_bytes(msgspec.json.encode(child.wait()))
 
 
 def _child(arch: str, cases: list[Case], folder: Path, link: bool = False, **environment: str) -> Child[Findings]:
@@ -125,8 +122,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _read(shared: Path, which: str, arch: str) -> Findings:
-    folder = shared / f"gpu-code-{which}"
-    _find(which, folder)
+    folder = made_once(shared, f"gpu-code-{which}", partial(_make, which))
     return msgspec.json.decode((folder / f"{arch}.json").read_bytes(), type=Findings)
 
 

@@ -128,7 +128,7 @@ class TestTower:
 
 
 class TestProgram:
-    """With the operator in it, as all that the exporter writes: PyTorch 2.11 does not export the reference of two dynamic sizes."""
+    """The operator is in the program, as in all that the exporter writes: PyTorch 2.11 cannot export the reference."""
 
     def test_two_dynamic_dimensions(self, tmp_path: Path) -> None:
         padded, packed = packed_demo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -24,7 +23,6 @@ from exporter.__main__ import main
 from exporter.errors import ExportError, ParityGateError
 from exporter.pipeline import Options, run_export
 from exporter.stages import Stages
-from exporter.standard_output import standard_output_is_ours
 
 
 def cli(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -245,25 +243,6 @@ class TestCommandLine:
 
     def test_no_model(self) -> None:
         assert cli().returncode == 2
-
-    def test_standard_output_is_the_answer_alone(self, capfd: pytest.CaptureFixture[str]) -> None:
-        """Whoever reads --json reads nothing else, though a library prints, through Python or by itself."""
-        with pytest.raises(KeyError), standard_output_is_ours():
-            print("a library")
-            os.write(1, b"one of Rust\n")
-            ctypes.CDLL(None).puts(b"one of C")
-            subprocess.run(["echo", "a worker"], check=True)
-            raise KeyError
-        print("answer")
-        out, err = capfd.readouterr()
-        assert out == "answer\n"
-        assert sorted(err.splitlines()) == ["a library", "a worker", "one of C", "one of Rust"]
-
-    def test_standard_output_may_be_closed(self) -> None:
-        code = "from exporter.standard_output import standard_output_is_ours\nwith standard_output_is_ours(): print('a library')"
-        closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code]
-        ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True, check=False)
-        assert (ran.returncode, ran.stderr) == (0, "a library\n")
 
     @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
     def test_interrupted(self, kill: signal.Signals, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ pytest.importorskip("tensorrt_rtx")
 
 LENGTH = TextLength(keep="end", extra=0, min=2, max=77)
 SMALL = Profile(batch=Range(min=1, opt=4, max=16))
-# What each of these adds to the others, a width, a head size or a vocabulary, is slow because it is large.
+# Slow because they are large: what each adds to the others is a width, a head size or a vocabulary.
 LARGE = {"ViT-H-14", "ViT-g-14", "RN50x4", "convnext_large_d", "EVA01-g-14", "EVA02-E-14", "xlm-roberta-base-ViT-B-32"}
 EACH_FAMILY = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
 OTHER_PRECISIONS = ("ViT-B-32", "RN50", "EVA02-B-16", "convnext_base_w", "coca_ViT-B-32", "roberta-ViT-B-32")
