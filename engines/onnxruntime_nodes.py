@@ -5,8 +5,8 @@ and back at every call, and the GPU waits for it. Releases before 1.25 did so wi
 
 Its own option against that, ``session.disable_cpu_ep_fallback``, cannot be used here: it also refuses the few nodes that compute
 shapes, which ONNX Runtime puts on the CPU on purpose, because shapes are there already and nothing is copied for them. So the
-session is asked which node is where
-(``session.record_ep_graph_assignment_info``, since 1.24), and the graph's file says which nodes compute from shapes alone.
+session is asked which node is where (``session.record_ep_graph_assignment_info``, since 1.24), and the graph's file says which
+nodes compute from shapes alone.
 """
 
 from __future__ import annotations

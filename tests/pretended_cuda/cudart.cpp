@@ -125,10 +125,12 @@ cudaError_t cudaHostAlloc(void** address, size_t size, unsigned flags) {
 cudaError_t cudaFreeHost(void* address) { return result(pretended::release("cudaFreeHost", kHost, address)); }
 
 cudaError_t cudaMallocFromPoolAsync(void** address, size_t size, cudaMemPool_t pool, cudaStream_t stream) {
+    if (!pretended::exists("stream", stream)) return cudaErrorInvalidResourceHandle;
     return result(pretended::allocate("cudaMallocFromPoolAsync", kInOrder, address, size));
 }
 
 cudaError_t cudaFreeAsync(void* address, cudaStream_t stream) {
+    if (!pretended::exists("stream", stream)) return cudaErrorInvalidResourceHandle;
     return result(pretended::release("cudaFreeAsync", kInOrder, address));
 }
 
@@ -146,6 +148,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* a
 }
 
 cudaError_t cudaMemcpy(void* target, const void* source, size_t size, cudaMemcpyKind kind) {
+    if (pretended::forbidden()) return cudaErrorStreamCaptureUnsupported;
     return result(pretended::copy("cudaMemcpy", target, source, size, nullptr));
 }
 
@@ -154,6 +157,7 @@ cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t size, cudaM
 }
 
 cudaError_t cudaMemset(void* target, int value, size_t size) {
+    if (pretended::forbidden()) return cudaErrorStreamCaptureUnsupported;
     return result(pretended::set("cudaMemset", target, value, size, nullptr));
 }
 
@@ -162,6 +166,8 @@ cudaError_t cudaMemsetAsync(void* target, int value, size_t size, cudaStream_t s
 }
 
 // Streams and events
+
+cudaError_t cudaDeviceSynchronize() { return result(pretended::synchronize_device("cudaDeviceSynchronize")); }
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return create("cudaStreamCreate", "stream", stream); }
 
@@ -199,6 +205,10 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
     return result(pretended::record("cudaEventRecordWithFlags", event, stream));
 }
 
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    return result(pretended::synchronize_event("cudaEventSynchronize", event));
+}
+
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
     *milliseconds = 1;
     return cudaSuccess;
@@ -220,6 +230,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long flags) {
+    if (!pretended::exists("graph", graph)) return cudaErrorInvalidResourceHandle;
     return create("cudaGraphInstantiate", "executable", executable);
 }
 
@@ -232,6 +243,9 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+    if (!pretended::exists("executable", executable) || !pretended::exists("stream", stream)) {
+        return cudaErrorInvalidResourceHandle;
+    }
     pretended::note("cudaGraphLaunch executable=%p stream=%p", static_cast<void*>(executable), static_cast<void*>(stream));
     return cudaSuccess;
 }
@@ -252,8 +266,9 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* configuration, const v
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* argument) {
+    if (!pretended::exists("stream", stream)) return cudaErrorInvalidResourceHandle;
     pretended::note("cudaLaunchHostFunc stream=%p", static_cast<void*>(stream));
-    function(argument);
+    if (!pretended::is_capturing(stream)) function(argument);
     return cudaSuccess;
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,24 @@ class Device:
         self._library = ctypes.CDLL(DRIVER)
         for name in ("used", "most_used", "pinned", "handles"):
             getattr(self._library, f"pretended_{name}").restype = ctypes.c_size_t
+        self._library.pretended_met.restype = ctypes.c_bool
         self.cuda = Cuda(0)
 
     def section(self, name: str) -> None:
         """Begin a section of the log."""
         self._library.pretended_note(f"-- {name}".encode())
+
+    @contextmanager
+    def meeting(self, threads: int) -> Iterator[None]:
+        """So many threads wait for each other at the first kernel that each of them launches inside: their runs overlap.
+
+        Raises:
+            RuntimeError: at the end, if they did not all come there while the others waited.
+        """
+        self._library.pretended_meet(ctypes.c_size_t(threads))
+        yield
+        if not self._library.pretended_met():
+            raise RuntimeError(f"{threads} threads did not launch kernels at the same time")
 
     @property
     def used(self) -> int:

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -40,18 +42,30 @@ bool capture_is_global = false;
 bool capture_is_broken = false;
 const void* captured_stream = nullptr;
 
+constexpr auto kLongestWait = std::chrono::seconds(20);  // for threads that have to meet, and do not
+
+std::mutex meeting;  // over all that follows
+std::condition_variable all_there;
+size_t expected = 0;  // threads that have to meet; 0: none, or they did
+bool is_missed = false;  // one waited in vain
+std::set<long> arrived;
+
+// The first time that a thread comes here, it waits for the others.
+void meet() {
+    std::unique_lock<std::mutex> lock(meeting);
+    if (expected == 0 || is_missed || !arrived.insert(syscall(SYS_gettid)).second) return;
+    if (arrived.size() == expected) {
+        expected = 0;
+        all_there.notify_all();
+    } else {
+        is_missed = !all_there.wait_for(lock, kLongestWait, [] { return expected == 0; });
+    }
+}
+
 FILE* log_file() {
     static const char* path = getenv("PRETENDED_CUDA_LOG");
     static FILE* file = path == nullptr ? nullptr : fopen(path, "a");
     return file;
-}
-
-// The handles 0, 1 and 2 are CUDA's default streams, which nobody creates.
-bool exists(const char* kind, const void* handle) {
-    if (strcmp(kind, "stream") == 0 && reinterpret_cast<size_t>(handle) <= 2) return true;
-    std::lock_guard<std::mutex> guard(mutex);
-    auto found = handles.find(handle);
-    return found != handles.end() && found->second == kind;
 }
 
 // Where memory lies: in a block of the device's or of pinned memory, or elsewhere, which is the host's pageable memory.
@@ -64,15 +78,22 @@ const char* place_of(const void* address) {
     return block.place == kHost ? "pinned" : "device";
 }
 
-// Whether a capture in the global mode forbids what a thread wants to do; the attempt breaks the capture.
+}  // namespace
+
+// The handles 0, 1 and 2 are CUDA's default streams, which nobody creates.
+bool exists(const char* kind, const void* handle) {
+    if (strcmp(kind, "stream") == 0 && reinterpret_cast<size_t>(handle) <= 2) return true;
+    std::lock_guard<std::mutex> guard(mutex);
+    auto found = handles.find(handle);
+    return found != handles.end() && found->second == kind;
+}
+
 bool forbidden() {
     std::lock_guard<std::mutex> guard(mutex);
     if (!capturing || !capture_is_global) return false;
     capture_is_broken = true;
     return true;
 }
-
-}  // namespace
 
 void note(const char* format, ...) {
     FILE* file = log_file();
@@ -90,6 +111,7 @@ int launch(const char* call, const void* stream) {
     static const char* pause = getenv("PRETENDED_CUDA_LAUNCH_MICROSECONDS");
     if (!exists("stream", stream)) return kInvalidHandle;
     note("%s stream=%p", call, stream);
+    meet();
     if (pause != nullptr) usleep(atoi(pause));
     return kSuccess;
 }
@@ -151,6 +173,20 @@ int synchronize(const char* call, const void* stream) {
     std::lock_guard<std::mutex> guard(mutex);
     capture_is_broken = true;
     return kNotWhileCapturing;
+}
+
+int synchronize_device(const char* call) {
+    note("%s", call);
+    std::lock_guard<std::mutex> guard(mutex);
+    if (!capturing) return kSuccess;
+    capture_is_broken = true;
+    return kNotWhileCapturing;
+}
+
+int synchronize_event(const char* call, const void* event) {
+    if (!exists("event", event)) return kInvalidHandle;
+    note("%s event=%p", call, event);
+    return kSuccess;
 }
 
 void* create(const char* call, const char* kind) {
@@ -260,6 +296,20 @@ size_t pretended_handles(const char* kind) {
     size_t count = 0;
     for (const auto& [handle, name] : pretended::handles) count += name == kind;
     return count;
+}
+
+// From now on, each of so many threads waits at its next launch until all of them are there.
+void pretended_meet(size_t threads) {
+    std::lock_guard<std::mutex> guard(pretended::meeting);
+    pretended::expected = threads;
+    pretended::is_missed = false;
+    pretended::arrived.clear();
+}
+
+// Whether they all came.
+bool pretended_met() {
+    std::lock_guard<std::mutex> guard(pretended::meeting);
+    return pretended::expected == 0;
 }
 
 // The driver. cuda.h gives some of these names the version that the library exports, such as cuMemAlloc_v2.
@@ -414,8 +464,7 @@ CUresult CUDAAPI cuEventRecord(CUevent event, CUstream stream) {
 }
 
 CUresult CUDAAPI cuEventSynchronize(CUevent event) {
-    pretended::note("cuEventSynchronize event=%p", static_cast<void*>(event));
-    return pretended::exists("event", event) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+    return result(pretended::synchronize_event("cuEventSynchronize", event));
 }
 
 CUresult CUDAAPI cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {

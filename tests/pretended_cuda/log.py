@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ALLOCATIONS = frozenset({"cudaMalloc", "cuMemAlloc", "cudaMallocHost", "cudaHostAlloc", "cuMemHostAlloc"})
-# Kernels of ONNX Runtime, and calls of cuBLAS and cuDNN that launch theirs.
-KERNELS = frozenset({"launch", "cublasLtMatmul", "cublasGemmEx", "cudnnReduceTensor"})
 COPIES = frozenset({"cudaMemcpy", "cudaMemcpyAsync", "cuMemcpyAsync"})
-# The host waits for the device in these; freeing memory waits, too, unless it is done in the order of a stream.
 _SET_STREAM = ("cublasSetStream_v2", "cudnnSetStream")
+# Calls of cuBLAS and cuDNN launch kernels, but for those that make, set and ask. cudnnSetTensor sets numbers on the device.
+_MATH_CALL = re.compile(r"(?:cublas|cudnn)[A-Z]")
+_MAKES_SETS_ASKS = re.compile(
+    r"Create|Destroy|Set(?!Tensor$)|Get|Init|Finalize|Make|Build|Derive|Query|Restore|Version|CudaGraph"
+)
+# The host waits for the device in these; freeing memory waits, too, unless it is done in the order of a stream.
 _WAITS = frozenset(
     {
         "cudaDeviceSynchronize",
         "cudaStreamSynchronize",
         "cudaEventSynchronize",
         "cudaFree",
+        "cudaFreeHost",
+        "cudaMemcpyFromSymbol",
         "cuStreamSynchronize",
         "cuEventSynchronize",
         "cuMemFree",
+        "cuMemFreeHost",
     }
 )
 
@@ -31,7 +38,7 @@ class Call:
 
     Attributes:
         thread: the system's number of the thread that made it.
-        name: of the function; ``launch`` is a kernel.
+        name: of the function; ``launch`` is a kernel of ONNX Runtime's.
         values: its arguments, as the libraries write them.
     """
 
@@ -43,6 +50,25 @@ class Call:
     def stream(self) -> int:
         """Handle of the stream; 0 is the default stream."""
         return address(self.values["stream"])
+
+    @property
+    def launches(self) -> bool:
+        """Whether it launches a kernel: one of ONNX Runtime's, of cuBLAS or of cuDNN."""
+        if self.name == "launch":
+            return True
+        return _MATH_CALL.match(self.name) is not None and _MAKES_SETS_ASKS.search(self.name) is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the host waits for the device in it.
+
+        A synchronous copy waits unless both sides are on the device. A copy in a stream waits where it is from or to pageable
+        memory of the host: CUDA then waits for the stream by itself.
+        """
+        if self.name not in COPIES:
+            return self.name in _WAITS
+        sides = {self.values["from"], self.values["to"]}
+        return "pageable" in sides or (self.name == "cudaMemcpy" and "pinned" in sides)
 
 
 def read_log(path: Path) -> dict[str, list[Call]]:
@@ -68,15 +94,13 @@ def read_log(path: Path) -> dict[str, list[Call]]:
 
 
 def waits(calls: Iterable[Call]) -> list[Call]:
-    """Those in which the host waits for the device.
+    """Those in which the host waits for the device."""
+    return [call for call in calls if call.waits]
 
-    A copy in a stream is one of them where it is from or to pageable memory of the host: CUDA then waits for the stream by itself.
-    """
-    return [
-        call
-        for call in calls
-        if call.name in _WAITS or (call.name in COPIES and "pageable" in (call.values["from"], call.values["to"]))
-    ]
+
+def kernels(calls: Iterable[Call]) -> list[Call]:
+    """Those that launch kernels."""
+    return [call for call in calls if call.launches]
 
 
 def only(calls: Iterable[Call], names: Iterable[str]) -> list[Call]:

@@ -147,25 +147,37 @@ def graphs(device: Device, bundle: Path) -> dict[str, Any]:
 
 
 def graphs_of_two_threads(device: Device, bundle: Path) -> dict[str, Any]:
-    """One graph id of a plain session, run by one thread and then by another."""
+    """One graph id of a plain session, run by one thread and then by another, while the first is still there."""
     with _stream(device) as stream:
         session = _session(bundle / "text.onnx", cuda_options(0, _ARENA, stream, graphs=True))
         run = _bound_run(device, session, {"gpu_graph_id": "1"})
-        for number in (1, 2):
+
+        def work(number: int) -> None:
             device.section(f"thread {number}")
-            _in_threads(1, lambda _: [run() for _ in range(RUNS)])
+            for _ in range(RUNS):
+                run()
+
+        _in_turn(2, work)
         device.section("end")
     return {}
 
 
 def handles(device: Device, bundle: Path) -> dict[str, Any]:
-    """A plain session that threads run at the same time: in a stream that it was given, and in its own."""
+    """A plain session in a stream that it was given, and one in its own streams: two threads run each in turn, and at once."""
     with _stream(device) as stream:
         for name, given in (("given", stream), ("own", None)):
             session = _session(bundle / "text.onnx", cuda_options(0, _ARENA, given))
             run = _bound_run(device, session, {})
-            device.section(name)
-            _in_threads(2, lambda _, run=run: run())
+
+            def work(_: int, run: Callable[[], None] = run) -> None:
+                for _ in range(RUNS):
+                    run()
+
+            device.section(f"{name}, in turn")
+            _in_turn(2, work)
+            device.section(f"{name}, at once")
+            with device.meeting(2):
+                _in_threads(2, work)
             device.section("between")
     return {"given": stream}
 
@@ -188,14 +200,12 @@ def memory(device: Device, bundle: Path) -> dict[str, Any]:
     tower = _open(bundle, cuda_memory_limit=LIMIT)
     opened = device.used
     device.section("limited")
-    most = []
     for _ in range(2):
         for rows, tokens in SHAPES:
             assert tower.run(ids(rows, tokens)).shape == (rows, DIM)
-            most.append(device.used)
     device.section("end")
     tower.close()
-    answers = {"opened": opened, "used": most, "most": device.most_used, "left": device.left(), "before": before}
+    answers = {"opened": opened, "most": device.most_used, "left": device.left(), "before": before}
     tower = _open(bundle, cuda_memory_limit=opened + 4096)
     try:
         tower.run(ids(1, LONGEST))
@@ -275,3 +285,18 @@ def _in_threads(count: int, work: Callable[[int], Any]) -> None:
         thread.join()
     if problems:
         raise problems[0]
+
+
+def _in_turn(count: int, work: Callable[[int], Any]) -> None:
+    """The same, but each thread works when the one before it has worked."""
+    done = [threading.Event() for _ in range(count)]
+
+    def inside(number: int) -> None:
+        if number:
+            done[number - 1].wait()
+        try:
+            work(number)
+        finally:
+            done[number].set()
+
+    _in_threads(count, inside)
