@@ -90,7 +90,8 @@ def test_objects_are_as_many_and_where_the_scene_says(scene: Scene, seed: int) -
     labels, _ = ndimage.label(ndimage.binary_opening(mask))
     areas = np.bincount(labels.ravel())[1:]
     areas = areas[areas > 60]
-    if len(areas) != scene.count:  # two of three objects touch, in one of 500 pictures: then they are one, twice as large
+    # In one of 500 pictures two of three objects touch: then they are one, twice as large.
+    if len(areas) != scene.count:
         assert (len(areas), scene.count) == (2, 3)
         assert 1.5 < areas.max() / areas.min() < 2.7
     y, x = (axis.mean() / 192 - 0.5 for axis in np.nonzero(mask))
