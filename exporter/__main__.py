@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ExportError
-from exporter.standard_output import standard_output_is_ours
+from exporter.standard_output import print_answer, standard_output_is_ours
 
 if TYPE_CHECKING:
     from exporter.engine_options import EngineOptions
@@ -230,11 +230,11 @@ def _export(args: argparse.Namespace) -> int:
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)
-    if args.json:
-        print(json.dumps({"bundle": str(result.path), **result.report}, indent=2))
-    else:
-        print(_summary(result))
+    whole = {"bundle": str(result.path), **result.report}
+    problem = print_answer(json.dumps(whole, indent=2) if args.json else _summary(result))
     result.check_complete()
+    if problem is not None:
+        raise ExportError(f"{result.path} is complete, but standard output does not take the report: {problem}")
     return 0
 
 

@@ -23,14 +23,29 @@ def standard_output_is_ours() -> Iterator[None]:
         if others is None:
             others = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(others))
-        with contextlib.suppress(OSError):  # it is closed, as by `>&-`
+        try:
             kept = os.dup(1)
+        except OSError:  # it is closed, as by `>&-`: and is again in the end
+            stack.callback(os.close, 1)
+        else:
             stack.callback(os.close, kept)
             _flush(ours)  # what was printed before is ours
             stack.callback(os.dup2, kept, 1)
-            stack.callback(_flush, ours)  # what a library has kept until now is not
-            os.dup2(_descriptor(others), 1)
+            stack.callback(_flush, ours)  # what a library has buffered until now is not ours
+        os.dup2(_descriptor(others), 1)
         yield
+
+
+def print_answer(text: str) -> str | None:
+    """Print the command's answer; what went wrong, such as "No space left on device", or None."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python tries again when it ends, and would complain.
+        with open(os.devnull, "w", encoding="utf-8") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        return error.strerror
+    return None
 
 
 def _descriptor(stream: TextIO) -> int:

@@ -46,9 +46,16 @@ def test_what_libraries_print(ending: str) -> None:
 
 def test_standard_output_is_closed() -> None:
     code = (
-        "from exporter.standard_output import standard_output_is_ours\nwith standard_output_is_ours(): print('Python')"
+        "import os\nfrom exporter.standard_output import standard_output_is_ours\n"
+        "with standard_output_is_ours():\n    print('Python')\n    os.write(1, b'Rust\\n')"
     )
-    assert run(code, '"$@" >&-') == ([], ["Python"])
+    out, err = run(code, '"$@" >&-')
+    assert (out, sorted(err)) == ([], ["Python", "Rust"])
+
+
+def test_an_answer_that_nobody_takes() -> None:
+    code = "import sys\nfrom exporter.standard_output import print_answer\nprint(print_answer('{}'), file=sys.stderr)"
+    assert run(code, '"$@" >/dev/full') == ([], ["No space left on device"])
 
 
 def test_standard_error_is_closed() -> None:
