@@ -4,31 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
-
-if TYPE_CHECKING:
-    from engines.manifest import Manifest
-
-
-def resolve_path(bundle: str | os.PathLike[str], relative: str) -> Path:
-    """The file that a manifest's path names.
-
-    Raises:
-        BundleError: absolute, with backslashes, a drive or ``..``, or a link that leads out of the bundle.
-    """
-    folder = Path(bundle)
-    parts = PurePosixPath(relative).parts
-    plain = bool(parts) and not relative.startswith("/") and not set(relative) & set("\\:\0") and ".." not in parts
-    if not plain or relative in (".", "./"):
-        raise BundleError(f"path {relative!r} in the manifest of {folder} does not name a file inside the bundle")
-    path = folder.joinpath(*parts)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"path {relative!r} in the manifest of {folder} leads out of the bundle")
-    return path
+from engines.manifest import Manifest, manifest_paths
+from engines.onnx_external_data import check_external_data
 
 
 def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
@@ -53,8 +34,6 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
         BundleError: naming the first file that is missing, was cut or was changed, and ONNX weights that lie outside the
             bundle or past the end of their file.
     """
-    from engines.onnx_external_data import check_external_data
-
     folder = Path(bundle)
     optional = set() if full else _engine_files(manifest)
     for relative, expected in manifest.files.items():
@@ -92,19 +71,6 @@ def file_sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def manifest_paths(manifest: Manifest) -> Iterator[str]:
-    """Every path that the manifest uses, but for its list of files."""
-    yield manifest.reference
-    if manifest.tokenizer is not None:
-        yield manifest.tokenizer.file
-    for tower in manifest.towers.values():
-        yield tower.graph
-    for engine in manifest.engines:
-        yield engine.file
-        if engine.inspector is not None:
-            yield engine.inspector
 
 
 def _engine_files(manifest: Manifest) -> set[str]:

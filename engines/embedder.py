@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from engines.arrays import as_numpy, like
 from engines.batches import batch_size, check_finite, run_in_batches
-from engines.bundle_files import resolve_path, verify_files
+from engines.bundle_files import verify_files
+from engines.bundle_paths import resolve_path
 from engines.decode import Decoder, Pixels, readable
 from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError

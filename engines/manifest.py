@@ -6,18 +6,48 @@ The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relati
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from engines.bundle_files import manifest_paths, resolve_path
+from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "Accuracy",
+    "BatchProfile",
+    "Build",
+    "Engine",
+    "File",
+    "Interval",
+    "Kernels",
+    "Limits",
+    "Manifest",
+    "Model",
+    "Parity",
+    "Preprocess",
+    "Profile",
+    "Quantization",
+    "Range",
+    "Target",
+    "Tensor",
+    "TextLength",
+    "Tokenizer",
+    "Tower",
+    "TowerName",
+    "TowerParity",
+    "manifest_bytes",
+    "manifest_paths",
+    "read_manifest",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-
-TowerName = Literal["image", "text"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,69 +133,6 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     length: TextLength | None = None  # text towers only
     fp32_units: dict[str, str] = {}  # unit kept in float32 -> why, "blocks.11.mlp": "activations reach 8e4"
     quantization: Quantization | None = None
-
-
-class BatchProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """Batch sizes an engine takes in one run; `max` None means any."""
-
-    min: int = 1
-    opt: int | None = None
-    max: int | None = None
-
-
-class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """Sizes that one dimension of an input may take: from `min` to `max`, and fastest at `opt`."""
-
-    min: int
-    opt: int
-    max: int
-
-
-class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """One optimization profile of an engine whose kernels were chosen for a range of shapes."""
-
-    batch: Range
-    length: Range | None = None  # of text towers with a dynamic length
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine was built for."""
-
-    library: str
-    version: str
-    device: str | None = None  # "sm80" …, "cpu"; None: any device of the library
-    isa: str | None = (
-        None  # instruction set of the CPU that the engine's code uses, "avx512"; None: the library chooses
-    )
-    # Which other devices it runs on: those of Ampere and later, or all of the same compute capability. None: only `device`.
-    device_compatible: Literal["ampere+", "same-compute-capability"] | None = None
-    version_compatible: bool = False  # later versions of the library of the same major version run it, too
-
-
-class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """How an engine was built, and what came out."""
-
-    seconds: float
-    peak_memory_bytes: int  # of the building process, on the host
-    fused_attention: int  # attention blocks that one kernel computes
-    decomposed_attention: int  # attention blocks without such a kernel: matrix products and a softmax
-    layers: dict[str, dict[str, int]] = {}  # type of layer -> dtype of what it gives -> count, in the parsed network
-    options: dict[str, bool | int | str] = {}  # of the builder, where they are not the library's defaults
-
-
-class Engine(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine of one tower. Several may stand for one tower; `engines.load` chooses."""
-
-    kind: str  # "onnxruntime" | "tensorrt" | …: the name of its `engines/run_<kind>.py`
-    tower: TowerName
-    file: str
-    target: Target
-    batch: BatchProfile = BatchProfile()  # over all profiles
-    profiles: tuple[Profile, ...] = ()
-    stripped: bool = False  # the file holds no weights: they are taken from the tower's graph when it is loaded
-    input_layout: Literal["padded", "packed"] = "padded"  # packed: ids end to end, and where each caption starts
-    inspector: str | None = None  # JSON of the library's engine inspector: every layer of the built engine
-    build: Build | None = None  # None: there was nothing to build
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +259,19 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     for relative in manifest_paths(manifest):
         resolve_path(folder, relative)
     return manifest
+
+
+def manifest_paths(manifest: Manifest) -> Iterator[str]:
+    """Every path that the manifest uses, but for its list of files."""
+    yield manifest.reference
+    if manifest.tokenizer is not None:
+        yield manifest.tokenizer.file
+    for tower in manifest.towers.values():
+        yield tower.graph
+    for engine in manifest.engines:
+        yield engine.file
+        if engine.inspector is not None:
+            yield engine.inspector
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:

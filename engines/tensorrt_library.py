@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engines.bundle_files import resolve_path
+from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, EngineError
 from engines.gpu import find_gpu
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.batches import run_in_batches
-from engines.bundle_files import resolve_path, verify_files
+from engines.bundle_files import verify_files
+from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
 from engines.preprocess import normalize_pixels
