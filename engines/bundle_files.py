@@ -1,15 +1,24 @@
-"""The files of a bundle: where the manifest's paths lead, and whether what is there is what was written."""
+"""The files of a bundle: whether what is there is what was written.
+
+A file may be a link that leads out of the bundle's folder, as every file in the Hugging Face cache is one. It is accepted where
+the manifest lists it, where it ends at a regular file, and where that file has the manifest's checksum: then it does not matter
+where the bytes lie, and a bundle cannot make its reader take another file for its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
-from engines.bundle_paths import resolve_path
+from engines.bundle_paths import leads_out, resolve_path
 from engines.errors import BundleError
 from engines.manifest import Manifest, manifest_paths
 from engines.onnx_external_data import check_external_data
+
+# Kinds whose file is an ONNX graph. The other kinds check their file's checksum when they load it.
+_GRAPH_KINDS = ("onnxruntime", "openvino")
 
 
 def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
@@ -19,45 +28,55 @@ def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
         BundleError: it is not there, too.
     """
     path = resolve_path(bundle, relative)
-    if not path.is_file():
-        raise BundleError(f"{relative} is missing in bundle {bundle}: copy or export the bundle again")
+    problem = _presence_problem(path)
+    if problem is not None:
+        raise BundleError(f"{relative} {problem} in bundle {bundle}: copy or export the bundle again")
     return path
 
 
 def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool = False) -> None:
-    """Check that every file is there and has its size; with `full`, its checksum too.
+    """Check that every file is there and has its size; with `full`, or where it is a link out of the folder, its checksum too.
 
-    Files that only engines use are checked when their engine is chosen (`file_problem`), unless `full`: a bundle that was copied
-    without some of its engines serves with the others.
+    Files that only engines use may be missing or cut, unless `full`: a bundle that was copied without some of its engines serves
+    with the others, and `file_problem` says so when an engine is chosen.
 
     Raises:
-        BundleError: naming the first file that is missing, was cut or was changed, and ONNX weights that lie outside the
-            bundle or past the end of their file.
+        BundleError: naming the first file that is missing, not listed, was cut or was changed, and ONNX weights that lie outside
+            the bundle, that the manifest does not list, or that are past the end of their file.
     """
     folder = Path(bundle)
+    if not manifest.files:
+        raise BundleError(f"the manifest of {folder} lists no files, so none can be checked: export the bundle again")
+    for relative in manifest_paths(manifest):
+        if relative not in manifest.files:
+            raise BundleError(
+                f"{relative} is used by the manifest of {folder} but not listed among its files: export the bundle again"
+            )
+    graphs = _graphs(manifest)
     optional = set() if full else _engine_files(manifest)
+    checked_later = {engine.file for engine in manifest.engines if engine.kind not in _GRAPH_KINDS} - set(graphs)
+    absent = set()
     for relative, expected in manifest.files.items():
         path = resolve_path(folder, relative)
-        problem = None if relative in optional else file_problem(folder, manifest, relative)
-        if problem is not None:
+        problem = file_problem(folder, manifest, relative)
+        if problem is not None and relative not in optional:
             raise BundleError(f"{relative} {problem} in bundle {folder}: copy or export the bundle again")
-        if full and file_sha256(path) != expected.sha256:
-            raise BundleError(f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's")
-    for relative in manifest_paths(manifest):
-        if relative in optional:
+        if problem is not None:
+            absent.add(relative)
             continue
-        existing_file(folder, relative)
-        if manifest.files and relative not in manifest.files:
-            raise BundleError(f"{relative} is used by the manifest of {folder} but not listed among its files")
-        if path.suffix == ".onnx":
-            check_external_data(path, folder)
+        if full or (relative not in checked_later and leads_out(folder, path)):
+            _check_sha256(folder, relative, path, expected.sha256)
+    for relative in graphs:
+        if relative not in absent:
+            check_external_data(folder, relative, manifest.files)
 
 
 def file_problem(bundle: str | os.PathLike[str], manifest: Manifest, relative: str) -> str | None:
     """What is wrong with one file's presence and size ("is missing"), or None."""
     path = resolve_path(bundle, relative)
-    if not path.is_file():
-        return "is missing"
+    problem = _presence_problem(path)
+    if problem is not None:
+        return problem
     expected, size = manifest.files.get(relative), path.stat().st_size
     if expected is not None and size != expected.bytes:
         return f"has {size} bytes instead of {expected.bytes}"
@@ -73,8 +92,39 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _presence_problem(path: Path) -> str | None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to nothing" if path.is_symlink() else "is missing"
+    except OSError as error:
+        return f"cannot be reached ({error.strerror or error})"
+    return None if stat.S_ISREG(mode) else "is not a regular file"
+
+
+def _check_sha256(folder: Path, relative: str, path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    if found != expected:
+        raise BundleError(
+            f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's; copy or export the bundle again"
+        )
+
+
+def _graphs(manifest: Manifest) -> list[str]:
+    """Every ONNX graph, each once."""
+    graphs = [tower.graph for tower in manifest.towers.values()]
+    graphs += [engine.file for engine in manifest.engines if engine.kind in _GRAPH_KINDS]
+    graphs += [name for name in manifest.files if name.endswith(".onnx")]
+    return list(dict.fromkeys(graphs))
+
+
 def _engine_files(manifest: Manifest) -> set[str]:
-    """Files without which only an engine is lost: not the graphs, which other engines read, too."""
+    """Files without which only an engine is lost: not the towers' graphs, which other engines read, too."""
     graphs = {tower.graph for tower in manifest.towers.values()}
-    built = {path for engine in manifest.engines for path in (engine.file, engine.inspector) if path is not None}
-    return built - graphs
+    built = {
+        path for engine in manifest.engines for path in (engine.file, engine.inspector) if path is not None
+    } - graphs
+    return built | {f"{path}.data" for path in built}  # the weights of a graph that is an engine's own

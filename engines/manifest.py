@@ -6,6 +6,7 @@ The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relati
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ import msgspec
 
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.manifest_accuracy import Accuracy, Interval
 from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 16 << 20  # a thousand times the usual; a reader holds all of it in memory
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,32 +169,6 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
 
 
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """A share, or a difference of two, with the ends of its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine makes of a task, next to eager float32 PyTorch on the same labelled pictures.
-
-    Figures are shares from 0 to 1: ``top1``, ``top5``, ``image_to_text_recall_1`` …
-    """
-
-    engine: str
-    verified_with: str
-    dataset: str
-    samples: int  # pictures
-    classes: int  # 0: the pictures have captions only
-    eager: dict[str, Interval]
-    figures: dict[str, Interval]  # of the engine
-    change: dict[str, Interval]  # engine minus eager, for the figures that the gate judges
-    limit: float  # most that one of those may fall
-    passed: bool
-
-
 class Kernels(msgspec.Struct, frozen=True, kw_only=True):
     """Fused modules that took a native module's place, and how often."""
 
@@ -240,12 +217,7 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     if not folder.is_dir():
         what = "a file, not a bundle's folder" if folder.exists() else "not there"
         raise BundleError(f"bundle {folder} is {what}")
-    try:
-        data = (folder / MANIFEST_NAME).read_bytes()
-    except FileNotFoundError:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from None
-    except OSError as error:
-        raise BundleError(f"cannot read {folder / MANIFEST_NAME}: {error.strerror or error}") from error
+    data = _manifest_data(folder)
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version > SCHEMA_VERSION:
@@ -259,6 +231,22 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     for relative in manifest_paths(manifest):
         resolve_path(folder, relative)
     return manifest
+
+
+def _manifest_data(folder: Path) -> bytes:
+    path = folder / MANIFEST_NAME
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{path} is not a regular file: copy or export the bundle again")
+        if found.st_size > MAX_MANIFEST_BYTES:
+            size = f"{found.st_size} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest"
+            raise BundleError(f"{path} has {size}: copy or export the bundle again")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_NAME}") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def manifest_paths(manifest: Manifest) -> Iterator[str]:

@@ -6,17 +6,18 @@ those of onnx.proto (ONNX, IR version 3 and later); the wire format is protobuf'
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from engines.bundle_paths import leads_out, resolve_path
 from engines.errors import BundleError
 
 # Message field numbers that may hold tensors, by message; the value is the kind of message inside.
-_CHILDREN: dict[str, dict[int, str]] = {
+CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
+    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -55,53 +56,102 @@ def read_external_data(path: Path) -> list[ExternalData]:
         raise BundleError(f"{path} is not an ONNX file, or is damaged: {error}") from error
 
 
-def check_external_data(path: Path, folder: Path) -> None:
-    """Check that the weights of an ONNX file lie inside `folder` and inside their files.
+def check_external_data(folder: Path, graph: str, listed: Container[str]) -> None:
+    """Check that the weights of an ONNX file lie in files of the bundle, and inside them.
+
+    Args:
+        folder: the bundle.
+        graph: path of the ONNX file in the bundle.
+        listed: paths of the files that the manifest lists.
 
     Raises:
-        BundleError: a location that is absolute or leaves the folder, a data file that is missing or too short.
+        BundleError: a location that is absolute or leaves the folder, a data file that the manifest does not list, that is
+            missing or too short.
     """
+    path = resolve_path(folder, graph)
     sizes: dict[str, int] = {}
     for item in read_external_data(path):
         if item.location not in sizes:
-            target = path.parent / item.location
-            inside = target.resolve().is_relative_to(folder.resolve())
-            if Path(item.location).is_absolute() or "\\" in item.location or not inside:
-                raise BundleError(f"{path} keeps weights at {item.location!r}, outside the bundle {folder}")
-            if not target.is_file():
-                raise BundleError(f"{path} needs {item.location}, which is missing: copy or export the bundle again")
-            sizes[item.location] = target.stat().st_size
+            sizes[item.location] = _data_size(folder, graph, item.location, listed)
         end = item.offset + (item.length or 0)
-        if item.offset < 0 or end > sizes[item.location]:
+        if item.offset < 0 or end < item.offset or end > sizes[item.location]:
             raise BundleError(
                 f"{item.location} has {sizes[item.location]} bytes, but {path.name} keeps tensor {item.tensor} at bytes "
                 f"{item.offset} to {end}: the file was cut; copy or export the bundle again"
             )
 
 
+def data_elsewhere(path: Path) -> dict[str, Path]:
+    """The data files of an ONNX file, if one of them is a link to a file outside the ONNX file's folder; otherwise nothing.
+
+    Libraries refuse such a file when they open the graph by its path: ONNX Runtime 1.24.1 always, later ones unless the graph is a
+    link to the same folder, OpenVINO always.
+
+    Args:
+        path: of a graph that `check_external_data` took.
+
+    Returns:
+        Location, as the graph names it, to the path.
+    """
+    files = {item.location: path.parent / item.location for item in read_external_data(path)}
+    return files if any(leads_out(path.parent, file) for file in files.values()) else {}
+
+
+def _data_size(folder: Path, graph: str, location: str, listed: Container[str]) -> int:
+    relative = (PurePosixPath(graph).parent / location).as_posix()
+    try:
+        # An asterisk stands in no name that an exporter writes, and in the one by which ONNX Runtime and OpenVINO mean an
+        # address in their own process's memory.
+        if "*" in location or location.startswith("/"):
+            raise BundleError(location)
+        target = resolve_path(folder, relative)
+    except BundleError:
+        shown = location if len(location) <= 100 else f"{location[:100]}…"
+        raise BundleError(
+            f"{graph} keeps weights at {shown!r}, outside the bundle {folder}: export the bundle again"
+        ) from None
+    if relative not in listed:
+        raise BundleError(
+            f"{graph} keeps weights in {relative}, which the manifest of {folder} does not list among its files: export the "
+            "bundle again"
+        )
+    if not target.is_file():
+        raise BundleError(
+            f"{graph} needs {relative}, which is missing in bundle {folder}: copy or export the bundle again"
+        )
+    return target.stat().st_size
+
+
 def message_fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
-    """(field number, wire type, payload) of one message."""
+    """(field number, wire type, payload) of one message, without its numbers of fixed width."""
+    for number, wire, payload, _ in message_parts(view):
+        if payload is not None:
+            yield number, wire, payload
+
+
+def message_parts(view: memoryview) -> Iterator[tuple[int, int, memoryview | int | None, memoryview]]:
+    """(field number, wire type, payload or None where it is a number of fixed width, all bytes of the field) of one message."""
     at = 0
     while at < len(view):
+        start = at
         key, at = read_varint(view, at)
         number, wire = key >> 3, key & 7
+        payload: memoryview | int | None = None
         if number == 0:
             raise ValueError("field number 0")
         if wire == 0:
-            value, at = read_varint(view, at)
-            yield number, wire, value
+            payload, at = read_varint(view, at)
         elif wire == 2:
             size, at = read_varint(view, at)
-            if at + size > len(view):
-                raise ValueError("a field runs past the end")
-            yield number, wire, view[at : at + size]
+            payload = view[at : at + size]
             at += size
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
-            if at > len(view):
-                raise ValueError("a field runs past the end")
         else:
             raise ValueError(f"wire type {wire}")
+        if at > len(view):
+            raise ValueError("a field runs past the end")
+        yield number, wire, payload, view[start:at]
 
 
 def read_varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -122,17 +172,18 @@ def _walk(view: memoryview, kind: str, found: list[ExternalData], depth: int) ->
     if depth > _DEPTH_LIMIT:
         raise ValueError("graphs are nested too deeply")
     if kind == "tensor":
-        item = _external(view)
+        item = external_data(view)
         if item is not None:
             found.append(item)
         return
-    children = _CHILDREN[kind]
+    children = CHILDREN[kind]
     for number, _, payload in message_fields(view):
         if number in children and isinstance(payload, memoryview):
             _walk(payload, children[number], found, depth + 1)
 
 
-def _external(view: memoryview) -> ExternalData | None:
+def external_data(view: memoryview) -> ExternalData | None:
+    """Where a tensor keeps its values; None: in the message itself."""
     name = ""
     entries: dict[str, str] = {}
     for number, _, payload in message_fields(view):

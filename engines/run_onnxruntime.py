@@ -18,6 +18,7 @@ from engines.cuda import Cuda
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
+from engines.onnx_external_data import data_elsewhere
 from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
@@ -168,6 +169,13 @@ class OnnxRuntimeTower:
 
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
+    elsewhere = data_elsewhere(path)
+    # The library copies what it needs of them.
+    mapped = {name: np.memmap(file, np.uint8, "r") for name, file in elsewhere.items() if file.stat().st_size}
+    if mapped and hasattr(options, "add_external_initializers_from_files_in_memory"):  # 1.23 has not, and follows links
+        options.add_external_initializers_from_files_in_memory(
+            list(mapped), list(mapped.values()), [len(data) for data in mapped.values()]
+        )
     try:
         # Without fallback: the library's Python layer would answer an error of the CUDA provider, at any call, with a new session
         # on the CPU and a print.

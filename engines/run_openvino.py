@@ -16,8 +16,14 @@ import numpy.typing as npt
 from engines.bundle_files import existing_file
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Tower
+from engines.onnx_external_data import data_elsewhere
+from engines.onnx_inline import inline_weights
 
 _INSTALL = "pip install 'openclip-engines[openvino]'"
+_NO_LINKS = (
+    "OpenVINO does not open weights through links; download the bundle with snapshot_download(local_dir=…), copy it with "
+    "cp -rL, or pass engine='onnxruntime'"
+)
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
@@ -71,8 +77,12 @@ def open_tower(
         config["INFERENCE_NUM_THREADS"] = threads
     try:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(str(path)), "CPU", config)
+        elsewhere = data_elsewhere(path)
+        model = core.read_model(inline_weights(path, elsewhere, _NO_LINKS) if elsewhere else str(path))
+        compiled = core.compile_model(model, "CPU", config)
         return OpenVINOTower(compiled, engine, tower, f"openvino {version} CPU")
+    except EngineError:
+        raise
     except Exception as error:
         raise EngineError(f"OpenVINO {version} cannot compile {path}: {_last_line(error)}") from error
 

@@ -92,15 +92,6 @@ def test_resolved_paths_stay_inside(relative: str) -> None:
     assert path != folder
 
 
-def test_links_that_leave(bundle_copy: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside.onnx"
-    outside.write_bytes((bundle_copy / "image.onnx").read_bytes())
-    (bundle_copy / "image.onnx").unlink()
-    (bundle_copy / "image.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match="leads out"):
-        read_manifest(bundle_copy)
-
-
 @pytest.mark.parametrize("field", ["reference", "tokenizer", "towers", "engines"])
 def test_a_path_in_any_field_is_checked(field: str, bundle_copy: Path) -> None:
     data = json.loads((bundle_copy / "manifest.json").read_text())

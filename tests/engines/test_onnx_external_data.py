@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from engines.errors import BundleError
-from engines.onnx_external_data import check_external_data, read_external_data
+from engines.errors import BundleError, EngineError
+from engines.onnx_external_data import check_external_data, data_elsewhere, read_external_data
+from engines.onnx_inline import inline_weights
 
 
 def external(name: str, location: str, offset: int | None = None, length: int | None = None) -> TensorProto:
@@ -56,42 +57,86 @@ def test_tensors_in_subgraphs_are_found(tmp_path: Path) -> None:
     path = model(tmp_path / "m.onnx", attribute=external("hidden", "../secret"))
     assert {item.tensor for item in read_external_data(path)} == {"hidden"}
     with pytest.raises(BundleError, match="outside the bundle"):
-        check_external_data(path, tmp_path)
+        check_external_data(tmp_path, "m.onnx", ())
 
 
-@pytest.mark.parametrize("location", ["../outside", "/etc/passwd", "a/../../outside", "a\\b"])
+def test_tensors_in_attributes_of_functions_are_found(tmp_path: Path) -> None:
+    """Default values of a function's attributes are fields of the function, and not of its nodes."""
+    proto = helper.make_model(helper.make_graph([], "g", [], []))
+    function = proto.functions.add(name="f", domain="d")
+    function.attribute_proto.append(helper.make_attribute("a", external("hidden", "../secret")))
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(BundleError, match="outside the bundle"):
+        check_external_data(tmp_path, "m.onnx", ())
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["../outside", "/etc/passwd", "a/../../outside", "a\\b", "", "c:x", "a\0b", "x" * 5000, "*/_ORT_MEM_ADDR_/*"],
+)
 def test_locations_that_leave(location: str, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    folder.mkdir()
-    (tmp_path / "outside").write_bytes(b"0" * 100)
-    with pytest.raises(BundleError, match="outside the bundle"):
-        check_external_data(model(folder / "m.onnx", external("w", location)), folder)
+    (folder / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+    for path in (tmp_path / "outside", folder / "*" / "_ORT_MEM_ADDR_" / "*"):
+        path.write_bytes(b"0" * 100)
+    model(folder / "m.onnx", external("w", location))
+    with pytest.raises(BundleError, match=r"outside the bundle|not list"):
+        check_external_data(folder, "m.onnx", {"../outside", "*/_ORT_MEM_ADDR_/*", location})
 
 
-def test_a_link_that_leaves(tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    (tmp_path / "outside").write_bytes(b"0" * 100)
-    (folder / "m.onnx.data").symlink_to(tmp_path / "outside")
-    with pytest.raises(BundleError, match="outside the bundle"):
-        check_external_data(model(folder / "m.onnx", external("w", "m.onnx.data")), folder)
+def test_data_that_the_manifest_does_not_list(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "m.data").write_bytes(b"0" * 100)
+    model(tmp_path / "sub" / "m.onnx", external("w", "m.data", 0, 100))
+    with pytest.raises(BundleError, match=r"sub/m\.data.* does not list"):
+        check_external_data(tmp_path, "sub/m.onnx", {"m.data", "sub/m.onnx"})
+    check_external_data(tmp_path, "sub/m.onnx", {"sub/m.data"})
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 101), (100, 1), (50, 51), (-4, 4), (1 << 40, 4)])
 def test_ranges_past_the_end(offset: int, length: int, tmp_path: Path) -> None:
     (tmp_path / "m.data").write_bytes(b"0" * 100)
     with pytest.raises(BundleError, match="was cut"):
-        check_external_data(model(tmp_path / "m.onnx", external("w", "m.data", offset, length)), tmp_path)
+        check_external_data(
+            tmp_path, model(tmp_path / "m.onnx", external("w", "m.data", offset, length)).name, {"m.data"}
+        )
+
+
+def test_weights_that_lie_elsewhere_are_put_into_the_graph(demo_bundle: Path, tmp_path: Path) -> None:
+    """What OpenVINO gets of a graph behind links is what the onnx package makes of the graph and its weights."""
+    for name in ("text.onnx", "text.onnx.data"):
+        (tmp_path / name).symlink_to(demo_bundle / name)
+    assert data_elsewhere(demo_bundle / "text.onnx") == {}
+    files = data_elsewhere(tmp_path / "text.onnx")
+    assert files == {"text.onnx.data": tmp_path / "text.onnx.data"}
+    made = inline_weights(tmp_path / "text.onnx", files, "")
+    expected = onnx.load(demo_bundle / "text.onnx")
+    for tensor in expected.graph.initializer:
+        tensor.ClearField("data_location")
+    assert onnx.load_from_string(made) == expected
+    with pytest.raises(EngineError, match=rf"{len(made)} bytes.* more than {len(made) - 1} .*: use cp -rL"):
+        inline_weights(tmp_path / "text.onnx", files, "use cp -rL", len(made) - 1)
+
+
+def test_weights_in_subgraphs_and_attributes_are_put_into_the_graph(tmp_path: Path) -> None:
+    (tmp_path / "m.data").write_bytes(np.array([1.5, 2.5, 3.5], np.float32).tobytes())
+    tensors = external("w", "m.data", 4, 4), external("v", "m.data", 8)
+    path = model(tmp_path / "m.onnx", tensors[0], attribute=tensors[1])
+    found = onnx.load_from_string(inline_weights(path, {"m.data": tmp_path / "m.data"}, ""))
+    hidden = found.graph.node[1].attribute[0].g.node[0].attribute[0].t
+    assert (onnx.numpy_helper.to_array(found.graph.initializer[0]), onnx.numpy_helper.to_array(hidden)) == (2.5, 3.5)
 
 
 def test_missing_data(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="missing"):
-        check_external_data(model(tmp_path / "m.onnx", external("w", "m.data")), tmp_path)
+        check_external_data(tmp_path, model(tmp_path / "m.onnx", external("w", "m.data")).name, {"m.data"})
 
 
 def test_good_ranges(tmp_path: Path) -> None:
     (tmp_path / "m.data").write_bytes(b"0" * 100)
-    check_external_data(model(tmp_path / "m.onnx", external("w", "m.data", 96, 4), external("v", "m.data")), tmp_path)
+    check_external_data(
+        tmp_path, model(tmp_path / "m.onnx", external("w", "m.data", 96, 4), external("v", "m.data")).name, {"m.data"}
+    )
 
 
 def test_empty_file(tmp_path: Path) -> None:
