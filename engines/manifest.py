@@ -16,7 +16,9 @@ import msgspec
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
 from engines.manifest_accuracy import Accuracy, Interval
+from engines.manifest_consistency import contradiction
 from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
+from engines.manifest_ranges import out_of_range
 
 __all__ = [
     "MANIFEST_NAME",
@@ -209,8 +211,8 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """Read and validate a bundle's manifest.
 
     Raises:
-        BundleError: no such folder, no manifest in it, not JSON, a field is missing or of the wrong type, or a path in it
-            leaves the folder.
+        BundleError: no such folder, no manifest in it, not JSON, a field is missing, of the wrong type or out of its range,
+            fields contradict each other, or a path in it leaves the folder.
         SchemaVersionError: written by a newer release.
     """
     folder = Path(bundle)
@@ -228,7 +230,12 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{folder / MANIFEST_NAME} is damaged or was edited: {error}") from error
-    for relative in manifest_paths(manifest):
+    problem = out_of_range(manifest) or contradiction(manifest)
+    if problem is not None:
+        raise BundleError(
+            f"{folder / MANIFEST_NAME} was edited, or is wrong: {problem}; copy or export the bundle again"
+        )
+    for relative in (*manifest_paths(manifest), *manifest.files):
         resolve_path(folder, relative)
     return manifest
 
