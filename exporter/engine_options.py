@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engines.manifest import Range
+from engines.manifest_ranges import NUMBERS
 from exporter.errors import ExportError
 
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]
@@ -60,6 +61,9 @@ class EngineOptions:
                 raise ExportError(
                     f"batch {batch.min}:{batch.opt}:{batch.max} is not ordered: MIN:OPT:MAX must be 1 <= MIN <= OPT <= MAX"
                 )
+            most = int(NUMBERS["Range.max"][1])
+            if batch.max > most:
+                raise ExportError(f"batch {batch.max} is more than a bundle can say: pass --batch with at most {most}")
         if self.workspace is not None and self.workspace < 1 << 20:
             raise ExportError(f"workspace of {self.workspace} bytes is less than a MiB: pass it as in --workspace 4GiB")
         if self.optimization_level is not None and self.optimization_level not in OPTIMIZATION_LEVELS:

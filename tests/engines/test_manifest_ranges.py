@@ -136,12 +136,12 @@ NUMBERS_IN = st.sampled_from(
     ]
 ) | st.integers(-(10**6), 10**6)
 FLOATS_IN = st.sampled_from([0.0, -0.0, 1e-300, 1e300, -1e300, 0.5, 1.5, -1.5, 5e-324, 1e9])
-STRINGS_IN = st.sampled_from(
-    """. .. / image.onnx text.onnx tokenizer.json reference.npz image.onnx.data ../image.onnx image.onnx/x N pixels ids image text
-    onnxruntime openvino tensorrt tensorrt-rtx aotinductor cpu sm80 fixed padding end packed fp16 bf16 int8 uint8 float32 int32 float64
-    lower whitespace canonicalize squash longest bilinear ²""".split()
-    + ["", "x" * 255, "x" * 256, "x" * 5000, "é" * 200, "9" * 5000, "a\nb", "\x1b[2J"]
-) | st.text(max_size=12)
+WORDS = """
+    . .. / image.onnx text.onnx tokenizer.json reference.npz image.onnx.data ../image.onnx image.onnx/x N pixels ids image text
+    onnxruntime openvino tensorrt tensorrt-rtx aotinductor cpu sm80 fixed padding end packed fp16 bf16 int8 uint8 float32 int32
+    float64 lower whitespace canonicalize squash longest bilinear ²"""
+ODD = ["", "x" * 255, "x" * 256, "x" * 5000, "é" * 200, "9" * 5000, "a\nb", "\x1b[2J"]
+STRINGS_IN = st.sampled_from([*WORDS.split(), *ODD]) | st.text(max_size=12)
 LEAVES = NUMBERS_IN | FLOATS_IN | STRINGS_IN | st.booleans() | st.none()
 VALUES = LEAVES | st.lists(LEAVES, max_size=4) | st.dictionaries(STRINGS_IN, LEAVES, max_size=3)
 
