@@ -32,9 +32,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     embed_dim: int
     logit_scale: float  # the multiplier itself: exp() is already applied
     logit_bias: float | None = None
-    license: str | None = (
-        None  # of the weights: SPDX's name, "unknown" where none is stated; None: the user's own weights
-    )
+    license: str | None = None  # of the weights: SPDX's name, or "unknown"; None: the user's own weights
     license_source: str | None = None  # the page that states it
 
 
