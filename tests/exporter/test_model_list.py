@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import open_clip
 import pytest
 from hypothesis import given
@@ -115,6 +117,19 @@ def test_every_default_is_permissive_and_none_that_is_permissive_has_a_better_fi
     assert default.license == license_of_tag(architecture, default.tag)
     known = [figures[architecture, tag].top1 for tag in free if (architecture, tag) in figures]
     assert default.top1 == max(known, default=None)
+
+
+def test_the_architectures_without_a_permissive_tag_are_those_that_the_readme_names() -> None:
+    rows = [row for row in list_models() if row.tags and row.default_tag is None]
+    assert {
+        row.architecture for row in rows if not re.match(r"MobileCLIP2?-|nllb-clip|.*-worldwide", row.architecture)
+    } == {
+        "ViT-H-14-378",
+        "ViT-H-14-378-quickgelu",
+        "ViT-H-14-quickgelu",
+        "ViT-bigG-14-quickgelu",
+    }
+    assert len(rows) == 22
 
 
 def test_a_better_restricted_tag_is_named_in_the_reason_with_what_it_forbids() -> None:
