@@ -57,6 +57,9 @@ def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], f
         f"  precision   {manifest.precision}",
         f"  images      {preprocess.size[0]}x{preprocess.size[1]}, {preprocess.resize_mode}, {preprocess.interpolation}",
     ]
+    if model.license is not None:
+        source = f" ({model.license_source})" if model.license_source else ""
+        lines.insert(3, f"  licence     {model.license}{source}")
     if manifest.tokenizer is not None:
         lines.append(
             f"  texts       up to {manifest.tokenizer.context_length} of {manifest.tokenizer.vocab_size} tokens"

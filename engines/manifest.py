@@ -67,6 +67,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     embed_dim: int
     logit_scale: float  # the multiplier itself: exp() is already applied
     logit_bias: float | None = None
+    license: str | None = None  # of the weights: SPDX's name, or "unknown"; None: the user's own weights
+    license_source: str | None = None  # the page that states it
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,9 +92,7 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int
     end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
     strip_sep_token: bool = False  # wherever the end id stands, 0 takes its place (HFTokenizer's option)
-    last_id: int | None = (
-        None  # stands at the last position of every row, after the padding (HFTokenizer's "clips" mode)
-    )
+    last_id: int | None = None  # at the last position of every row, after the padding (HFTokenizer's "clips" mode)
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):

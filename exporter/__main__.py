@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pretrained",
         metavar="TAG|PATH|none",
-        help="tag, checkpoint file, or none for random weights (default: the tag with the best published accuracy)",
+        help="tag, checkpoint file, or none for random weights (default: the best published tag with a permissive licence)",
     )
     precision = parser.add_mutually_exclusive_group()
     for name, text in (

@@ -1,5 +1,7 @@
 """What can be exported: open_clip's architectures, their tags, and each architecture's default tag with its published figure.
 
+The default is the best tag that a product may use: one with a permissive licence (`exporter.licences`).
+
 The figures are facts gathered from open_clip's results table and from the authors' own pages; ``default_tags.csv`` names the
 source of each row. A figure belongs to the activation that the tag was trained with: where a table has a tag under a plain
 and a ``-quickgelu`` name, `measured_as` says which of the two was taken.
@@ -16,6 +18,7 @@ from functools import lru_cache
 from importlib import resources
 
 from exporter.errors import ExportError
+from exporter.licences import License, license_of_tag
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class DefaultTag:
 
     tag: str
     top1: float | None
+    license: License
     reason: str
 
 
@@ -44,7 +48,8 @@ class ModelRow:
 
     architecture: str
     tags: tuple[str, ...]
-    default_tag: str | None
+    licenses: tuple[License, ...]  # of the tags, in their order
+    default_tag: str | None  # None also where no tag has a permissive licence
     top1: float | None
     image_size: tuple[int, int]
     embed_dim: int
@@ -62,30 +67,64 @@ def published_figures() -> dict[tuple[str, str], Figure]:
 
 
 def choose_default_tag(architecture: str, tags: Sequence[str]) -> DefaultTag | None:
-    """The tag with the best published zero-shot ImageNet top-1; without any figure, the last tag of open_clip's list.
+    """The tag with the best published zero-shot ImageNet top-1 of those with a permissive licence.
 
     Args:
         architecture: a name of ``open_clip.list_models()``.
         tags: its tags in open_clip's order.
 
     Returns:
-        None where the architecture has no tags. Of equal figures the later tag wins, as later tags are newer.
+        None where no tag has a permissive licence. Of equal figures the later tag wins, as later tags are newer; where no
+        permissive tag has a figure, the last of them is taken. The reason also names a restricted tag with a better figure.
     """
-    if not tags:
-        return None
     figures = published_figures()
-    known = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures]
-    if not known:
-        only = "its only tag" if len(tags) == 1 else f"the last of {len(tags)} tags"
-        return DefaultTag(tags[-1], None, f"{only}; no zero-shot ImageNet figure is published for this architecture")
-    best = max(reversed(known), key=lambda figure: figure.top1)
+    licenses = {tag: license_of_tag(architecture, tag) for tag in tags}
+    free = [tag for tag in tags if licenses[tag].permissive]
+    if not free:
+        return None
+    known = [figures[architecture, tag] for tag in free if (architecture, tag) in figures]
+    best = max(reversed(known), key=lambda figure: figure.top1, default=None)
+    group = f"{len(free)} tags" + (" with a permissive licence" if len(free) < len(tags) else "")
     if len(tags) == 1:
         rank = "its only tag"
-    elif len(known) == len(tags):
-        rank = f"best published of {len(tags)} tags"
+    elif len(free) == 1:
+        rank = "its only tag with a permissive licence"
     else:
-        rank = f"best published of {len(tags)} tags, {len(tags) - len(known)} of them without a figure"
-    return DefaultTag(best.tag, best.top1, f"ImageNet zero-shot {best.top1:.1f} %, {rank}")
+        rank = f"best published of {group}" if best else f"the last of {group}"
+        if best and len(known) < len(free):
+            rank += f", {len(free) - len(known)} of them without a figure"
+    if best is None:
+        tag, top1 = free[-1], None
+        reason = f"{rank}; no zero-shot ImageNet figure is published for " + ("it" if len(free) == 1 else "them")
+    else:
+        tag, top1 = best.tag, best.top1
+        reason = f"ImageNet zero-shot {best.top1:.1f} %, {rank}"
+    taken = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures and tag not in free]
+    better = max(reversed(taken), key=lambda figure: figure.top1, default=None)
+    if better is not None and (top1 is None or better.top1 > top1):
+        reason += f"; {better.tag} would be {better.top1:.1f} %, under {licenses[better.tag].terms}"
+    return DefaultTag(tag, top1, licenses[tag], f"{licenses[tag].id}; {reason}")
+
+
+def without_default(architecture: str, tags: Sequence[str]) -> str:
+    """The sentence for an architecture of which `choose_default_tag` takes no tag."""
+    if not tags:
+        return (
+            f"open_clip has no pretrained weights for {architecture}; pass a checkpoint file with --pretrained PATH, "
+            "or take random weights with --pretrained none"
+        )
+    groups = "; ".join(f"{terms}: {', '.join(group)}" for terms, group in _by_terms(architecture, tags).items())
+    return (
+        f"no tag of {architecture} has a licence that is known to allow commercial use ({groups}); "
+        "pass --pretrained TAG, which accepts that tag's licence, or a checkpoint file of your own"
+    )
+
+
+def _by_terms(architecture: str, tags: Sequence[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for tag in tags:
+        groups.setdefault(license_of_tag(architecture, tag).terms, []).append(tag)
+    return groups
 
 
 def tags_of(architecture: str) -> tuple[str, ...]:
@@ -120,6 +159,7 @@ def list_models(pattern: str | None = None) -> list[ModelRow]:
             ModelRow(
                 architecture=name,
                 tags=tags,
+                licenses=tuple(license_of_tag(name, tag) for tag in tags),
                 default_tag=default.tag if default else None,
                 top1=default.top1 if default else None,
                 image_size=(size, size) if isinstance(size, int) else (size[0], size[1]),
@@ -130,15 +170,22 @@ def list_models(pattern: str | None = None) -> list[ModelRow]:
 
 
 def format_models(rows: Sequence[ModelRow]) -> str:
-    """The rows as an aligned table, one architecture a line, ready to print."""
-    header = ("architecture", "image", "embed", "default tag", "top-1 %", "other tags")
+    """The rows as an aligned table, one architecture a line, ready to print; each tag stands behind its licence."""
+    header = ("architecture", "image", "embed", "default tag", "licence", "top-1 %", "other tags")
     lines = [header]
     for row in rows:
-        others = ", ".join(tag for tag in row.tags if tag != row.default_tag)
+        others: dict[str, list[str]] = {}
+        own = "-"
+        for tag, license in zip(row.tags, row.licenses, strict=True):
+            if tag == row.default_tag:
+                own = license.id
+            else:
+                others.setdefault(license.id, []).append(tag)
+        rest = "; ".join(f"{name}: {', '.join(tags)}" for name, tags in others.items())
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
         height, width = row.image_size
         size = str(height) if height == width else f"{height}x{width}"
-        lines.append((row.architecture, size, str(row.embed_dim), row.default_tag or "-", top1, others or "-"))
+        lines.append((row.architecture, size, str(row.embed_dim), row.default_tag or "-", own, top1, rest or "-"))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from exporter.activations import ambiguity_notes, guard_activation
 from exporter.checkpoint_files import SUFFIXES, find_checkpoint
 from exporter.errors import ExportError
 from exporter.hub import hub_access
-from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of
+from exporter.licences import License, license_of_repository, license_of_tag
+from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of, without_default
 
 RANDOM = "none"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
 CONFIG_NAME = "open_clip_config.json"
+DEMO_LICENSE = License("MIT", "LICENSE of openclip-engines")
 _OFFLINE_REMEDY = (
     "pass a checkpoint file with --pretrained PATH or a folder as local-dir:PATH, copy the Hugging Face cache of a machine "
     "that has it (HF_HOME), name a mirror in HF_ENDPOINT, or take random weights with --pretrained none"
@@ -40,6 +43,7 @@ class Origin:
     quick_gelu: bool  # the activation to build with
     checkpoint: Path | None  # None: random weights
     notes: tuple[str, ...]
+    license: License | None = None  # of the weights; None: random weights, or the user's own
 
 
 def resolve_origin(
@@ -52,12 +56,14 @@ def resolve_origin(
 
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
-        pretrained: a tag of the architecture, a checkpoint file, ``none`` for random weights, or None for the default tag.
+        pretrained: a tag of the architecture, a checkpoint file, ``none`` for random weights, or None for the default tag,
+            which always has a permissive licence; a restricted one that is named is taken with a note.
         keep_activation: build with the architecture's activation even if the tag was trained with the other one.
         cache_dir: where downloads go; None is the client libraries' own place.
 
     Raises:
-        ExportError: unknown name or tag, no such file, no network, a folder that is not in open_clip's format.
+        ExportError: unknown name or tag, no tag with a permissive licence where none is named, no such file, no network, a
+            folder that is not in open_clip's format.
     """
     if name == "demo" or name.startswith(FOLDER_PREFIX):
         return _from_folder(name, pretrained)
@@ -81,7 +87,8 @@ def _from_folder(name: str, pretrained: str | None) -> Origin:
     kind: Kind = "random" if is_random else "demo" if demo else "local-dir"
     checkpoint = None if is_random else find_checkpoint(folder)
     note = _random_note() if checkpoint is None else f"weights: {checkpoint.name} in {folder}"
-    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, note)
+    own = DEMO_LICENSE if kind == "demo" else None
+    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), own)
 
 
 def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None) -> Origin:
@@ -92,19 +99,26 @@ def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[st
         raise ExportError("hf-hub: wants a repository after the colon: hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K")
     is_random = _only_random(name, pretrained)
     cache = str(cache_dir) if cache_dir is not None else None
-    checkpoint = None
+    checkpoint, terms, notes = None, None, [_random_note()]
     with hub_access(f"{name}", _OFFLINE_REMEDY):
         config = _read_config(Path(download_pretrained_from_hf(repository, filename=CONFIG_NAME, cache_dir=cache)))
         if not is_random:
             checkpoint = Path(download_pretrained_from_hf(repository, cache_dir=cache))
-    note = (
-        _random_note() if checkpoint is None else f"weights: {checkpoint.name} of {repository} on the Hugging Face hub"
-    )
-    return _from_config(name, name, repository, "random" if is_random else "hf-hub", config, checkpoint, note)
+            terms = license_of_repository(repository, cache_dir)
+            notes = [f"weights: {checkpoint.name} of {repository} on the Hugging Face hub ({terms.id})", *terms.notes]
+    kind: Kind = "random" if is_random else "hf-hub"
+    return _from_config(name, name, repository, kind, config, checkpoint, tuple(notes), terms)
 
 
 def _from_config(
-    label: str, build_name: str, own_name: str, kind: Kind, config: dict[str, Any], checkpoint: Path | None, note: str
+    label: str,
+    build_name: str,
+    own_name: str,
+    kind: Kind,
+    config: dict[str, Any],
+    checkpoint: Path | None,
+    notes: tuple[str, ...],
+    terms: License | None,
 ) -> Origin:
     model_config = config["model_cfg"]
     return Origin(
@@ -117,7 +131,8 @@ def _from_config(
         preprocess=config.get("preprocess_cfg") or {},
         quick_gelu=bool(model_config.get("quick_gelu", False)),
         checkpoint=checkpoint,
-        notes=(note,),
+        notes=notes,
+        license=terms,
     )
 
 
@@ -137,93 +152,44 @@ def _from_architecture(
     if pretrained is None:
         default = choose_default_tag(name, tags)
         if default is None:
-            raise ExportError(
-                f"open_clip has no pretrained weights for {name}; pass a checkpoint file with --pretrained PATH, "
-                "or take random weights with --pretrained none"
-            )
-        pretrained = default.tag
+            raise ExportError(without_default(name, tags))
+        pretrained, terms = default.tag, default.license
         notes.append(f"weights: {default.tag} ({default.reason})")
     elif pretrained != "":
         tag_config = open_clip.get_pretrained_cfg(name, pretrained)
         if not tag_config:
             path = _checkpoint_path(name, pretrained, tags)
-            notes += [f"weights: {path}", *_ambiguity_notes(name, own, tags)]
+            notes += [f"weights: {path}", *ambiguity_notes(name, own, tags)]
             return Origin(path.name, name, name, "checkpoint", None, config, {}, own, path, tuple(notes))
         pretrained = next(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag) is tag_config)
         figure = published_figures().get((name, pretrained))
-        notes.append(f"weights: {pretrained}" + (f" (ImageNet zero-shot {figure.top1:.1f} %)" if figure else ""))
+        terms = license_of_tag(name, pretrained)
+        accuracy = f"; ImageNet zero-shot {figure.top1:.1f} %" if figure else ""
+        notes += [f"weights: {pretrained} ({terms.id}{accuracy})", *terms.notes]
     else:
         raise ExportError(
             f"--pretrained is empty; name a tag of {name} ({', '.join(tags) or 'it has none'}), a file, or none"
         )
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
-    quick_gelu, activation_notes = _guard_activation(name, pretrained, config, tag_config, keep_activation)
+    quick_gelu, activation_notes = guard_activation(name, pretrained, config, tag_config, keep_activation)
     with hub_access(f"the weights {pretrained} of {name}", _OFFLINE_REMEDY):
         checkpoint = Path(
             open_clip.download_pretrained(tag_config, cache_dir=str(cache_dir) if cache_dir is not None else None)
         )
     notes += activation_notes
-    return Origin(name, name, name, "pretrained", pretrained, config, tag_config, quick_gelu, checkpoint, tuple(notes))
-
-
-def _guard_activation(
-    name: str, tag: str, config: Mapping[str, Any], tag_config: Mapping[str, Any], keep: bool
-) -> tuple[bool, list[str]]:
-    """The activation to build with, and a note where tag and architecture disagree.
-
-    open_clip's list of tags states QuickGELU where a tag was trained with it; a tag that states nothing is no evidence against
-    an architecture that says QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides.
-    """
-    own = bool(config.get("quick_gelu", False))
-    stated = tag_config.get("quick_gelu")
-    if stated is None or bool(stated) == own:
-        return own, []
-    trained, other = _activation(bool(stated)), _activation(own)
-    if keep:
-        return own, [
-            f"activation: {other}, kept as {name} says; {tag} was trained with {trained}, so its accuracy will be lower"
-        ]
-    where = _towers_with_activation(config)
-    return bool(stated), [f"activation: {trained} in {where}, as {tag} was trained with, in place of {name}'s {other}"]
-
-
-def _activation(quick: bool) -> str:
-    return "QuickGELU" if quick else "GELU"
-
-
-def _towers_with_activation(config: Mapping[str, Any]) -> str:
-    """The towers that the flag reaches: timm's, ResNets and Hugging Face's bring their own activation."""
-    vision = config["vision_cfg"]
-    image = "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple))
-    text = "hf_model_name" not in config["text_cfg"]
-    return "both towers" if image and text else "the image tower" if image else "the text tower"
-
-
-def _ambiguity_notes(name: str, own: bool, tags: tuple[str, ...]) -> list[str]:
-    """A bare checkpoint does not say how it was trained: name what is assumed where the architecture leaves a choice."""
-    import open_clip
-    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
-    notes = []
-    base = name.removesuffix("-quickgelu")
-    other = base if own else f"{base}-quickgelu"
-    if other in open_clip.list_models():
-        notes.append(
-            f"activation: {_activation(own)}, as {name} says; the file does not state it, and weights trained with "
-            f"{_activation(not own)} want {other} as MODEL"
-        )
-    default = merge_preprocess_dict(PreprocessCfg(), {})
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    used = {
-        tuple(str(merge_preprocess_dict(default, open_clip.get_pretrained_cfg(name, tag))[k]) for k in keys)
-        for tag in tags
-    }
-    if used - {tuple(str(default[k]) for k in keys)}:
-        notes.append(
-            f"preprocessing: open_clip's default (bicubic, shortest side, OpenAI's mean and std), but some tags of {name} were "
-            "trained with another; a local-dir: folder with open_clip_config.json states its own"
-        )
-    return notes
+    return Origin(
+        name,
+        name,
+        name,
+        "pretrained",
+        pretrained,
+        config,
+        tag_config,
+        quick_gelu,
+        checkpoint,
+        tuple(notes),
+        terms,
+    )
 
 
 def _checkpoint_path(name: str, pretrained: str, tags: tuple[str, ...]) -> Path:

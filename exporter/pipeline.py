@@ -135,8 +135,8 @@ def export(
 
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
-        pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the tag with the best published zero-shot
-            ImageNet top-1.
+        pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the best published tag with a permissive
+            licence.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``.
         engines: kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here. If one of
             several cannot be built, the bundle is written without it, and an error says so.

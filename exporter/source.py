@@ -49,7 +49,7 @@ def load_source(
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag, a checkpoint file (``.safetensors``, ``.pt``, ``.pth``, ``.bin``), ``none`` for random weights of
-            seed 0, or None: the tag with the best published zero-shot ImageNet top-1.
+            seed 0, or None: of the tags with a permissive licence, that with the best published zero-shot ImageNet top-1.
         keep_activation: build with the architecture's activation even if the tag was trained with the other one.
         cache_dir: where downloads go; None is the client libraries' own place.
         dtype: of the weights in memory; None is ``torch.float32``. Half precision is for models that do not fit otherwise.
@@ -137,6 +137,8 @@ def _describe(origin: Origin, model: Any, weights: str) -> Model:
         embed_dim=int(origin.config["embed_dim"]),
         logit_scale=math.exp(float(model.logit_scale)),
         logit_bias=float(bias) if bias is not None else None,
+        license=origin.license.id if origin.license else None,
+        license_source=origin.license.source if origin.license else None,
     )
 
 

@@ -61,6 +61,25 @@ class TestInspect:
         assert data["engines"][0]["runs_here"] is True
         assert data["model"]["name"] == "demo"
 
+    def test_the_licence_of_the_weights(self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = bundle_copy / "manifest.json"
+        data = json.loads(path.read_text())
+        assert data["model"]["license"] == "MIT"
+        data["model"] |= {"license": "CC-BY-NC-4.0", "license_source": "https://example.org/card"}
+        path.write_text(json.dumps(data))
+        assert main(["inspect", str(bundle_copy)]) == 0
+        assert "  licence     CC-BY-NC-4.0 (https://example.org/card)\n" in capsys.readouterr().out
+
+    def test_a_bundle_of_an_earlier_release_states_no_licence(
+        self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = bundle_copy / "manifest.json"
+        data = json.loads(path.read_text())
+        del data["model"]["license"], data["model"]["license_source"]
+        path.write_text(json.dumps(data))
+        assert main(["inspect", str(bundle_copy)]) == 0
+        assert "licence" not in capsys.readouterr().out
+
     def test_unknown_engine_kind_is_named_not_fatal(
         self, bundle_copy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

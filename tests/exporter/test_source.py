@@ -106,6 +106,19 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
 
 
+def cached_repository(cache: Path, name: str, weights: Path) -> Path:
+    """A repository as huggingface_hub keeps it: a commit id in refs, the files in the snapshot's folder, which is returned."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copy(weights, snapshot / "open_clip_model.safetensors")
+    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": [0, 0, 0]}}
+    (snapshot / "open_clip_config.json").write_text(json.dumps(config))
+    return snapshot
+
+
 def embed(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
     height, width = source.preprocess.size
     images = torch.linspace(-2, 2, 2 * 3 * height * width).sin().view(2, 3, height, width)
@@ -376,10 +389,10 @@ class TestTags:
         with registered_tag("test-timm", "quick", file=str(tmp_path / "timm.safetensors"), quick_gelu=True):
             assert any("QuickGELU in the text tower" in note for note in load_source("test-timm", "quick").notes)
 
-    def test_the_default_tag_and_the_tags_preprocessing(self, trained: Any) -> None:
+    def test_a_tag_and_its_preprocessing(self, trained: Any) -> None:
         with registered_tag("test-tiny", "only", file=str(trained[0])):
-            source = load_source("test-tiny")
-            assert source.notes[0].startswith("weights: only (its only tag; no zero-shot ImageNet figure")
+            source = load_source("test-tiny", "only")
+            assert source.notes[0] == "weights: only (unknown)"
             assert (source.info.tag, source.info.source) == ("only", "pretrained")
             assert source.info.weights == file_sha256(trained[0])
             preprocess = source.preprocess
@@ -392,6 +405,40 @@ class TestTags:
             assert image_transform_v2(PreprocessCfg(**expected), is_train=False) is not None
             assert expected["mean"] == preprocess.mean
             assert load_source("test-tiny", "ONLY").info.tag == "only"
+
+    @pytest.mark.usefixtures("no_network")
+    def test_the_default_tag_is_a_permissive_one_and_its_licence_travels(self, trained: Any, tmp_path: Path) -> None:
+        for repository in ("timm/resnet50_clip.openai", "apple/DFN2B-CLIP-ViT-B-16"):
+            cached_repository(tmp_path, repository, trained[0])
+        with (
+            registered_tag("test-tiny", "free", hf_hub="timm/resnet50_clip.openai/"),
+            registered_tag("test-tiny", "bound", hf_hub="apple/DFN2B-CLIP-ViT-B-16/"),
+        ):
+            source = load_source("test-tiny", cache_dir=tmp_path)
+            assert (source.info.tag, source.info.license) == ("free", "MIT")
+            assert source.info.license_source == "https://github.com/openai/CLIP/blob/main/LICENSE"
+            assert source.notes[0].startswith(
+                "weights: free (MIT; its only tag with a permissive licence; no zero-shot"
+            )
+            assert not any(note.startswith("licence") for note in source.notes)
+            named = load_source("test-tiny", "bound", cache_dir=tmp_path)
+            assert (named.info.tag, named.info.license) == ("bound", "Apple-AMLR")
+            [line] = [note for note in named.notes if note.startswith("licence")]
+            assert "Apple-AMLR (research only, no commercial use), see https://" in line
+
+    def test_no_restricted_weights_are_taken_unasked(self) -> None:
+        with pytest.raises(
+            ExportError, match=r"Apple-AMLR \(research only.*datacompdr.*pass --pretrained TAG"
+        ) as error:
+            load_source("MobileCLIP-B")
+        assert_one_sentence(error)
+
+    def test_own_weights_have_no_licence_here_and_the_demo_has_this_projects(self, trained: Any) -> None:
+        assert load_source("test-tiny", str(trained[0])).info.license is None
+        assert load_source("test-tiny", "none").info.license is None
+        demo = load_source("demo").info
+        assert (demo.license, demo.license_source) == ("MIT", "LICENSE of openclip-engines")
+        assert load_source("demo", "none").info.license is None
 
     def test_unknown_tags_list_the_known_ones(self) -> None:
         with pytest.raises(
@@ -420,17 +467,20 @@ class TestTags:
 
     @pytest.mark.usefixtures("no_network")
     def test_a_cached_download_needs_no_network(self, trained: Any, tmp_path: Path) -> None:
-        """The layout that huggingface_hub keeps: a commit id in refs, the files in snapshots."""
-        repository = tmp_path / "cache" / "models--someone--tiny"
-        snapshot = repository / "snapshots" / ("0" * 40)
-        snapshot.mkdir(parents=True)
-        (repository / "refs").mkdir()
-        (repository / "refs" / "main").write_text("0" * 40)
-        shutil.copy(trained[0], snapshot / "open_clip_model.safetensors")
-        (snapshot / "open_clip_config.json").write_text(
-            json.dumps({"model_cfg": TINY, "preprocess_cfg": {"mean": [0, 0, 0]}})
-        )
+        snapshot = cached_repository(tmp_path / "cache", "someone/tiny", trained[0])
         source = load_source("hf-hub:someone/tiny", cache_dir=tmp_path / "cache")
+        assert source.info.license == "unknown"
+        assert source.notes[1].startswith("licence of the weights: unknown (what it allows is not known), see https://")
+        (snapshot / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+        source = load_source("hf-hub:someone/tiny", cache_dir=tmp_path / "cache")
+        assert (source.info.license, source.info.license_source) == (
+            "Apache-2.0",
+            "https://huggingface.co/someone/tiny",
+        )
+        assert source.notes == (
+            "weights: open_clip_model.safetensors of someone/tiny on the Hugging Face hub (Apache-2.0)",
+        )
+        assert load_source("hf-hub:someone/tiny", "none", cache_dir=tmp_path / "cache").info.license is None
         assert (source.info.name, source.info.source) == ("hf-hub:someone/tiny", "hf-hub")
         assert source.info.weights == file_sha256(trained[0])
         assert source.preprocess.mean == (0.0, 0.0, 0.0)

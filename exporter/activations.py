@@ -1,0 +1,66 @@
+"""Which activation a model is built with, where a tag, an architecture and a bare checkpoint say different things or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def guard_activation(
+    name: str, tag: str, config: Mapping[str, Any], tag_config: Mapping[str, Any], keep: bool
+) -> tuple[bool, list[str]]:
+    """The activation to build with, and a note where tag and architecture disagree.
+
+    open_clip's list of tags states QuickGELU where a tag was trained with it; a tag that states nothing is no evidence against
+    an architecture that says QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides.
+    """
+    own = bool(config.get("quick_gelu", False))
+    stated = tag_config.get("quick_gelu")
+    if stated is None or bool(stated) == own:
+        return own, []
+    trained, other = _activation(bool(stated)), _activation(own)
+    if keep:
+        return own, [
+            f"activation: {other}, kept as {name} says; {tag} was trained with {trained}, so its accuracy will be lower"
+        ]
+    where = _towers_with_activation(config)
+    return bool(stated), [f"activation: {trained} in {where}, as {tag} was trained with, in place of {name}'s {other}"]
+
+
+def _activation(quick: bool) -> str:
+    return "QuickGELU" if quick else "GELU"
+
+
+def _towers_with_activation(config: Mapping[str, Any]) -> str:
+    """The towers that the flag reaches: timm's, ResNets and Hugging Face's bring their own activation."""
+    vision = config["vision_cfg"]
+    image = "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple))
+    text = "hf_model_name" not in config["text_cfg"]
+    return "both towers" if image and text else "the image tower" if image else "the text tower"
+
+
+def ambiguity_notes(name: str, own: bool, tags: tuple[str, ...]) -> list[str]:
+    """A bare checkpoint does not say how it was trained: name what is assumed where the architecture leaves a choice."""
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+    notes = []
+    base = name.removesuffix("-quickgelu")
+    other = base if own else f"{base}-quickgelu"
+    if other in open_clip.list_models():
+        notes.append(
+            f"activation: {_activation(own)}, as {name} says; the file does not state it, and weights trained with "
+            f"{_activation(not own)} want {other} as MODEL"
+        )
+    default = merge_preprocess_dict(PreprocessCfg(), {})
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    used = {
+        tuple(str(merge_preprocess_dict(default, open_clip.get_pretrained_cfg(name, tag))[k]) for k in keys)
+        for tag in tags
+    }
+    if used - {tuple(str(default[k]) for k in keys)}:
+        notes.append(
+            f"preprocessing: open_clip's default (bicubic, shortest side, OpenAI's mean and std), but some tags of {name} were "
+            "trained with another; a local-dir: folder with open_clip_config.json states its own"
+        )
+    return notes
