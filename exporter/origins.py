@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.checkpoint_files import SUFFIXES, find_checkpoint
+from exporter.checkpoint_files import CONFIG_NAME, SUFFIXES, find_checkpoint
 from exporter.errors import ExportError
 from exporter.hub import hub_access
 from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of
@@ -17,7 +17,6 @@ from exporter.model_list import choose_default_tag, published_figures, suggest, 
 RANDOM = "none"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
-CONFIG_NAME = "open_clip_config.json"
 _OFFLINE_REMEDY = (
     "pass a checkpoint file with --pretrained PATH or a folder as local-dir:PATH, copy the Hugging Face cache of a machine "
     "that has it (HF_HOME), name a mirror in HF_ENDPOINT, or take random weights with --pretrained none"
