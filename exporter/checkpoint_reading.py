@@ -140,7 +140,7 @@ def _run_code_of(path: Path, is_program: bool, zipped: bool) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if is_program:
-                return torch.jit.load(path, map_location="cpu")
+                return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
             return torch.load(path, map_location="cpu", weights_only=False, mmap=zipped)
     except (ImportError, AttributeError) as error:
         raise ExportError(

@@ -78,6 +78,8 @@ def _converted(model: nn.Module, checkpoint: Mapping[Place, torch.Tensor]) -> di
     marked = [(name, marker) for name in names.values() for marker in _CONVERTIBLE if name.endswith(marker)]
     for prefix in dict.fromkeys(name.removesuffix(marker) for name, marker in marked):
         foreign = {place: name.removeprefix(prefix) for place, name in names.items() if name.startswith(prefix)}
+        if "logit_scale" not in foreign.values() or not hasattr(getattr(model, "visual", None), "trunk"):
+            continue  # open_clip's conversion needs both; the names remain foreign, and the message will say so
         own = {name: found.pop(place) for place, name in foreign.items()}
         found |= {Place(prefix, name): tensor for name, tensor in convert_state_dict(model, own).items()}
     return found

@@ -157,16 +157,15 @@ class TestPickledObjects:
         "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning"
     )
     @pytest.mark.parametrize("kind", ["module", "module in a mapping", "lightning", "protocol 4", "program"])
-    @pytest.mark.parametrize("name", ["weights.pt", 'it\'s my "best" $HOME run;.pth'])
     def test_the_printed_line_makes_a_file_that_loads(
-        self, kind: str, name: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, kind: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "code").mkdir()
         (tmp_path / "code" / f"settings_{os.getpid()}.py").write_text("class Settings(dict):\n    pass\n")
         monkeypatch.syspath_prepend(tmp_path / "code")
         settings_class = __import__(f"settings_{os.getpid()}").Settings
         model = make_model().eval()
-        file = tmp_path / name
+        file = tmp_path / 'it\'s my "best" $HOME run;.pth'
         if kind == "program":
             images, ids = torch.zeros(1, 3, 32, 32), torch.zeros(1, 16, dtype=torch.long)
             torch.jit.save(torch.jit.trace(model, (images, ids), strict=False, check_trace=False), file)
@@ -416,6 +415,44 @@ class TestNames:
             load(tmp_path / "a.pt")
         assert "\n" not in str(error.value)
         assert "trained as" not in str(error.value)
+
+    @pytest.mark.parametrize("prefix", ["module."])
+    def test_apples_names_are_converted_under_wrappers_too(self, prefix: str, tmp_path: Path) -> None:
+        """The names of MobileCLIP's own files, made from open_clip's by undoing what its conversion does."""
+        text = {
+            "transformer.resblocks.": "transformer.",
+            "attn.in_proj_": "attn.qkv_proj.",
+            "mlp.c_fc": "pre_norm_ffn.1",
+            "mlp.c_proj": "pre_norm_ffn.4",
+            "ln_1": "pre_norm_mha.0",
+            "ln_2": "pre_norm_ffn.0",
+            ".attn.": ".pre_norm_mha.1.",
+            "text_projection": "projection_layer",
+            "token_embedding": "embedding_layer",
+            "ln_final": "final_layer_norm",
+            "positional_embedding": "positional_embedding.pos_embed.pos_embed",
+            "text.": "text_encoder.",
+        }
+        image = {
+            "stem": "patch_embed",
+            "conv_kxk": "rbr_conv",
+            ".gamma": "",
+            "head.fc.": "head.",
+            "visual.trunk.": "image_encoder.model.",
+        }
+        weights = weights_of(make_model("MobileCLIP-S1"))
+        content: Weights = {}
+        for name, tensor in weights.items():
+            theirs = name
+            for ours, apples in (text if name.startswith("text.") else image).items():
+                theirs = theirs.replace(ours, apples)
+            content[prefix + theirs] = tensor
+        model = open_clip.create_model("MobileCLIP-S1")
+        load_weights(model, {_place(name): tensor for name, tensor in content.items()}, tmp_path, "MobileCLIP-S1")
+        assert_equal(dict(model.state_dict()), weights)
+        with pytest.raises(ExportError, match=r"image_encoder\., text_encoder\."):
+            tiny = open_clip.create_model("check-tiny")
+            load_weights(tiny, {_place(name): tensor for name, tensor in content.items()}, tmp_path, "check-tiny")
 
     def test_a_wrapped_checkpoint_of_another_architecture_is_recognised(self, tmp_path: Path) -> None:
         with uninitialized_parameters():
