@@ -1,13 +1,16 @@
-"""Checkpoint files on disk: which endings they have, which one a folder means, and their checksum."""
+"""Checkpoint files on disk: their endings, which one a folder means, their checksum, and the command that converts one."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from pathlib import Path
 
 from exporter.errors import ExportError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+CONFIG_NAME = "open_clip_config.json"
 
 # A folder's checkpoint, in the order in which open_clip looks for one.
 _PREFERRED = (
@@ -44,6 +47,23 @@ def find_checkpoint(folder: Path) -> Path:
     if len(files) == 1:
         return files[0]
     if not files:
-        raise ExportError(f"{folder} holds no weights; expected {_PREFERRED[0]} beside open_clip_config.json")
+        raise ExportError(f"{folder} holds no weights; expected {_PREFERRED[0]} beside {CONFIG_NAME}")
     names = ", ".join(path.name for path in files)
     raise ExportError(f"{folder} holds several checkpoints ({names}); name the one to use {_PREFERRED[0]}")
+
+
+def conversion_command(path: Path, *options: str, part: str = "") -> str:
+    """A shell command that writes the weights of `path`, or its `part`, as a new safetensors file beside it.
+
+    In a folder in open_clip's format the new file has the name that is looked for first, so that ``local-dir:`` takes it.
+    """
+    out = path.with_suffix(".safetensors")
+    if (path.parent / CONFIG_NAME).is_file():
+        out = path.parent / _PREFERRED[0]
+    elif part:
+        out = path.with_name(f"{path.stem}-{re.sub(r'[^A-Za-z0-9]+', '-', part)}.safetensors")
+    if out.exists():
+        out = path.with_name(f"{out.stem}-converted.safetensors")
+    files = [f"./{file}" if str(file).startswith("-") else str(file) for file in (path, out)]
+    named = [f"--part={part}"] if part else []
+    return shlex.join(["python", "-m", "exporter.convert_checkpoint", *files, *named, *options])

@@ -1,170 +1,88 @@
-"""Checkpoint files: read without running code from them, checked against the architecture, loaded without a second copy."""
+"""Weights of a checkpoint put into a model: chosen by its names, checked against it, loaded without a second copy."""
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from exporter.checkpoint_files import SUFFIXES
+from exporter.checkpoint_files import CONFIG_NAME
+from exporter.checkpoint_names import Candidate, find_model, missing_names, plain_name
+from exporter.checkpoint_reading import Place
 from exporter.errors import ExportError
+from exporter.position_embeddings import is_resizable, resize_positions
 from exporter.random_weights import cast_buffers
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
-_PREFIXES = ("module.", "_orig_mod.")
-
-
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint by parameter name; memory-mapped where the format allows it.
-
-    Training checkpoints (the weights under ``state_dict`` beside an optimizer, names starting with ``module.``) are unwrapped.
-
-    Raises:
-        ExportError: missing, empty, truncated, of an unknown format, or a pickle that would run code.
-    """
-    if path.is_dir():
-        raise ExportError(
-            f"{path} is a folder, not a checkpoint; for a folder in open_clip's format pass local-dir:{path} as MODEL"
-        )
-    if not path.is_file():
-        raise ExportError(f"no such checkpoint: {path}")
-    if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} does not end in {', '.join(SUFFIXES)}: not a checkpoint that can be read here")
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        raise ExportError(f"{path} is empty (0 bytes): download or save it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise ExportError(f"{path} is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, head)
-    return _unwrap(path, content)
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_pickle(path: Path, head: bytes) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about TorchScript archives; the error below says it
-            # Only the zip format can be mapped; older pickles are read whole.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=head.startswith(b"PK\x03\x04"))
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
-        if found is None:
-            raise _damaged(path, ValueError("not a pickle of weights")) from error
-        raise _refused(path, f"it holds {found[1].strip('`.,')}", "torch.load(path, weights_only=False)") from error
-    except Exception as error:  # bytes from anywhere: torch's unpickler raises whatever the damage leads it to
-        if "TorchScript" in str(error):
-            how = "torch.jit.load(path).state_dict()"
-            raise _refused(path, "it is a TorchScript program, as OpenAI's original files are", how) from error
-        raise _damaged(path, error) from error
-
-
-def _refused(path: Path, what: str, load: str) -> ExportError:
-    return ExportError(
-        f"{path} cannot be read as plain weights: {what}, and loading that would run code from the file; "
-        f"if you trust it, convert it once with `torch.save({load}, 'weights.pt')`, or pass a tag or a .safetensors file"
-    )
-
-
-def _damaged(path: Path, error: Exception) -> ExportError:
-    detail = (" ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__)[:120]
-    return ExportError(f"{path} is truncated or not a checkpoint ({detail}); delete it and download or save it again")
-
-
-def _unwrap(path: Path, content: Any) -> dict[str, torch.Tensor]:
-    if isinstance(content, Mapping):
-        for key in _WRAPPERS:
-            if isinstance(content.get(key), Mapping):
-                content = content[key]
-                break
-    tensors: dict[str, torch.Tensor] = {}
-    if isinstance(content, Mapping):
-        tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-    if not tensors:
-        raise ExportError(f"{path} holds no model weights (expected a mapping of parameter names to tensors)")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+# Names that only Apple's MobileCLIP files have; open_clip converts such files.
+_CONVERTIBLE = (
+    "image_encoder.model.patch_embed.0.rbr_conv.0.conv.weight",
+    "image_encoder.model.patch_emb.0.block.conv.weight",
+)
 
 
 def load_weights(
     model: nn.Module,
-    state_dict: dict[str, torch.Tensor],
+    checkpoint: dict[Place, torch.Tensor],
     path: Path,
     architecture: str,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[str, ...]:
-    """Put the tensors of `state_dict` into `model` in place of its own, with the conversions that open_clip makes.
+    """Put a checkpoint's tensors into `model` in place of its own, with the conversions that open_clip makes.
 
     The model takes the tensors themselves, so that weights are never in memory twice; afterwards all floating-point
     parameters and buffers are `dtype`.
 
     Args:
         model: an open_clip model; its own parameters may be uninitialised.
-        state_dict: from `read_state_dict`; emptied.
+        checkpoint: from `exporter.checkpoint_reading.read_checkpoint`; emptied.
         path, architecture: for messages.
 
     Returns:
-        Sentences to print, e.g. that positional embeddings were resized to the architecture's image size.
+        Sentences to print, e.g. which of several sets of weights was taken, or that positional embeddings were interpolated.
 
     Raises:
-        ExportError: the checkpoint is of another architecture.
+        ExportError: the checkpoint is of another architecture, or holds several models and does not say which one is meant.
     """
-    from open_clip.convert import convert_state_dict
-    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
-
-    tensors = dict(convert_state_dict(model, state_dict))
-    if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
-        tensors = dict(convert_to_custom_text_state_dict(tensors))
-    elif any(name.startswith("text.") for name in tensors) and not hasattr(model, "text"):
-        tensors = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
-    state_dict.clear()
     expected = model.state_dict()
+    found = _converted(model, checkpoint)
+    checkpoint.clear()
+    computed = [name for name, _ in model.named_buffers()]
+    chosen, notes = find_model(found, expected, path, architecture, computed)
+    tensors = {name: found[place] for name, place in chosen.places.items()}
     for name in ("logit_scale", "logit_bias"):
-        if name in tensors and name in expected:
+        if name in tensors and tensors[name].numel() == 1:
             tensors[name] = tensors[name].reshape(expected[name].shape)
     if "logit_bias" in expected and "logit_bias" not in tensors and "logit_scale" in tensors:
         tensors["logit_bias"] = torch.zeros_like(expected["logit_bias"])
-    for name in ("text.transformer.embeddings.position_ids", "input_resolution", "context_length", "vocab_size"):
-        if name not in expected:
-            tensors.pop(name, None)
-
-    positions = [name for name in tensors if name.endswith("positional_embedding")]
-    problems = _differences(expected, tensors, ignore=positions)
+    problems = _differences(expected, tensors, chosen)
     if problems:
-        raise ExportError(_wrong_architecture(path, architecture, tensors, problems))
-    before = {name: tuple(tensors[name].shape) for name in positions}
-    resize_pos_embed(tensors, model)
-    resize_text_pos_embed(tensors, model)
-    problems = _differences(expected, tensors)
-    if problems:
-        raise ExportError(_wrong_architecture(path, architecture, tensors, problems))
-    notes = tuple(
-        f"weights: {name} was interpolated from {before[name][0]} to {tensors[name].shape[0]} positions to fit {architecture}"
-        for name in positions
-        if tuple(tensors[name].shape) != before[name]
-    )
+        raise ExportError(_wrong_architecture(path, architecture, expected, found, chosen, problems))
+    found.clear()
+    notes += [f"{note} to fit {architecture}" for note in resize_positions(tensors, expected, model, path)]
     del expected
     model.load_state_dict(tensors, strict=True, assign=True)
     tensors.clear()
     cast_model(model, dtype)
-    return notes
+    return tuple(notes)
+
+
+def _converted(model: nn.Module, checkpoint: Mapping[Place, torch.Tensor]) -> dict[Place, torch.Tensor]:
+    """A copy of the mapping in which the names of formats that open_clip knows are open_clip's."""
+    from open_clip.convert import convert_state_dict
+
+    found = dict(checkpoint)
+    names = {place: plain_name(place.full) for place in found}
+    marked = [(name, marker) for name in names.values() for marker in _CONVERTIBLE if name.endswith(marker)]
+    for prefix in dict.fromkeys(name.removesuffix(marker) for name, marker in marked):
+        foreign = {place: name.removeprefix(prefix) for place, name in names.items() if name.startswith(prefix)}
+        if "logit_scale" not in foreign.values() or not hasattr(getattr(model, "visual", None), "trunk"):
+            continue  # open_clip's conversion needs both; the names remain foreign, and the message will say so
+        own = {name: found.pop(place) for place, name in foreign.items()}
+        found |= {Place(prefix, name): tensor for name, tensor in convert_state_dict(model, own).items()}
+    return found
 
 
 def cast_model(model: nn.Module, dtype: torch.dtype) -> None:
@@ -177,21 +95,20 @@ def cast_model(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _differences(
-    expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], ignore: list[str] | None = None
+    expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], chosen: Candidate
 ) -> list[str]:
-    skipped = set(ignore or ())
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
+    """What keeps `tensors` from being the model's, but for positions that can be interpolated."""
+    missing = missing_names(expected, tensors)
     shapes = [
-        f"{name} is {_shape(tensors[name])}, not {_shape(expected[name])}"
-        for name in expected
-        if name in tensors and name not in skipped and tensors[name].shape != expected[name].shape
+        f"{name} is {_shape(tensor)}, not {_shape(expected[name])}"
+        for name, tensor in tensors.items()
+        if tensor.shape != expected[name].shape and not is_resizable(name, tensor, expected[name])
     ]
     problems = []
     if missing:
         problems.append(f"lacks {_some(missing)}")
-    if unexpected:
-        problems.append(f"has {_some(unexpected)} too many")
+    if chosen.extra:
+        problems.append(f"has {_some([place.full for place in chosen.extra])} too many")
     if shapes:
         problems.append(f"differs in size ({_some(shapes, 2)})")
     return problems
@@ -201,16 +118,53 @@ def _shape(tensor: torch.Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _some(names: list[str], count: int = 3) -> str:
+def _some(names: Sequence[str], count: int = 3) -> str:
     rest = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + rest
 
 
-def _wrong_architecture(path: Path, architecture: str, tensors: Mapping[str, torch.Tensor], problems: list[str]) -> str:
+def _wrong_architecture(
+    path: Path,
+    architecture: str,
+    expected: Mapping[str, torch.Tensor],
+    found: Mapping[Place, torch.Tensor],
+    chosen: Candidate,
+    problems: list[str],
+) -> str:
+    """Why the checkpoint cannot be loaded, and what to do: the architecture that it fits, or the names that are foreign to it."""
     from exporter.architectures import find_architectures
 
-    fits = [name for name in find_architectures(tensors) if name != architecture]
-    advice = (
-        f"it fits {' or '.join(fits)}: pass that as MODEL" if fits else "pass the architecture that it was trained as"
+    inside = {plain_name(place.full.removeprefix(chosen.prefix)): found[place] for place in chosen.extra}
+    inside |= {name: found[place] for name, place in chosen.places.items()}
+    fits = [name for name in find_architectures(inside) if name != architecture]
+    what = f"{path} is not a checkpoint of {architecture}"
+    if fits:
+        return f"{what}: it {', '.join(problems)}; it fits {' or '.join(fits)}: pass that as MODEL"
+    foreign = _foreign_names(expected, found)
+    if foreign and 2 * len(chosen.places) < len(expected):
+        return (
+            f"{what}: its tensors have {len(chosen.places)} of the {len(expected)} names that are wanted, and {foreign}; save "
+            "them under open_clip's names"
+        )
+    return (
+        f"{what}: it {', '.join(problems)}; no architecture that open_clip lists has these names and sizes: give its own in a "
+        f"local-dir: folder with {CONFIG_NAME}"
     )
-    return f"{path} is not a checkpoint of {architecture}: it {', '.join(problems)}; {advice}"
+
+
+def _foreign_names(expected: Mapping[str, torch.Tensor], found: Mapping[Place, torch.Tensor]) -> str:
+    """What the names of the largest mapping start with and the model's do not; empty if there is nothing of the kind."""
+    container, _ = Counter(place.container for place in found).most_common(1)[0]
+    names = [plain_name(place.name) for place in found if place.container == container]
+    common = []
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(f"{parts[0]}.")
+    own = {name.removeprefix("text.").split(".")[0] for name in expected} | {"text"}
+    foreign = list(dict.fromkeys(name.split(".")[0] for name in names if name.split(".")[0] not in own))
+    if not foreign:
+        return ""
+    example = next(name for name in names if name.split(".")[0] == foreign[0])
+    theirs = "".join(common) or _some([f"{name}." for name in foreign])
+    return f"they start with {theirs} ({example}) where the architecture has names like {list(expected)[1]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exporter.activations import ambiguity_notes, guard_activation
-from exporter.checkpoint_files import SUFFIXES, find_checkpoint
+from exporter.checkpoint_files import CONFIG_NAME, SUFFIXES, find_checkpoint
 from exporter.errors import ExportError
 from exporter.hub import hub_access
 from exporter.licences import License, license_of_repository, license_of_tag
@@ -19,7 +19,6 @@ from exporter.model_list import choose_default_tag, published_figures, suggest, 
 RANDOM = "none"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
-CONFIG_NAME = "open_clip_config.json"
 DEMO_LICENSE = License("MIT", "LICENSE of openclip-engines")
 _OFFLINE_REMEDY = (
     "pass a checkpoint file with --pretrained PATH or a folder as local-dir:PATH, copy the Hugging Face cache of a machine "

@@ -65,17 +65,18 @@ def load_source(
     import torch
 
     from exporter.checkpoint_files import file_sha256
-    from exporter.checkpoints import load_weights, read_state_dict
+    from exporter.checkpoint_reading import read_checkpoint
+    from exporter.checkpoints import load_weights
     from exporter.random_weights import fill_random, uninitialized_parameters
 
     dtype = dtype or torch.float32
     origin = resolve_origin(name, None if pretrained is None else os.fspath(pretrained), keep_activation, cache_dir)
-    state_dict = read_state_dict(origin.checkpoint) if origin.checkpoint is not None else None
+    checkpoint = read_checkpoint(origin.checkpoint) if origin.checkpoint is not None else None
     with uninitialized_parameters():
         model = _build(origin, cache_dir)
     notes = origin.notes
-    if origin.checkpoint is not None and state_dict is not None:
-        notes += load_weights(model, state_dict, origin.checkpoint, origin.architecture, dtype)
+    if origin.checkpoint is not None and checkpoint is not None:
+        notes += load_weights(model, checkpoint, origin.checkpoint, origin.architecture, dtype)
         weights = file_sha256(origin.checkpoint)
     else:
         fill_random(model, seed=0, dtype=dtype)
@@ -159,8 +160,18 @@ def _preprocess(origin: Origin, model: Any) -> Preprocess:
         # Everything but bilinear is bicubic at inference, "random" (a training augmentation) included.
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         resize_mode=mode,
-        fill_color=int(config["fill_color"] or 0),
+        fill_color=_fill_color(config["fill_color"], origin.label),
     )
+
+
+def _fill_color(value: Any, label: str) -> int | tuple[int, int, int]:
+    """A number where all three channels get the same one. torchvision cuts fractions off, and Pillow limits to 0..255."""
+    channels = [value or 0] if isinstance(value, (int, float, type(None))) else value
+    numbers = isinstance(channels, (list, tuple)) and all(isinstance(item, (int, float)) for item in channels)
+    if not numbers or len(channels) not in (1, 3) or not all(map(math.isfinite, channels)):
+        raise ExportError(f"fill_color {value!r} of {label} is neither a number nor three of them, red, green and blue")
+    bytes_ = [min(max(int(item), 0), 255) for item in channels]
+    return bytes_[0] if len(set(bytes_)) == 1 else (bytes_[0], bytes_[1], bytes_[2])
 
 
 def _triple(values: Any) -> tuple[float, float, float]:

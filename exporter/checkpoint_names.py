@@ -1,0 +1,214 @@
+"""Which tensors of a checkpoint are the model, whatever its names start with and whatever wrapped its modules.
+
+One rule covers containers (``state_dict``, ``model_ema``), attributes (``model.`` of a training module) and wrappers
+(``module.``, ``_orig_mod.``): they all are parts of a tensor's full dotted name. A name is cut where the architecture's own name
+begins, and the tensors with the same beginning are one candidate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from exporter.checkpoint_files import conversion_command
+from exporter.checkpoint_reading import Place
+from exporter.errors import ExportError
+
+# Attributes under which wrappers keep the module that they wrap, anywhere in a name: DataParallel and AveragedModel, torch.compile,
+# FSDP (today's and the first one's), activation checkpointing, Lightning Fabric, Opacus.
+_WRAPPERS = frozenset(
+    {
+        "module",
+        "_orig_mod",
+        "_fsdp_wrapped_module",
+        "_fpw_module",
+        "_checkpoint_wrapped_module",
+        "_forward_module",
+        "_module",
+    }
+)
+# Where training scripts keep the weights that they train, in the order in which they are taken; an unknown name comes last.
+_PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
+_AVERAGED = re.compile(r"(?<![a-z])(avg|ema|polyak|shadow|swa)(?![a-z])|averag")
+# Last parts of entries that are no weights: AveragedModel's count, the sizes in OpenAI's files, a buffer of older transformers.
+_HARMLESS = frozenset({"n_averaged", "input_resolution", "context_length", "vocab_size", "position_ids"})
+
+
+@dataclass
+class Candidate:
+    """The tensors of a checkpoint whose full names are `prefix` and then, but for wrappers, a name of the architecture."""
+
+    prefix: str
+    places: dict[str, Place] = field(default_factory=dict)  # by the architecture's name
+    extra: list[Place] = field(
+        default_factory=list
+    )  # under the prefix, beside the model's, and no name of the architecture
+    beside: list[Place] = field(default_factory=list)  # in the same containers, not under the prefix
+    is_averaged: bool = False  # the file says that these are averages of the trained weights
+
+    @property
+    def part(self) -> str:
+        """What ``--part`` calls it; empty at the outermost level."""
+        return self.prefix.rstrip(".")
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return self.part or "the outermost level"
+
+
+def find_model(
+    tensors: Mapping[Place, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    path: Path,
+    architecture: str,
+    computed: Iterable[str] = (),
+) -> tuple[Candidate, list[str]]:
+    """The part of a checkpoint that is the model.
+
+    Where several parts are complete, the one whose sizes fit is taken; among those the trained weights before their averages, then
+    the order of `_PLAIN`. A part that lacks names is returned only if no part is complete.
+
+    Args:
+        tensors: from `exporter.checkpoint_reading.read_checkpoint`.
+        expected: the model's own state dict, or tensors of the same shapes.
+        path, architecture: for messages.
+        computed: buffers that the model makes itself and no checkpoint needs; TorchScript programs hold them nevertheless.
+
+    Returns:
+        The part, empty if no name is known, and sentences to print: which one was taken of several, what was left out beside it.
+
+    Raises:
+        ExportError: several parts fit equally well, and their names do not say which one is the model.
+    """
+    candidates = _candidates(tensors, expected)
+    ignored = {_comparable(name) for name in computed} - {_comparable(name) for name in expected}
+    complete = [candidate for candidate in candidates if not missing_names(expected, candidate.places)]
+    if not complete:
+        nearest = max(candidates, key=lambda candidate: len(candidate.places), default=Candidate(""))
+        _find_strangers(nearest, tensors, [], ignored)
+        return nearest, []
+    for candidate in complete:
+        _find_strangers(candidate, tensors, complete, ignored)
+    fitting = [item for item in complete if not item.extra and _sizes_fit(item, tensors, expected)] or complete
+    chosen = _choose(fitting, path, architecture)
+    return chosen, _notes(chosen, complete, path, architecture)
+
+
+def missing_names(expected: Iterable[str], names: Iterable[str]) -> list[str]:
+    """What a model needs and `names` lack; without a bias of the logits, zero is assumed, as open_clip does."""
+    there = set(names)
+    return [name for name in expected if name not in there and not (name == "logit_bias" and "logit_scale" in there)]
+
+
+def plain_name(name: str) -> str:
+    """`name` without the parts that wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _candidates(tensors: Mapping[Place, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[Candidate]:
+    known = {_comparable(name): name for name in expected}
+    found: dict[str, Candidate] = {}
+    for place in tensors:
+        cut = _cut(place.full, expected, known)
+        if cut is not None:
+            prefix, name = cut
+            found.setdefault(prefix, Candidate(prefix)).places.setdefault(name, place)
+    counts = {place.full.removesuffix("n_averaged") for place in tensors if place.full.endswith("n_averaged")}
+    for prefix, candidate in found.items():
+        candidate.is_averaged = _AVERAGED.search(prefix.lower()) is not None or any(
+            prefix.startswith(start) and not plain_name(prefix[len(start) :]) for start in counts
+        )
+    return list(found.values())
+
+
+def _cut(full: str, expected: Mapping[str, torch.Tensor], known: Mapping[str, str]) -> tuple[str, str] | None:
+    """The prefix of a full name and the architecture's name that follows: the longest one, which does not start with a wrapper."""
+    parts = full.split(".")
+    for start, first in enumerate(parts):
+        tail = ".".join(parts[start:])
+        name = tail if tail in expected else known.get(_comparable(tail))
+        if name is not None and first not in _WRAPPERS:
+            return full[: len(full) - len(tail)], name
+    return None
+
+
+def _comparable(name: str) -> str:
+    """Equal for both forms of open_clip's names: with the text tower's parameters under ``text.``, and at the top."""
+    return plain_name(name).removeprefix("text.")
+
+
+def _find_strangers(
+    candidate: Candidate, tensors: Mapping[Place, torch.Tensor], complete: list[Candidate], ignored: set[str]
+) -> None:
+    """Fill `extra` and `beside`; whole models elsewhere in the file belong to neither."""
+    containers = {place.container for place in candidate.places.values() or tensors}
+    own = set(candidate.places.values())
+    others = [item for item in complete if item is not candidate]
+    inner = tuple(item.prefix for item in others if item.prefix.startswith(candidate.prefix))
+    models = {place for item in others for place in item.places.values()}
+    for place in tensors:
+        if place.container not in containers or place in own or place in models or place.full.startswith(inner):
+            continue
+        under = place.full.startswith(candidate.prefix)
+        is_computed = under and _comparable(place.full.removeprefix(candidate.prefix)) in ignored
+        if not is_computed and place.full.split(".")[-1] not in _HARMLESS:
+            (candidate.extra if under else candidate.beside).append(place)
+
+
+def _sizes_fit(
+    candidate: Candidate, tensors: Mapping[Place, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> bool:
+    """Whether all tensors have the model's shapes, but for positions, which can be interpolated, and scalars of one dimension."""
+    return all(
+        tensors[place].squeeze().shape == expected[name].squeeze().shape
+        for name, place in candidate.places.items()
+        if not name.endswith("positional_embedding")
+    )
+
+
+def _choose(candidates: list[Candidate], path: Path, architecture: str) -> Candidate:
+    trained = [item for item in candidates if not item.is_averaged] or candidates
+    ranks = [_rank(item) for item in trained]
+    best = [item for item, rank in zip(trained, ranks, strict=True) if rank == min(ranks)]
+    if len(best) > 1:
+        raise ExportError(
+            f"{path} holds several models that fit {architecture}: {', '.join(item.label for item in best)}; write the one to "
+            f"use with `{conversion_command(path, part=_first_part(best))}`"
+        )
+    return best[0]
+
+
+def _first_part(candidates: list[Candidate]) -> str:
+    return next((item.part for item in candidates if item.part), "")
+
+
+def _rank(candidate: Candidate) -> tuple[int, ...]:
+    keys = plain_name(candidate.prefix).split(".")[:-1]
+    return tuple(_PLAIN.index(key) if key in _PLAIN else len(_PLAIN) for key in keys)
+
+
+def _notes(chosen: Candidate, complete: list[Candidate], path: Path, architecture: str) -> list[str]:
+    notes = []
+    others = [item for item in complete if item is not chosen]
+    if others:
+        also = ", ".join(f"{item.label} (averaged weights)" if item.is_averaged else item.label for item in others)
+        command = conversion_command(path, part=_first_part(others))
+        notes.append(
+            f"weights: {chosen.label} of {path.name} was taken; it also holds {also}: to use that, write it as a file of its own "
+            f"with `{command}`"
+        )
+    elif chosen.is_averaged:
+        notes.append(f"weights: {chosen.label} of {path.name} was taken, averaged weights; it holds no others")
+    if chosen.beside:
+        names = [place.full for place in chosen.beside]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(
+            f"weights: {', '.join(names[:3])}{more} in {path.name} were left out: they stand beside {chosen.label}, which is "
+            f"{architecture} and complete"
+        )
+    return notes

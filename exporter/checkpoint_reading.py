@@ -1,0 +1,182 @@
+"""The tensors of a checkpoint file, whatever surrounds them, read without running code that the file brings."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from exporter.checkpoint_files import SUFFIXES, conversion_command
+from exporter.errors import ExportError
+
+_ZIP = b"PK\x03\x04"
+_DEEPEST = 8  # mappings inside mappings; training checkpoints have two or three
+
+# Settings and figures that training scripts save beside the weights. None of these classes is ever called: `_Ignored` takes
+# their place, because numpy's scalars of dtype object, for instance, are pickles of their own, which older versions load.
+_HARMLESS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    *(f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "")),
+    *(f"{module}.Pure{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "")),
+    *(f"{module}.multiarray.{name}" for module in ("numpy.core", "numpy._core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    "datetime.datetime",
+    "datetime.date",
+    "datetime.timedelta",
+    "torch.torch_version.TorchVersion",
+)
+
+
+class Place(NamedTuple):
+    """Where a tensor lies in a checkpoint; the two together are its full name, as in ``state_dict.module.logit_scale``."""
+
+    container: str  # keys of the mappings around it, each followed by a dot; empty at the top
+    name: str
+
+    @property
+    def full(self) -> str:
+        """Container and name as one dotted name."""
+        return self.container + self.name
+
+
+class _Ignored:
+    """Stands for an object of a checkpoint that is no tensor; it does nothing with what the file says about it."""
+
+    def __new__(cls, *_: object) -> _Ignored:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor]:
+    """All tensors of a checkpoint under names, on the CPU; memory-mapped where the format allows it.
+
+    Mappings are searched at any depth under text keys, and so are whole modules where `trust` lets them be loaded. What is
+    neither is passed over: numbers, settings, paths, numpy's scalars.
+
+    Args:
+        path: a file with one of `exporter.checkpoint_files.SUFFIXES`.
+        trust: load classes and programs that the file names too, which **runs code that the file chooses**.
+
+    Raises:
+        ExportError: missing, empty, truncated, of an unknown format, or a pickle that would run code.
+    """
+    if path.is_dir():
+        raise ExportError(
+            f"{path} is a folder, not a checkpoint; for a folder in open_clip's format pass local-dir:{path} as MODEL"
+        )
+    if not path.is_file():
+        raise ExportError(f"no such checkpoint: {path}")
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path} does not end in {', '.join(SUFFIXES)}: not a checkpoint that can be read here")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ExportError(f"{path} is empty (0 bytes): download or save it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise ExportError(f"{path} is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, head, trust)
+    found = _tensors(content)
+    if not found:
+        raise ExportError(f"{path} holds no model weights (expected a mapping of parameter names to tensors)")
+    return found
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path, head: bytes, trust: bool) -> Any:
+    zipped = head.startswith(_ZIP)
+    refusal: Exception
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _HARMLESS]):
+            warnings.simplefilter("ignore")  # about TorchScript archives and pickle protocols; the errors below say it
+            # Only the zip format can be mapped; older pickles are read whole.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
+        if found is None and not zipped:
+            raise _damaged(path, ValueError("not a pickle of weights")) from error
+        # The directory of a zip archive is its end, so one that can be opened is not cut off.
+        what = f"it holds {found[1].strip('`.,')}" if found else "its pickle has more than torch reads safely"
+        refusal, is_program = error, False
+    except Exception as error:  # bytes from anywhere: torch's unpickler raises whatever the damage leads it to
+        if "TorchScript" not in str(error):
+            raise _damaged(path, error) from error
+        what = "it is a TorchScript program, as OpenAI's original files are"
+        refusal, is_program = error, True
+    if not trust:
+        raise ExportError(
+            f"{path} cannot be read as plain weights: {what}, and loading that would run code from the file; if you trust "
+            f"it, `{conversion_command(path, '--trust')}` runs that code once and writes the weights as a file that can "
+            "be read, or pass a tag"
+        ) from refusal
+    return _run_code_of(path, is_program, zipped)
+
+
+def _run_code_of(path: Path, is_program: bool, zipped: bool) -> Any:
+    """Load `path` the way that lets the file name the code to run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if is_program:
+                return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            return torch.load(path, map_location="cpu", weights_only=False, mmap=zipped)
+    except (ImportError, AttributeError) as error:
+        raise ExportError(
+            f"{path} wants code that cannot be imported here ({_detail(error)}); install it, or add its folder to PYTHONPATH"
+        ) from error
+    except Exception as error:  # as above, and whatever the code of the file raises
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ExportError:
+    return ExportError(
+        f"{path} is truncated or not a checkpoint ({_detail(error)}); delete it and download or save it again"
+    )
+
+
+def _detail(error: Exception) -> str:
+    return (" ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__)[:120]
+
+
+def _tensors(content: Any) -> dict[Place, torch.Tensor]:
+    """Tensors of nested mappings, the outer ones first; a mapping that occurs twice counts once."""
+    found: dict[Place, torch.Tensor] = {}
+    seen: set[int] = set()
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
+    while waiting:
+        keys, node = waiting.popleft()
+        if id(node) in seen or len(keys) > _DEEPEST:
+            continue
+        mapping = node.state_dict() if isinstance(node, nn.Module) else node
+        if not isinstance(mapping, Mapping):
+            continue
+        seen.add(id(node))
+        container = "".join(f"{key}." for key in keys)
+        for key, value in mapping.items():
+            if isinstance(key, str) and isinstance(value, torch.Tensor):
+                found[Place(container, key)] = value
+            elif isinstance(key, str):
+                waiting.append(((*keys, key), value))
+    return found
