@@ -32,7 +32,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=int,
         metavar="N",
-        help="largest width x height of a file that is read (default: Pillow's limit, 178,956,970); larger ones are skipped",
+        help="largest width x height of a file that is read (default 178,956,970); larger ones are skipped",
     )
 
 

@@ -264,16 +264,20 @@ class TestOptions:
     def test_max_pixels(
         self, demo_bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Seven pictures of 60 x 50 to 60 x 56 pixels: five have at most 60 x 54."""
+        """Seven pictures of at most 60 x 56 pixels, which resizing makes up to 76 x 64, and one of 100 x 100."""
+        Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(folder / "large.png")
         out = tmp_path / "x.npy"
-        assert main(["embed", str(demo_bundle), str(folder), "--out", str(out), "--max-pixels", "3240"]) == 0
-        assert np.load(out).shape == (5, 64)
-        arguments = ["classify", str(demo_bundle), str(folder), "--labels", "a,b", "--max-pixels", "3240", "--json"]
+        command = ["embed", str(demo_bundle), str(folder), "--out", str(out)]
+        assert main(command) == 0
+        assert np.load(out).shape == (8, 64)
+        assert main([*command, "--max-pixels", "6000"]) == 0
+        assert np.load(out).shape == (7, 64)
+        arguments = ["classify", str(demo_bundle), str(folder), "--labels", "a,b", "--max-pixels", "6000", "--json"]
         capsys.readouterr()
         assert main(arguments) == 0
         found = json.loads(capsys.readouterr().out)
-        assert len(found["images"]) == 5
-        assert sum("over the limit of 3240" in message for message in found["skipped"]) == 3
+        assert len(found["images"]) == 7
+        assert sum("10000 pixels are over the limit of 6000" in message for message in found["skipped"]) == 1
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
