@@ -102,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         inputs = dataset_inputs(dataset, args.samples)
     else:
         inputs = natural_inputs(args.parity_data, args.samples)
+        for note in inputs.pictures.notes:
+            current.note(note)
     eager = load_eager(args.bundle, manifest, args.pretrained, current.device)
     measurement = Measurement(current, eager, inputs, dataset, job)
     measured = [measurement.measure_engine(kind, args.device) for kind in kinds]

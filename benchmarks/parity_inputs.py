@@ -66,7 +66,9 @@ def natural_inputs(folder: Path | None, samples: int) -> Inputs:
     data = load_parity_data(folder, images=samples, captions=samples)
     pictures = [Sample(f"picture {i}", image) for i, image in enumerate(data.images)]
     name = "natural pictures" if folder is None else folder.resolve().name
-    return Inputs(Dataset(name, lambda: iter(pictures), count=len(pictures)), data.captions, name, data.source)
+    return Inputs(
+        Dataset(name, lambda: iter(pictures), count=len(pictures), notes=data.notes), data.captions, name, data.source
+    )
 
 
 def dataset_inputs(dataset: Dataset, samples: int) -> Inputs:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from engines.errors import EngineError
+from engines.terminal import say, visible
 
 # Command to the module that has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
 COMMANDS = {
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EngineError as error:
         if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {visible(str(error))}", sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

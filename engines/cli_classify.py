@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 import engines
-from engines.cli_common import add_engine_arguments
+from engines.cli_common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.errors import ImageError, InputError
-from engines.image_files import find_images
+from engines.image_files import find_all_images
 from engines.tables import format_table
+from engines.terminal import say, visible
+from engines.text_files import read_lines
 
 _BATCH = 32
 
@@ -22,21 +25,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     labels = parser.add_mutually_exclusive_group(required=True)
-    labels.add_argument("--labels", metavar="A,B,…", help="labels or captions, separated by commas")
+    labels.add_argument("--labels", metavar="A,B,...", help="labels or captions, separated by commas")
     labels.add_argument("--labels-file", metavar="FILE", help="one label a line")
     parser.add_argument("--template", action="append", metavar="TEXT", help="prompt with {} for the label; repeatable")
     parser.add_argument("--top", type=int, default=1, metavar="K", help="show the K best labels (default 1)")
     add_engine_arguments(parser)
+    add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify and print a table; unreadable images are named and skipped."""
     labels = _labels(args)
-    files = [path for item in args.images for path in find_images(Path(item))]
+    if args.top < 1:
+        raise InputError(f"--top {args.top} shows no label: pass 1 or more")
+    options = load_options(args)
+    found = find_all_images(Path(item) for item in args.images)
+    files = found.files
     results: list[tuple[str, np.ndarray]] = []
     skipped: list[str] = []
-    with engines.load(args.bundle, engine=args.engine, device=args.device) as clip:
+    with engines.load(args.bundle, engine=args.engine, device=args.device, **options) as clip:
         label_embeds = clip.encode_labels(labels, args.template or ("{}",))
         for start, batch in clip.preprocess_ahead(files, _BATCH):
             names, pixels = [], []
@@ -49,17 +57,18 @@ def run(args: argparse.Namespace) -> int:
             if pixels:
                 rows = clip.probabilities(clip.encode_image(np.stack(pixels)), label_embeds)
                 results += list(zip(names, rows, strict=True))
-    best = [(name, row, np.argsort(-row)[: max(1, args.top)]) for name, row in results]
+    best = [(name, row, np.argsort(-row)[: args.top]) for name, row in results]
     if args.json:
         shown = [
             {"file": n, "labels": [{"label": labels[i], "probability": float(r[i])} for i in top]} for n, r, top in best
         ]
-        print(json.dumps({"images": shown, "skipped": skipped}, indent=2))
+        print(json.dumps({"images": shown, "skipped": skipped, "left_out": found.left_out}, indent=2))
     elif best:
         table = [(n if k == 0 else "", labels[i], f"{r[i]:.1%}") for n, r, top in best for k, i in enumerate(top)]
-        print(format_table(("file", "label", "probability"), table))
+        say(format_table(("file", "label", "probability"), table))
     for message in skipped:
-        print(f"skipped: {message}", file=sys.stderr)
+        say(f"skipped: {visible(message)}", sys.stderr)
+    tell_left_out(found.left_out)
     if not results:
         raise InputError(f"none of {len(files)} images could be read")
     return 0
@@ -69,11 +78,14 @@ def _labels(args: argparse.Namespace) -> list[str]:
     if args.labels is not None:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
     else:
-        try:
-            lines = Path(args.labels_file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the labels of {args.labels_file}: {error}") from error
+        lines = read_lines(Path(args.labels_file), "the labels of")
         labels = [line.strip() for line in lines if line.strip()]
     if not labels:
         raise InputError("there is no label: pass --labels 'a dog,a cat'")
-    return labels
+    counts = Counter(labels)
+    if len(counts) < len(labels):
+        label, times = counts.most_common(1)[0]
+        others = sum(count > 1 for count in counts.values()) - 1
+        more = f", and {others} more labels are repeated" if others else ""
+        say(f"a label counts once: {visible(label)!r} is there {times} times{more}", sys.stderr)
+    return list(counts)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
 
+from engines.errors import InputError
+from engines.image_files import describe_left_out
 from engines.runtime import DEVICES, RUNTIMES
+from engines.terminal import say
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "auto (default)") -> None:
@@ -18,3 +24,32 @@ def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "au
         "--engine", default="auto", metavar="NAME", help=f"{engine_help} or one of {', '.join(RUNTIMES)}"
     )
     parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the GPU if there is one")
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """``--max-pixels``, for commands that read image files."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="largest width x height of a file that is read (default 178,956,970); larger ones are skipped",
+    )
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `engines.load` is told besides bundle, engine and device.
+
+    Raises:
+        InputError: ``--max-pixels`` is below 1.
+    """
+    if args.max_pixels is None:
+        return {}
+    if args.max_pixels < 1:
+        raise InputError(f"--max-pixels {args.max_pixels} leaves no image: pass 1 or more")
+    return {"max_pixels": args.max_pixels}
+
+
+def tell_left_out(left_out: Mapping[str, int]) -> None:
+    """One line on standard error about the files of folders that were left out; none where there are none."""
+    if left_out:
+        say(describe_left_out(left_out), sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 import engines
 from engines.bundle_files import file_sha256
-from engines.cli_common import add_engine_arguments
+from engines.cli_common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.embed_job import EmbedItems, EmbedJob, JobResult
 from engines.errors import ImageError, InputError
-from engines.image_files import find_images, read_list
+from engines.image_files import find_all_images, read_list
 from engines.manifest import MANIFEST_NAME, TowerName
+from engines.terminal import say, visible
+from engines.text_files import read_lines
 
 _BATCH = 32
 _SHOWN = 20
@@ -31,52 +33,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", help="embed the lines of a text file instead of images")
     parser.add_argument("--out", required=True, metavar="FILE", help="x.npy (and x.items.txt) or x.parquet")
     add_engine_arguments(parser)
+    add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
 def run(args: argparse.Namespace) -> int:
     """Embed; resumes a job that was interrupted."""
-    items = _items(args)
+    options = load_options(args)
+    items, left_out = _items(args)
     sha = file_sha256(Path(args.bundle) / MANIFEST_NAME) if (Path(args.bundle) / MANIFEST_NAME).is_file() else ""
-    tower: TowerName = "text" if args.texts else "image"
-    with engines.load(args.bundle, engine=args.engine, device=args.device, towers=(tower,)) as clip:
-        job = EmbedJob(items, Path(args.out), identity=f"{sha} {tower} {clip.engines[tower]}")
+    tower: TowerName = "text" if args.texts is not None else "image"
+    with engines.load(args.bundle, engine=args.engine, device=args.device, towers=(tower,), **options) as clip:
+        identity = f"{sha} {tower} {clip.engines[tower]} {args.max_pixels}"
+        job = EmbedJob(items, Path(args.out), identity, are_files=tower == "image")
+        tell_left_out(left_out)
         try:
-            _run_job(job, _texts(clip) if args.texts else _images(clip), args.texts is not None)
+            _run_job(job, _texts(clip) if tower == "text" else _images(clip), "texts" if tower == "text" else "images")
             result = job.finish()
         except KeyboardInterrupt:
-            print("\ninterrupted: run the same command again, it goes on where it stopped", file=sys.stderr)
+            say("\ninterrupted: run the same command again, it goes on where it stopped", sys.stderr)
             return 130
-    _tell(result, len(items), args.json)
+    _tell(result, len(items), left_out, args.json)
     return 0
 
 
-def _items(args: argparse.Namespace) -> list[str]:
+def _items(args: argparse.Namespace) -> tuple[list[str], Mapping[str, int]]:
+    """File names or texts, and how many files of which suffix the folders had besides."""
     sources = [bool(args.images), args.list is not None, args.texts is not None]
     if sum(sources) != 1:
         raise InputError("pass image files or folders, or --list FILE, or --texts FILE (one of the three)")
     if args.texts is not None:
-        try:
-            texts = Path(args.texts).read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"cannot read the texts of {args.texts}: {error}") from error
-        texts = texts[:-1] if texts and not texts[-1] else texts
+        if args.max_pixels is not None:
+            raise InputError("--max-pixels is for images: leave it out with --texts")
+        texts = read_lines(Path(args.texts), "the texts of")
         if not texts:
             raise InputError(f"{args.texts} has no line")
-        return texts
+        return texts, {}
     if args.list is not None:
-        return [str(path) for path in read_list(Path(args.list))]
-    return [str(path) for item in args.images for path in find_images(Path(item))]
+        return [str(path) for path in read_list(Path(args.list))], {}
+    found = find_all_images(Path(item) for item in args.images)
+    return [str(path) for path in found.files], found.left_out
 
 
-def _run_job(job: EmbedJob, embed: EmbedItems, are_texts: bool) -> None:
+def _run_job(job: EmbedJob, embed: EmbedItems, unit: str) -> None:
     from tqdm import tqdm
 
-    done = job.open()
-    if done:
-        print(f"going on: {done} of {len(job.items)} are done already", file=sys.stderr)
-    unit = " texts" if are_texts else " images"
-    with tqdm(total=len(job.items), initial=done, unit=unit, disable=not sys.stderr.isatty()) as bar:
+    found = job.open()
+    if found.done or found.again:
+        again = f"; {found.again} changed since or could not be read, and are tried again" if found.again else ""
+        say(f"going on: {found.done} of {len(job.items)} are done already{again}", sys.stderr)
+    with tqdm(total=len(job.items), initial=found.done, unit=f" {unit}", disable=not sys.stderr.isatty()) as bar:
         job.run(embed, lambda count: bar.update(count) and None)
 
 
@@ -109,15 +115,16 @@ def _texts(clip: Any) -> EmbedItems:
     return embed
 
 
-def _tell(result: JobResult, total: int, as_json: bool) -> None:
+def _tell(result: JobResult, total: int, left_out: Mapping[str, int], as_json: bool) -> None:
     if as_json:
         skipped = [{"item": item, "message": message} for item, message in result.skipped]
-        print(json.dumps({"rows": result.rows, "files": [str(f) for f in result.files], "skipped": skipped}, indent=2))
+        files = [str(file) for file in result.files]
+        print(json.dumps({"rows": result.rows, "files": files, "skipped": skipped, "left_out": left_out}, indent=2))
         return
-    print(f"{result.rows} of {total} embedded: {', '.join(str(file) for file in result.files)}")
+    say(visible(f"{result.rows} of {total} embedded: {', '.join(str(file) for file in result.files)}"))
     if result.skipped:
-        print(f"{len(result.skipped)} could not be read:")
+        say(f"{len(result.skipped)} could not be read:")
         for _, message in result.skipped[:_SHOWN]:
-            print(f"  {message}")
+            say(f"  {visible(message)}")
         if len(result.skipped) > _SHOWN:
-            print(f"  … and {len(result.skipped) - _SHOWN} more, see the .skipped.txt file")
+            say(f"  … and {len(result.skipped) - _SHOWN} more, see the .skipped.txt file")

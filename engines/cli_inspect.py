@@ -13,6 +13,7 @@ from engines.bundle_files import verify_files
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.runtime import Candidate, candidates
 from engines.tables import format_table
+from engines.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json.dumps({**msgspec.to_builtins(manifest), "engines": engines}, indent=2))
         return 0
-    print(_text(folder, manifest, found, args.full))
+    say(_text(folder, manifest, found, args.full))
     return 0
 
 

@@ -10,6 +10,7 @@ import msgspec
 from engines.cli_common import add_engine_arguments
 from engines.manifest import Parity, read_manifest
 from engines.tables import format_table
+from engines.terminal import say
 from engines.verify import towers_without_engine, verify_bundle
 
 GATE_FAILED = 3
@@ -36,15 +37,15 @@ def run(args: argparse.Namespace) -> int:
         found = {"passed": passed, "towers_without_engine": missing, "parity": msgspec.to_builtins(rows)}
         print(json.dumps(found, indent=2))
         return 0 if passed else GATE_FAILED
-    print(_text(rows) + "\n")
+    say(_text(rows) + "\n")
     for engine, towers in missing.items():
-        print(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine")
+        say(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine")
     if not passed:
-        print("FAILED: do not serve with this engine")
+        say("FAILED: do not serve with this engine")
     elif missing:
-        print("verified: files are right, and so are the embeddings of the engines that were built")
+        say("verified: files are right, and so are the embeddings of the engines that were built")
     else:
-        print("verified: files and embeddings are right")
+        say("verified: files and embeddings are right")
     return 0 if passed else GATE_FAILED
 
 

@@ -1,7 +1,9 @@
 """A long embedding job that can be killed at any time: finished parts on disk, put together at the end.
 
 Parts lie in a hidden folder beside the output, together with a description of the job; a job with the same description goes on
-where the last one stopped. Memory does not grow with the number of inputs.
+where the last one stopped. Files of finished parts that have changed since (size, or time of the last change) and those that could
+not be read are embedded again, so that what comes out is what a job without a stop would give. Memory does not grow with the number
+of inputs beyond their names.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.embed_part import Part, load_part, save_part, stat_files
 from engines.errors import EngineError, InputError
+from engines.terminal import visible
 
 PART_ROWS = 1024
 SUFFIXES = (".npy", ".parquet")
 _JOB_NAME = "job.json"
+_FORMAT = 2  # of the parts; those of another format are thrown away
 
 # Embeds some items: (kept indices, embeddings (kept, D), messages of the skipped ones by index).
 EmbedItems = Callable[[Sequence[str]], tuple[list[int], npt.NDArray[np.float32] | None, dict[int, str]]]
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What an interrupted job left."""
+
+    done: int  # items that need no more work
+    again: int  # items of finished parts that changed since, or could not be read
 
 
 @dataclass(frozen=True)
@@ -46,9 +58,10 @@ class EmbedJob:
         out: ``.npy`` (embeddings (N, D) float32, with the items in ``<stem>.items.txt``) or ``.parquet`` (columns ``item`` and
             ``embedding``).
         identity: names model and engine; a job with another identity does not continue this one.
+        are_files: whether items name files, which can change between a stop and the next run.
     """
 
-    def __init__(self, items: Sequence[str], out: Path, identity: str) -> None:
+    def __init__(self, items: Sequence[str], out: Path, identity: str, are_files: bool = False) -> None:
         if out.suffix not in SUFFIXES:
             raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
         if out.suffix == ".parquet":
@@ -57,20 +70,28 @@ class EmbedJob:
             raise InputError(f"the folder of --out {out} is not there: make it first")
         if out.is_dir():
             raise InputError(f"--out {out} is a folder: pass a file")
-        self.items, self.out = items, out
+        self.items, self.out, self.are_files = items, out, are_files
+        self._again: dict[int, list[int]] = {}  # part to those of its items
         self.folder = out.parent / f".{out.name}.parts"
         digest = hashlib.sha256(identity.encode())
         for item in items:
-            digest.update(item.encode("utf-8", "surrogateescape") + b"\0")
-        self.description = {"format": 1, "items": len(items), "digest": digest.hexdigest(), "part_rows": PART_ROWS}
+            data = item.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(data) + data)
+        self.description = {
+            "format": _FORMAT,
+            "items": len(items),
+            "digest": digest.hexdigest(),
+            "part_rows": PART_ROWS,
+        }
 
     @property
     def parts(self) -> int:
         """How many parts the job has."""
         return -(-len(self.items) // PART_ROWS)
 
-    def open(self) -> int:
-        """Prepare the folder of parts; returns how many items are done already."""
+    def open(self) -> Resumed:
+        """Prepare the folder of parts, and find out what an earlier run left in it."""
+        self._again.clear()
         with _disk_errors(self.out):
             job = self.folder / _JOB_NAME
             try:
@@ -81,30 +102,41 @@ class EmbedJob:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
                 _write(job, json.dumps(self.description).encode())
-        done = [index for index in range(self.parts) if self._part(index).is_file()]
-        return sum(len(self._rows(index)) for index in done)
+            done = sum(self._inspect(index) for index in range(self.parts) if self._part(index).is_file())
+        return Resumed(done, sum(map(len, self._again.values())))
 
     def run(self, embed: EmbedItems, progress: Callable[[int], None]) -> None:
-        """Embed the parts that are missing; `progress` is told how many items each one had."""
+        """Embed what is missing; `progress` is told how many items each part had left."""
         for index in range(self.parts):
-            if self._part(index).is_file():
+            whole = not self._part(index).is_file()
+            rows = list(range(len(self._rows(index)))) if whole else self._again.get(index, [])
+            if not rows:
                 continue
-            items = [self.items[row] for row in self._rows(index)]
+            own = self._rows(index)
+            items = [self.items[own[row]] for row in rows]
+            stats = self._stats(items)  # before they are read: what changes meanwhile is another file for the next run
             kept, embeds, skipped = embed(items)
+            part = Part(
+                np.array(kept, dtype=np.int64),
+                np.zeros((0, 0), np.float32) if embeds is None else embeds,
+                skipped,
+                stats,
+            )
             with _disk_errors(self.out):
-                self._save(index, kept, embeds, skipped)
-            progress(len(items))
+                self._save(index, part if whole else load_part(self._part(index)).replace(rows, part))
+            progress(len(rows))
+        self._again.clear()
 
     def finish(self) -> JobResult:
         """Put the parts together, in one rename, and remove them."""
         skipped: list[tuple[str, str]] = []
         count = width = 0
         for index in range(self.parts):
-            part = self._load(index)
-            count += len(part["embeds"])
-            width = max(width, part["embeds"].shape[1])
+            part = load_part(self._part(index))
+            count += len(part.embeds)
+            width = max(width, part.embeds.shape[1])
             rows = self._rows(index)
-            skipped += [(self.items[rows[int(i)]], message) for i, message in json.loads(str(part["skipped"])).items()]
+            skipped += [(self.items[rows[i]], message) for i, message in sorted(part.skipped.items())]
         if not count:
             shutil.rmtree(self.folder, ignore_errors=True)
             first = f": {skipped[0][1]}" if skipped else ""
@@ -114,10 +146,8 @@ class EmbedJob:
             files = [*write(count, width)]
             listing = self.out.with_suffix(".skipped.txt")
             if skipped:
-                _write(
-                    listing,
-                    "".join(f"{item}\t{message}\n" for item, message in skipped).encode("utf-8", "surrogateescape"),
-                )
+                lines = "".join(f"{_one_line(item)}\t{visible(message)}\n" for item, message in skipped)
+                _write(listing, lines.encode("utf-8", "surrogateescape"))
                 files.append(listing)
             else:
                 listing.unlink(missing_ok=True)
@@ -130,36 +160,31 @@ class EmbedJob:
     def _part(self, index: int) -> Path:
         return self.folder / f"part-{index:08d}.npz"
 
-    def _save(
-        self, index: int, kept: list[int], embeds: npt.NDArray[np.float32] | None, skipped: dict[int, str]
-    ) -> None:
-        temporary = self._part(index).with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                kept=np.array(kept, dtype=np.int64),
-                embeds=np.zeros((0, 0), np.float32) if embeds is None else embeds,
-                skipped=np.array(json.dumps(skipped)),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._part(index))
+    def _stats(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+        return stat_files(items) if self.are_files else np.zeros((0, 2), np.int64)
 
-    def _load(self, index: int) -> dict[str, Any]:
+    def _inspect(self, index: int) -> int:
+        """How many items of a part that is there need no more work; the others are noted. A damaged part is removed."""
+        rows = self._rows(index)
         try:
-            with np.load(self._part(index), allow_pickle=False) as part:
-                return dict(part)
-        except (OSError, ValueError, EOFError) as error:
-            raise EngineError(
-                f"{self._part(index)} is damaged ({error}): delete {self.folder} and start again"
-            ) from error
+            part = load_part(self._part(index), with_embeds=False)
+            again = part.stale([self.items[row] for row in rows]) if self.are_files else []
+        except (EngineError, ValueError):
+            self._part(index).unlink()
+            return 0
+        if again:
+            self._again[index] = again
+        return len(rows) - len(again)
+
+    def _save(self, index: int, part: Part) -> None:
+        save_part(self._part(index), part)
 
     def _kept(self) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
         for index in range(self.parts):
-            part = self._load(index)
+            part = load_part(self._part(index))
             rows = self._rows(index)
-            if len(part["kept"]):
-                yield [self.items[rows[int(i)]] for i in part["kept"]], part["embeds"]
+            if len(part.kept):
+                yield [self.items[rows[int(i)]] for i in part.kept], part.embeds
 
     def _finish_npy(self, count: int, width: int) -> list[Path]:
         temporary, names = self.folder / "all.npy", self.folder / "items.txt"
@@ -183,7 +208,7 @@ class EmbedJob:
         with parquet.ParquetWriter(temporary, schema) as writer:
             for items, embeds in self._kept():
                 rows = pa.FixedSizeListArray.from_arrays(pa.array(embeds.reshape(-1)), width)
-                names = pa.array([item.encode("utf-8", "replace").decode() for item in items])
+                names = pa.array([item.encode("utf-8", "backslashreplace").decode() for item in items])
                 writer.write_table(pa.Table.from_arrays([names, rows], schema=schema))
         temporary.replace(self.out)
         return [self.out]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engines.errors import ImageError, InputError
+from engines.image_formats import advice, open_image
 from engines.manifest import Preprocess
 
 # Pillow refuses to open a file beyond twice its MAX_IMAGE_PIXELS; the same figure bounds what is decoded and resized here.
@@ -87,7 +88,7 @@ def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.N
 def _open(file: str | os.PathLike[str] | io.BytesIO, name: str, max_pixels: int) -> Image.Image:
     """A Pillow image whose header was read and whose pixels were not."""
     try:
-        return Image.open(file)
+        return open_image(file)
     except Image.DecompressionBombError as error:
         detail = str(error).split(",")[0]
         limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
@@ -97,7 +98,7 @@ def _open(file: str | os.PathLike[str] | io.BytesIO, name: str, max_pixels: int)
     except UnidentifiedImageError as error:
         if not isinstance(file, io.BytesIO) and os.path.getsize(file) == 0:
             raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again") from error
-        raise ImageError(f"{name}: not an image that Pillow can read; convert it to JPEG, PNG or WebP") from error
+        raise ImageError(f"{name}: {advice(file)}") from error
     except OSError as error:
         raise ImageError(
             f"{name}: cannot be opened ({error.strerror or error}); check that it is a readable file"

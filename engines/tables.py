@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
+from engines.terminal import columns, encoding_of, fit, visible
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> str:
-    """Columns padded to their widest cell; the last column is not padded."""
-    cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+def format_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "", encoding: str | None = None
+) -> str:
+    """Columns padded to their widest cell; the last column is not padded.
+
+    Args:
+        header: one title for each column.
+        rows: a cell for each column; line breaks, control characters and the like in a cell become visible escapes.
+        indent: before each line.
+        encoding: what it lacks is replaced; None is standard output's.
+    """
+    target = encoding_of(sys.stdout) if encoding is None else encoding
+    cells = [[fit(visible(cell), target) for cell in row] for row in (header, *rows)]
+    widths = [max(columns(row[i]) for row in cells) for i in range(len(header))]
+    lines = [
+        indent + "  ".join(c + " " * (w - columns(c)) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
     lines.insert(1, indent + "  ".join("-" * width for width in widths))
     return "\n".join(lines)

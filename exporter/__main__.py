@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engines.terminal import say, visible
 from exporter.errors import ExportError
 from exporter.standard_output import print_answer, standard_output_is_ours
 
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExportError as error:
         if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {visible(str(error))}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from engines.decode import Decoder
 from engines.errors import ImageError, InputError
-from engines.image_files import SUFFIXES, find_images, read_list
+from engines.image_files import FoundImages, describe_left_out, find_images, read_list
+from engines.image_formats import is_image_name
 from engines.manifest import Preprocess
 from exporter.datasets.shards import find_shards, shard_pictures
 from exporter.errors import ExportError
@@ -43,12 +44,14 @@ class Calibration:
         pictures: starts over at every call, in an order that depends on nothing but data and seed; None: there are none.
         captions: texts.
         captions_source: one line on where those come from.
+        notes: sentences about what was left out.
     """
 
     name: str
     pictures: Callable[[], Iterator[Picture]] | None
     captions: tuple[str, ...]
     captions_source: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,11 @@ def open_calibration(
             f"like those that will be embedded ({RECOMMENDED_IMAGES} recommended; a folder, a webdataset .tar, or a text file of "
             "paths)"
         )
-    pictures = None if path is None else _pictures(path, seed)
+    pictures, notes = (None, ()) if path is None else _pictures(path, seed)
     beside = path / CAPTIONS_NAME if path is not None and path.is_dir() else None
     file = captions if captions is not None else beside if beside is not None and beside.is_file() else None
     texts, source = read_captions(file, _CAPTIONS, seed)
-    return Calibration(path.resolve().name if path is not None else "none", pictures, texts, source)
+    return Calibration(path.resolve().name if path is not None else "none", pictures, texts, source, notes)
 
 
 def decode_images(calibration: Calibration, config: Preprocess, count: int, folder: Path) -> CalibrationImages:
@@ -139,27 +142,30 @@ def decode_images(calibration: Calibration, config: Preprocess, count: int, fold
     return CalibrationImages(np.load(file, mmap_mode="r")[:used], skipped, first, blank)
 
 
-def _pictures(path: Path, seed: int) -> Callable[[], Iterator[Picture]]:
+def _pictures(path: Path, seed: int) -> tuple[Callable[[], Iterator[Picture]], tuple[str, ...]]:
     if not path.exists():
         raise ExportError(f"calibration data {path} is not there")
     try:
         shards = find_shards(path, "train") if path.is_dir() or path.suffix == ".tar" else []
         if shards:
-            return lambda: iter(shard_pictures(shards))
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
+            return lambda: iter(shard_pictures(shards)), ()
+        if path.is_file() and is_image_name(path.name):
             raise ExportError(
                 f"{path} is one image: calibration needs at least {LEAST_IMAGES}, in a folder, .tar or list"
             )
-        files = read_list(path) if path.is_file() else find_images(path)
+        found = FoundImages(read_list(path)) if path.is_file() else find_images(path, own_files=(CAPTIONS_NAME,))
     except InputError as error:
         raise ExportError(f"calibration data: {error}") from error
+    files = found.files
+    left_out = describe_left_out(found.left_out) if found.left_out else ""
     if len(files) < LEAST_IMAGES:
+        beside = f" ({left_out})" if left_out else ""
         raise ExportError(
-            f"{path} has {len(files)} image file{'s' * (len(files) != 1)}: calibration needs at least {LEAST_IMAGES}, "
+            f"{path} has {len(files)} image file{'s' * (len(files) != 1)}{beside}: calibration needs at least {LEAST_IMAGES}, "
             f"{RECOMMENDED_IMAGES} recommended"
         )
     order = np.random.default_rng([seed, 2]).permutation(len(files))
-    return lambda: (files[int(i)] for i in order)
+    return lambda: (files[int(i)] for i in order), (f"calibration images {left_out}",) if left_out else ()
 
 
 def _demo(seed: int) -> Calibration:

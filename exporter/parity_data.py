@@ -18,10 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engines.errors import InputError
+from engines.image_files import describe_left_out, find_images
+from engines.image_formats import open_image
+from engines.text_files import read_lines
 from exporter.errors import ExportError
 
 CAPTIONS_NAME = "captions.txt"
-IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_SIDE = 1024  # pixels; a folder of camera pictures would otherwise take gigabytes, decoded
 
 _SKIMAGE_PHOTOGRAPHS = (
@@ -72,6 +75,7 @@ class ParityData:
     captions: tuple[str, ...]
     source: str  # one line on where they come from, with how many files were skipped
     skipped: tuple[str, ...] = ()  # files of the folder that could not be read, relative to it
+    notes: tuple[str, ...] = ()  # sentences about what was left out
 
 
 def load_parity_data(
@@ -102,12 +106,12 @@ def load_parity_data(
     root = Path(folder)
     if not root.is_dir():
         raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
-    pictures, skipped = _read_folder(root, images, np.random.default_rng([seed, 0]))
+    pictures, skipped, notes = _read_folder(root, images, np.random.default_rng([seed, 0]))
     text, text_source = _read_captions(root, captions, seed)
     source = f"{len(pictures)} images of {root.resolve().name}"
     if skipped:
         source += f" ({len(skipped)} unreadable skipped)"
-    return ParityData(pictures, text, f"{source}; {text_source}", skipped)
+    return ParityData(pictures, text, f"{source}; {text_source}", skipped, notes)
 
 
 def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
@@ -191,7 +195,7 @@ def _random_crop(photograph: Image.Image, rng: np.random.Generator) -> Image.Ima
 
 
 def _read_image(file: Path, max_side: int | None = None) -> Image.Image:
-    with Image.open(file) as image:
+    with open_image(file) as image:
         if max_side is not None:
             image.draft("RGB", (max_side, max_side))  # a JPEG decodes at a fraction of its size, not below max_side
         picture: Image.Image = image.convert("RGB")
@@ -200,16 +204,15 @@ def _read_image(file: Path, max_side: int | None = None) -> Image.Image:
     return picture
 
 
-def _read_folder(root: Path, count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]:
-    """Up to `count` pictures of `root`, and the files that were tried and could not be read."""
-    files = sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(root)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    )
-    if not files:
-        raise ExportError(f"no image files in {root} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+def _read_folder(
+    root: Path, count: int, rng: np.random.Generator
+) -> tuple[tuple[Image.Image, ...], tuple[str, ...], tuple[str, ...]]:
+    """Up to `count` pictures of `root`, the files that were tried and could not be read, and notes on the others."""
+    try:
+        found = find_images(root, own_files=(CAPTIONS_NAME,))
+    except InputError as error:
+        raise ExportError(f"parity data: no image files: {error}") from error
+    files = found.files
     pictures: list[tuple[int, Image.Image]] = []
     skipped: list[str] = []
     for index in (int(i) for i in rng.permutation(len(files))):
@@ -221,7 +224,8 @@ def _read_folder(root: Path, count: int, rng: np.random.Generator) -> tuple[tupl
             skipped.append(files[index].relative_to(root).as_posix())
     if not pictures:
         raise ExportError(f"none of the {len(files)} image files in {root} can be read, {sorted(skipped)[0]} for one")
-    return tuple(picture for _, picture in sorted(pictures, key=lambda pair: pair[0])), tuple(sorted(skipped))
+    notes = (f"parity data: {describe_left_out(found.left_out)}",) if found.left_out else ()
+    return tuple(picture for _, picture in sorted(pictures, key=lambda pair: pair[0])), tuple(sorted(skipped)), notes
 
 
 def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], str]:
@@ -230,7 +234,7 @@ def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], 
 
 
 def read_captions(file: Path | None, count: int, seed: int) -> tuple[tuple[str, ...], str]:
-    """Up to `count` distinct captions of a UTF-8 file, one a line, and one line on where they come from; None: open_clip's prompts.
+    """Up to `count` distinct captions of a text file, one a line, and one line on where they come from; None: open_clip's prompts.
 
     Raises:
         ExportError: the file cannot be read, or holds none.
@@ -238,9 +242,9 @@ def read_captions(file: Path | None, count: int, seed: int) -> tuple[tuple[str, 
     if file is None:
         return prompt_captions(count, seed), "open_clip's prompt templates"
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExportError(f"cannot read {file} as UTF-8 text: {error}") from error
+        lines = [line.strip() for line in read_lines(file, "the captions")]
+    except InputError as error:
+        raise ExportError(str(error)) from error
     captions = list(dict.fromkeys(line for line in lines if line))
     if not captions:
         raise ExportError(f"{file} has no caption in it: write one a line, or remove it")

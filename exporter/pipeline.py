@@ -219,13 +219,13 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     with stages.stage("load the model") as figures:
         source = _load(options)
         figures["parameters"] = sum(p.numel() for p in source.model.parameters())
-    for note in source.notes:
-        stages.note(note)
+    stages.tell(source, calibration, dataset)
     out = options.out or Path(default_folder(source, options.precision))
     with BundleWriter(out, options.force) as writer:
         with stages.stage("read parity data"):
             images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
+            stages.tell(data)
         tokenizer = _write_tokenizer(source, options, writer.folder)
         evaluation = None
         if dataset is not None:

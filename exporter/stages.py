@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO
 
+from engines.terminal import say
 from exporter.memory import peak_memory
 
 
@@ -27,7 +28,13 @@ class Stages:
         """A sentence that the user should see, terminal or not."""
         self.notes.append(text)
         if self.stream is not None:
-            print(text, file=self.stream, flush=True)
+            say(text, self.stream)
+
+    def tell(self, *sources: object) -> None:
+        """The notes of what was read (a model, a dataset, …), each in its attribute ``notes``; None has none."""
+        for source in sources:
+            for text in getattr(source, "notes", ()):
+                self.note(text)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from engines.terminal import say
+
 
 @contextlib.contextmanager
 def standard_output_is_ours() -> Iterator[None]:
@@ -39,7 +41,7 @@ def standard_output_is_ours() -> Iterator[None]:
 def print_answer(text: str) -> str | None:
     """Print the command's answer; what went wrong, such as "No space left on device", or None."""
     try:
-        print(text, flush=True)
+        say(text)
     except OSError as error:
         # Python tries again when it ends, and would complain.
         with open(os.devnull, "w", encoding="utf-8") as nothing:

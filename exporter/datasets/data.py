@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from engines import text_files
 from engines.errors import InputError
 
 Picture: TypeAlias = "Path | bytes | Image.Image"
@@ -75,12 +76,9 @@ def read_lines(path: Path, strip: bool = True) -> list[str]:
     """The lines of a text file, without blank ones at its end; with the white space around them where it means something.
 
     Raises:
-        InputError: it is not UTF-8 text, or cannot be read.
+        InputError: it is not text (see `engines.text_files`), or cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} as UTF-8 text: {error}") from error
+    lines = text_files.read_lines(path)
     while lines and not lines[-1].strip():
         lines.pop()
     return [line.strip() for line in lines] if strip else lines

@@ -14,14 +14,17 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from engines.errors import InputError
-from engines.image_files import SUFFIXES, find_images
+from engines.image_files import describe_left_out, find_images, kind_of
+from engines.image_formats import is_image_name
 from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,
+    TEMPLATES_NAME,
     Dataset,
     Sample,
     read_classes,
@@ -49,7 +52,8 @@ def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | No
     if listed:
         return _with_captions(folder, _listed_captions(listed[0]), f"lines of {listed[0].name}", limit)
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    pictures = [path for path in _visible(folder) if path.suffix.lower() in SUFFIXES]
+    visible = _visible(folder)
+    pictures = [path for path in visible if is_image_name(path.name)]
     if pictures:
         captions = {path: _beside(path) for path in pictures}
         if not any(captions.values()):
@@ -57,7 +61,14 @@ def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | No
                 f"{folder} has pictures but no labels: put them into a folder for each class, or write their captions into "
                 f"{_CAPTION_FILES[0]} (path, tab, caption) or a .txt file beside each picture"
             )
-        return _with_captions(folder, captions, ".txt files beside the pictures", limit)
+        used = {
+            *pictures,
+            *(path.with_suffix(".txt") for path in pictures),
+            folder / CLASSES_NAME,
+            folder / TEMPLATES_NAME,
+        }
+        others = Counter(kind_of(path.name) for path in visible if path not in used)
+        return _with_captions(folder, captions, ".txt files beside the pictures", limit, others)
     if subfolders:
         return _with_classes(folder, subfolders, templates, limit)
     raise InputError(f"{folder} has neither pictures nor folders of pictures nor .tar files in it")
@@ -80,11 +91,14 @@ def _with_classes(
         classes = tuple(path.name.replace("_", " ") for path in subfolders)
     require_classes(classes, str(folder))
     found: list[tuple[Path, int]] = []
+    left_out = Counter[str]()
     for label, subfolder in enumerate(subfolders):
         try:
-            found += [(path, label) for path in find_images(subfolder)]
+            images = find_images(subfolder)
         except InputError as error:
             raise InputError(f"class folder {error}: put pictures into it, or remove it") from error
+        found += [(path, label) for path in images.files]
+        left_out.update(images.left_out)
     chosen = [found[i] for i in spread(len(found), limit)]
 
     def samples() -> Iterator[Sample]:
@@ -97,6 +111,7 @@ def _with_classes(
         classes,
         templates or templates_beside(folder) or prompts,
         count=len(chosen),
+        notes=_notes(left_out),
     )
 
 
@@ -116,14 +131,24 @@ def _imagenet(folder: Path, count: int) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(IMAGENET_CLASSNAMES), tuple(str(template("{}")) for template in OPENAI_IMAGENET_TEMPLATES)
 
 
-def _with_captions(folder: Path, captions: dict[Path, list[str]], where: str, limit: int | None) -> Dataset:
+def _notes(left_out: Counter[str]) -> tuple[str, ...]:
+    return (f"labelled images {describe_left_out(left_out)}",) if left_out else ()
+
+
+def _with_captions(
+    folder: Path,
+    captions: dict[Path, list[str]],
+    where: str,
+    limit: int | None,
+    left_out: Counter[str] | None = None,
+) -> Dataset:
     told = {path: texts for path, texts in captions.items() if texts}
     absent = [path for path in told if not path.is_file()]
     usable = [path for path in told if path.is_file()]
     if not usable:
         problem = f"{absent[0].name} and all others are not there" if absent else "every caption is empty"
         raise InputError(f"the {where} in {folder} give no picture a caption: {problem}")
-    notes = []
+    notes = [*_notes(left_out or Counter())]
     if len(told) < len(captions):
         notes.append(f"pictures left out because they have no caption: {len(captions) - len(told)}")
     if absent:

@@ -1,6 +1,6 @@
 """webdataset archives, read as a stream.
 
-A sample is the run of files in a ``.tar`` whose names agree up to the first dot: ``0001.jpg`` (or ``.jpeg``, ``.png``, ``.webp``),
+A sample is the run of files in a ``.tar`` whose names agree up to the first dot: ``0001.jpg`` (or another image suffix),
 ``0001.cls`` with the label as a number, ``0001.txt`` with one caption a line. Local archives need no more than the standard
 library's tarfile in its streaming mode, which forgets what it has passed: memory does not grow with the archive, and the package
 ``webdataset`` with its pipelines, caches and URLs is not needed to read files that are here.
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from engines.errors import InputError
+from engines.image_formats import HEIF_SUFFIXES, SUFFIXES
+from engines.text_files import decode_text, split_lines
 from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,
@@ -25,7 +27,11 @@ from exporter.datasets.data import (
     templates_beside,
 )
 
-_PICTURES = ("jpg", "jpeg", "png", "webp")
+# Where a sample has several pictures, the first of these is meant. HEIC is always among them, for a sample that cannot be read is
+# counted.
+_USUAL = ("jpg", "jpeg", "png", "webp")
+_OTHERS = tuple(sorted(suffix[1:] for suffix in SUFFIXES | HEIF_SUFFIXES if suffix[1:] not in _USUAL))
+_PICTURES = _USUAL + _OTHERS
 _TYPE_NAME, _COUNT_NAME = "dataset_type.txt", "nshards.txt"
 
 
@@ -69,7 +75,9 @@ def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] |
     names = next((place / CLASSES_NAME for place in places if (place / CLASSES_NAME).is_file()), None)
     first = next(_samples(shards), None)
     if first is None:
-        raise InputError(f"{shards[0]} has no sample in it: pictures (.{', .'.join(_PICTURES)}) with .cls or .txt")
+        raise InputError(
+            f"{shards[0]} has no sample in it: pictures (.{', .'.join(_USUAL)} or others) with .cls or .txt"
+        )
     if first.label is None and not first.captions:
         raise InputError(f"{first.name} has no label: beside its picture there is neither a .cls nor a .txt with text")
     if first.label is not None and names is None and not first.captions:
@@ -91,15 +99,20 @@ def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] |
 
 
 def shard_pictures(shards: Sequence[Path]) -> Iterator[bytes]:
-    """The encoded pictures of archives one after the other, with or without labels.
+    """The encoded pictures of archives one after the other, with or without labels, one of each sample.
 
     Raises:
         InputError: an archive is damaged.
     """
     for shard in shards:
-        for _, suffix, data in _members(shard):
-            if suffix in _PICTURES:
-                yield data
+        for _, group in itertools.groupby(_members(shard), lambda member: member[0]):
+            picture = _picture({suffix: data for _, suffix, data in group})
+            if picture is not None:
+                yield picture
+
+
+def _picture(parts: dict[str, bytes]) -> bytes | None:
+    return next((parts[suffix] for suffix in _PICTURES if suffix in parts), None)
 
 
 def _check_label(sample: Sample, classes: Sequence[str]) -> None:
@@ -116,7 +129,7 @@ def _samples(shards: Sequence[Path]) -> Iterator[Sample]:
     for shard in shards:
         for key, group in itertools.groupby(_members(shard), lambda member: member[0]):
             parts = {suffix: data for _, suffix, data in group}
-            picture = next((parts[suffix] for suffix in _PICTURES if suffix in parts), None)
+            picture = _picture(parts)
             if picture is not None:
                 name = f"{shard.name}:{key}"
                 yield Sample(name, picture, _label(parts.get("cls"), name), _captions(parts.get("txt"), name))
@@ -143,16 +156,13 @@ def _label(data: bytes | None, name: str) -> int | None:
     if data is None:
         return None
     try:
-        return int(data)
-    except ValueError:
+        return int(decode_text(data, name))
+    except ValueError:  # an InputError is one
         raise InputError(f"the label of {name} is {data[:40]!r}: it must be a number") from None
 
 
 def _captions(data: bytes | None, name: str) -> tuple[str, ...]:
-    try:
-        lines = (data or b"").decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"the caption of {name} is not UTF-8 text: {error}") from error
+    lines = split_lines(decode_text(data or b"", f"the caption of {name}"))
     return tuple(line.strip() for line in lines if line.strip())
 
 

@@ -277,3 +277,66 @@ def test_a_reader_that_goes_away(demo_bundle: Path) -> None:
     command = f"{sys.executable} -m engines inspect {demo_bundle} --json | head -c 1"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in ran.stderr
+
+
+class TestOptions:
+    def test_max_pixels(
+        self, demo_bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Seven pictures of at most 60 x 56 pixels, which resizing makes up to 76 x 64, and one of 100 x 100."""
+        Image.fromarray(np.full((100, 100, 3), 90, np.uint8)).save(folder / "large.png")
+        out = tmp_path / "x.npy"
+        command = ["embed", str(demo_bundle), str(folder), "--out", str(out)]
+        assert main(command) == 0
+        assert np.load(out).shape == (8, 64)
+        assert main([*command, "--max-pixels", "6000"]) == 0
+        assert np.load(out).shape == (7, 64)
+        arguments = ["classify", str(demo_bundle), str(folder), "--labels", "a,b", "--max-pixels", "6000", "--json"]
+        capsys.readouterr()
+        assert main(arguments) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert len(found["images"]) == 7
+        assert sum("10000 pixels are over the limit of 6000" in message for message in found["skipped"]) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (
+                ["embed", "a.png", "--out", "x.npy", "--max-pixels", "0"],
+                "--max-pixels 0 leaves no image: pass 1 or more",
+            ),
+            (["embed", "--texts", "t.txt", "--out", "x.npy", "--max-pixels", "9"], "--max-pixels is for images"),
+            (["classify", "a.png", "--labels", "a", "--max-pixels", "-1"], "--max-pixels -1 leaves no image"),
+            (["classify", "a.png", "--labels", "a", "--top", "0"], "--top 0 shows no label: pass 1 or more"),
+            (["classify", "a.png", "--labels", ""], "there is no label"),
+            (["classify", "a.png", "--labels", "a", "--template", ""], "{} in the place of the label"),
+        ],
+    )
+    def test_wrong_values(
+        self, arguments: list[str], words: str, demo_bundle: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Image.fromarray(np.zeros((5, 5, 3), np.uint8)).save("a.png")
+        Path("t.txt").write_text("x\n")
+        assert main([arguments[0], str(demo_bundle), *arguments[1:]]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert words in error
+
+    def test_labels_that_are_repeated_count_once(self, demo_bundle: Path, folder: Path, capsys: Any) -> None:
+        """Otherwise each of them would get half of the probability."""
+
+        def classify(labels: str) -> tuple[list[tuple[str, float]], str]:
+            assert (
+                main(["classify", str(demo_bundle), str(folder / "0.png"), "--labels", labels, "--top", "9", "--json"])
+                == 0
+            )
+            captured = capsys.readouterr()
+            found = json.loads(captured.out)["images"][0]["labels"]
+            return [(item["label"], item["probability"]) for item in found], captured.err
+
+        once, nothing = classify("a red circle,a blue square")
+        twice, said = classify("a red circle,a blue square, a red circle ,a red circle")
+        assert twice == once
+        assert nothing == ""
+        assert said == "a label counts once: 'a red circle' is there 3 times\n"

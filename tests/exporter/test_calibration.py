@@ -137,3 +137,43 @@ def test_the_demo_brings_its_own(tmp_path: Path) -> None:
     images = decode_images(found, CONFIG, 130, tmp_path)
     assert len(images.pixels) == 130
     assert len(set(found.captions)) == 512
+
+
+def test_what_is_left_out_is_said(folder: Path, tmp_path: Path) -> None:
+    (folder / "captions.txt").write_text("one\n")
+    assert open_images(folder).notes == ()
+    for name in ("a.mov", "more/b.MOV", "more/captions.txt"):
+        (folder / name).write_text("x")
+    assert open_images(folder).notes == ("calibration images left out: 2 .mov, 1 .txt: not among the image suffixes",)
+    for file in list(folder.rglob("*.png"))[:20]:
+        file.unlink()
+    with pytest.raises(
+        ExportError, match=r"has 120 image files \(left out: 2 \.mov, .*\): calibration needs at least 128"
+    ):
+        open_images(folder)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_and_captions_of_windows(encoding: str, folder: Path, tmp_path: Path) -> None:
+    files = sorted(folder.rglob("*.png"))[:128]
+    (tmp_path / "list.txt").write_bytes("".join(f"{file}\r\n" for file in files).encode(encoding))
+    (tmp_path / "captions.txt").write_bytes("one\r\ntwo\r\n".encode(encoding))
+    found = open_calibration(tmp_path / "list.txt", tmp_path / "captions.txt", is_demo=False, needs_images=True)
+    assert found.captions == ("one", "two")
+    assert len(decode_images(found, CONFIG, 128, tmp_path).pixels) == 128
+
+
+def test_a_webdataset_of_other_pictures_gives_one_of_each_sample(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as archive:
+        for i in range(130):
+            for suffix in ("tiff", "bmp", "jpg")[: 1 + (i % 3)]:
+                data = io.BytesIO()
+                picture(i).save(data, "JPEG" if suffix == "jpg" else suffix)
+                member = tarfile.TarInfo(f"{i:04}.{suffix}")
+                member.size = len(data.getvalue())
+                archive.addfile(member, io.BytesIO(data.getvalue()))
+    pictures = open_images(tmp_path / "shard-0.tar").pictures
+    assert pictures is not None
+    kinds = [data[:2] for data in pictures()]
+    assert len(kinds) == 130
+    assert {kinds.count(head) for head in (b"II", b"BM", b"\xff\xd8")} <= {43, 44}

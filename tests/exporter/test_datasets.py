@@ -397,3 +397,43 @@ def test_pictures_of_any_mode_are_read(tmp_path: Path) -> None:
     dataset = open_dataset(write_webdataset(tmp_path, samples))
     assert sum(len(batch.samples) for batch in read_batches(dataset, CONFIG, 2, skipped)) == 5
     assert skipped.count == 0
+
+
+def test_what_is_left_out_of_folders_is_said(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "classes" / name / "a.tga")
+        (tmp_path / "classes" / name / "film.mov").write_bytes(b"")
+    dataset = open_dataset(tmp_path / "classes")
+    assert dataset.count == 2
+    assert dataset.notes == ("labelled images left out: 2 .mov: not among the image suffixes",)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name in "ab":
+        Image.new("RGB", (20, 20)).save(flat / f"{name}.png")
+        (flat / f"{name}.txt").write_text("a caption")
+    (flat / "c.txt").write_text("of a picture that is not there")
+    (flat / "film.mov").write_bytes(b"")
+    assert open_dataset(flat).notes == ("labelled images left out: 1 .mov, 1 .txt: not among the image suffixes",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_files_of_windows(encoding: str, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(tmp_path / "classes" / name / "x.png")
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    (tmp_path / "classes" / "classnames.txt").write_bytes("Katze\r\nHündin\r\n".encode(encoding))
+    assert open_dataset(tmp_path / "classes").classes == ("Katze", "Hündin")
+    (tmp_path / "captions.csv").write_bytes('image,caption\r\na.png,"eine, zwei"\r\nb.png,drei\r\n'.encode(encoding))
+    assert [sample.captions for sample in open_dataset(tmp_path).samples()] == [("eine, zwei",), ("drei",)]
+    samples = [{"png": (tmp_path / "a.png").read_bytes(), "txt": "Größe\r\n".encode(encoding)} for _ in range(2)]
+    archive = tmp_path / "w" / "0.tar"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w") as file:
+        for i, parts in enumerate(samples):
+            for suffix, data in parts.items():
+                member = tarfile.TarInfo(f"{i}.{suffix}")
+                member.size = len(data)
+                file.addfile(member, io.BytesIO(data))
+    assert [sample.captions for sample in open_dataset(archive).samples()] == [("Größe",), ("Größe",)]

@@ -171,3 +171,36 @@ def test_too_few_photographs_name_the_remedy(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(parity_data, "_SKIMAGE_PHOTOGRAPHS", ("not_in_any_wheel.png",))
     with pytest.raises(ExportError, match=r"only 2 photographs found .*pip install scikit-image scikit-learn, or pass"):
         load_parity_data()
+
+
+def test_what_is_left_out_is_said_and_suffixes_are_those_of_serving(folder: Path) -> None:
+    for name in ("e.jp2", "f.tga", "g.ppm"):
+        Image.new("RGB", (20, 30), (9, 99, 200)).save(folder / name)
+    (folder / "captions.txt").write_text("a caption\n")
+    (folder / "film.mov").write_bytes(b"")
+    (folder / ".hidden.png").write_bytes(b"")
+    data = load_parity_data(folder)
+    assert len(data.images) == 7
+    assert data.skipped == ()
+    assert data.notes == ("parity data: left out: 1 .md, 1 .mov: not among the image suffixes",)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_captions_of_windows(encoding: str, folder: Path) -> None:
+    (folder / "captions.txt").write_bytes("ein Hund\r\n一只猫\r\n".encode(encoding))
+    assert load_parity_data(folder).captions == ("ein Hund", "一只猫")
+
+
+def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), (9, 99, 200))).save(tmp_path / "a.heic")
+    code = (
+        f"from exporter.parity_data import load_parity_data; print(load_parity_data({str(tmp_path)!r}).images[0].size)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(64, 48)"
+
+
+def test_a_bare_machine_without_msgspec_reads_it() -> None:
+    code = "import sys; sys.modules['msgspec'] = None; import exporter.parity_data"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,101 @@
+"""One finished part of a long embedding job: a file that is whole or not there, with the state that its input files were in."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+
+Embeddings = npt.NDArray[np.float32]
+
+_DAMAGES = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of some items in a row.
+
+    Attributes:
+        kept: (K,) int64, ascending: which of the part's items have an embedding.
+        embeds: (K, D) float32; (0, 0) where no item has one.
+        skipped: why the others have none.
+        stats: (items, 2) int64 of `stat_files`; (0, 2) for texts.
+    """
+
+    kept: npt.NDArray[np.int64]
+    embeds: Embeddings
+    skipped: Mapping[int, str]
+    stats: npt.NDArray[np.int64]
+
+    def stale(self, files: Sequence[str]) -> list[int]:
+        """Which of the part's files are others now (by size or time of the last change), or could not be read when it was made."""
+        changed = np.flatnonzero((stat_files(files) != self.stats).any(axis=1))
+        return sorted({*changed.tolist(), *self.skipped})
+
+    def replace(self, rows: Sequence[int], new: Part) -> Part:
+        """This part with what `new` says about the items `rows`, among which all that this one skipped must be."""
+        index = np.asarray(rows, dtype=np.int64)
+        stay = ~np.isin(self.kept, index)
+        kept = np.concatenate([self.kept[stay], index[new.kept]])
+        order = np.argsort(kept)
+        found = [embeds for embeds in (self.embeds[stay], new.embeds) if len(embeds)]
+        embeds = np.concatenate(found)[order] if found else np.zeros((0, 0), np.float32)
+        stats = self.stats.copy()
+        stats[index] = new.stats
+        return Part(kept[order], embeds, {rows[i]: message for i, message in new.skipped.items()}, stats)
+
+
+def stat_files(files: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Size (bytes) and time of the last change (nanoseconds) of every file, (files, 2) int64; -1 twice for a missing one."""
+    found = np.full((len(files), 2), -1, np.int64)
+    for row, file in enumerate(files):
+        try:
+            stat = os.stat(file)
+        except (OSError, ValueError):  # ValueError: a zero byte in the name
+            continue
+        found[row] = stat.st_size, stat.st_mtime_ns
+    return found
+
+
+def save_part(path: Path, part: Part) -> None:
+    """Write a part, in one rename, so that a kill or a full disk leaves none or all of it."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez(
+            file,
+            kept=part.kept,
+            embeds=part.embeds,
+            skipped=np.array(json.dumps(dict(part.skipped))),
+            stats=part.stats,
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_part(path: Path, with_embeds: bool = True) -> Part:
+    """Read a part.
+
+    Args:
+        path: of `save_part`.
+        with_embeds: False leaves the embeddings on disk, and `Part.embeds` is (0, 0).
+
+    Raises:
+        EngineError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            embeds = part["embeds"] if with_embeds else np.zeros((0, 0), np.float32)
+            skipped = {int(row): str(message) for row, message in json.loads(str(part["skipped"])).items()}
+            return Part(part["kept"], embeds, skipped, part["stats"])
+    except _DAMAGES as error:
+        raise EngineError(f"{path} is damaged ({error}): delete {path.parent} and start again") from error
