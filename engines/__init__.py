@@ -22,6 +22,7 @@ def load(
     *,
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Embedder:
     """Load a bundle.
@@ -31,7 +32,9 @@ def load(
         engine: a kind of engine, or ``auto``: the best in the bundle that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
         towers: which to load; None is all. A service that embeds only texts saves the image tower's memory.
-        workers: threads that decode images; None is one per core, at most 8.
+        workers: threads that decode images; None is one per core that this process may use (affinity and CPU quota).
+        max_pixels: largest width x height of an image that is decoded; None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS``
+            where that is less.
         options: of the engine's runtime, such as ``threads=`` for ONNX Runtime; see ``engines/run_<kind>.py``.
 
     Returns:
@@ -39,11 +42,12 @@ def load(
 
     Raises:
         BundleError: the folder is not a bundle, or is damaged.
+        InputError: an argument has the wrong type or range.
         EngineUnavailableError: no engine of the bundle can run here; the message says why for each.
     """
     from engines.embedder import Embedder
 
-    return Embedder(path, engine, device, towers=towers, workers=workers, **options)
+    return Embedder(path, engine, device, towers=towers, workers=workers, max_pixels=max_pixels, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,84 +2,122 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import EngineError, ImageError, InputError
+from engines.arguments import whole_number
+from engines.cores import usable_cores
+from engines.errors import EngineError, ImageError
+from engines.forks import PerProcess
+from engines.image_inputs import ImageInput, PrivateImage, private_image
 from engines.manifest import Preprocess
-from engines.preprocess import ImageInput, preprocess_image
+from engines.preprocess import preprocess_private
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _AHEAD = 2  # batches that are decoded while the engine works on the one before
-_MOST_WORKERS = 8
 
 
 class Decoder:
     """A pool of threads that preprocess images; Pillow and numpy release the interpreter's lock for most of the work.
 
+    In a forked child the pool is made anew.
+
     Args:
         config: the checkpoint's transform.
-        workers: threads; None is one per core that this process may use, at most 8.
+        workers: threads; None is one per core that this process may use.
+        max_pixels: limit of width x height, see `engines.preprocess.preprocess_image`.
+
+    Raises:
+        InputError: `workers` or `max_pixels` is no whole number of at least 1.
     """
 
-    def __init__(self, config: Preprocess, workers: int | None = None) -> None:
-        if workers is not None and workers < 1:
-            raise InputError(f"workers is {workers}: pass 1 or more, or None for one per core")
+    def __init__(self, config: Preprocess, workers: int | None = None, max_pixels: int | None = None) -> None:
+        threads = usable_cores() if workers is None else whole_number("workers", workers, 1, "of threads")
         self._config = config
-        self._pool = ThreadPoolExecutor(workers or min(_MOST_WORKERS, usable_cores()), thread_name_prefix="decode")
+        self._max_pixels = None if max_pixels is None else whole_number("max_pixels", max_pixels, 1)
+        self._closed = False
+        self._pool = PerProcess(lambda: ThreadPoolExecutor(threads, thread_name_prefix="decode"))
 
-    def batches(self, images: Sequence[ImageInput], size: int) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
+    def batches(self, images: Iterable[ImageInput], size: int) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
         """Batches in order, decoded while the caller works on the one before.
 
+        Pillow images and file objects are read in the caller's thread, see `engines.image_inputs`; the rest in the pool's.
+
         Args:
-            images: any number.
-            size: images in a batch.
+            images: any number, in a sequence or from an iterator; an iterator is asked for two batches more than the caller has.
+            size: images in a batch, at least 1.
 
         Yields:
             The index of a batch's first image, and for each image its pixels, or the error where it cannot be read.
 
         Raises:
             InputError: an element is no image at all (a number, an array of another dtype).
-            EngineError: the pool was closed meanwhile.
+            EngineError: the pool was closed meanwhile, or the process forked: the batches ahead are the parent's.
         """
+        source, process, start = iter(images), os.getpid(), 0
+        # An iterator may reuse one array, or one file of several frames, for each image that it gives.
+        reused = not isinstance(images, Sequence)
         waiting: deque[tuple[int, list[Future[Pixels | ImageError]]]] = deque()
         try:
-            for start in range(0, len(images), size):
-                waiting.append((start, [self._submit(image) for image in images[start : start + size]]))
+            while chunk := list(self._prepared(itertools.islice(source, size), reused)):
+                waiting.append((start, [self._submit(image) for image in chunk]))
+                start += len(chunk)
                 if len(waiting) > _AHEAD:
-                    yield self._finished(*waiting.popleft())
+                    yield self._finished(*waiting.popleft(), process)
             while waiting:
-                yield self._finished(*waiting.popleft())
+                yield self._finished(*waiting.popleft(), process)
         finally:  # the caller may stop early, or an image raised
             for _, futures in waiting:
                 for future in futures:
                     future.cancel()
 
-    def close(self) -> None:
-        """Stop the threads; work that has not begun is dropped."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _submit(self, image: ImageInput) -> Future[Pixels | ImageError]:
+    def preprocess(self, image: PrivateImage) -> Pixels | ImageError:
+        """One image's pixels, or the error where it cannot be read."""
         try:
-            return self._pool.submit(self._attempt, image)
-        except RuntimeError as error:
-            raise _closed() from error
-
-    def _attempt(self, image: ImageInput) -> Pixels | ImageError:
-        try:
-            return preprocess_image(image, self._config)
+            return preprocess_private(image, self._config, self._max_pixels)
         except ImageError as error:
             return error
 
+    def close(self) -> None:
+        """Stop the threads; work that has not begun is dropped."""
+        self._closed = True
+        pool = self._pool.made_here()
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _prepared(self, images: Iterable[ImageInput], reused: bool) -> Iterator[PrivateImage | ImageError]:
+        for image in images:
+            try:
+                yield private_image(image, self._max_pixels, copy=reused)
+            except ImageError as error:
+                yield error
+
+    def _submit(self, image: PrivateImage | ImageError) -> Future[Pixels | ImageError]:
+        if isinstance(image, ImageError):
+            known: Future[Pixels | ImageError] = Future()
+            known.set_result(image)
+            return known
+        if self._closed:
+            raise _closed()
+        try:
+            return self._pool.get().submit(self.preprocess, image)
+        except RuntimeError as error:
+            raise _closed() from error
+
     @staticmethod
-    def _finished(start: int, futures: list[Future[Pixels | ImageError]]) -> tuple[int, list[Pixels | ImageError]]:
+    def _finished(
+        start: int, futures: list[Future[Pixels | ImageError]], process: int
+    ) -> tuple[int, list[Pixels | ImageError]]:
+        if os.getpid() != process:
+            raise EngineError("the process forked while images were read ahead: start again in the child process")
         try:
             return start, [future.result() for future in futures]
         except CancelledError as error:
@@ -102,8 +140,3 @@ def readable(batch: Sequence[Pixels | ImageError]) -> Pixels:
 
 def _closed() -> EngineError:
     return EngineError("the embedder was closed: load the bundle again")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

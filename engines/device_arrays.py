@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,7 @@ class DeviceEmbeddings:
         self.dtype = np.dtype(np.float32)
         self._stream = stream
         self._free: Callable[[int], None] | None = free
+        self._process = os.getpid()
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -122,7 +124,7 @@ class DeviceEmbeddings:
     def close(self) -> None:
         """Free the memory; what was made of it without a copy must not be used afterwards."""
         free, self._free = self._free, None
-        if free is not None:
+        if free is not None and os.getpid() == self._process:  # in a forked child there is nothing to free
             free(self.address)
 
     def __del__(self) -> None:

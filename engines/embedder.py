@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.arguments import (
+    Template,
+    check_embeddings,
+    check_ids,
+    check_pixels,
+    each_text,
+    in_chunks,
+    is_array,
+    label_prompts,
+    whole_number,
+)
 from engines.arrays import as_numpy, like
 from engines.batches import batch_size, check_finite, run_in_batches
 from engines.bundle_files import verify_files
@@ -19,9 +30,11 @@ from engines.bundle_paths import resolve_path
 from engines.decode import Decoder, Pixels, readable
 from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
+from engines.forks import PerProcess
+from engines.image_inputs import ImageInput, private_image, several_images
 from engines.manifest import Engine, Manifest, Tower, TowerName, read_manifest
-from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
-from engines.runtime import TowerRuntime, candidates, choose_engine, label, open_tower
+from engines.preprocess import normalize_pixels
+from engines.runtime import TowerRuntime, candidates, choose_engine, label, open_for_forks
 from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
@@ -38,6 +51,9 @@ _TEXT_CHUNK = 8192  # texts that are tokenized and sorted by length together
 class Embedder:
     """A loaded bundle. Many threads may call it; use it as a context manager, or `close` it.
 
+    A process that was forked from the one that loaded it may call it, too: threads are started and engines opened again there
+    at the first call. Engines on a GPU raise an `EngineError`, because CUDA does not survive a fork.
+
     Attributes:
         manifest: the bundle's manifest (`engines.manifest.Manifest`).
         engines: what runs each tower, such as ``{"image": "onnxruntime 1.32.0 CPUExecutionProvider", …}``.
@@ -51,37 +67,42 @@ class Embedder:
         *,
         towers: Sequence[TowerName] | None = None,
         workers: int | None = None,
+        max_pixels: int | None = None,
         **options: Any,
     ) -> None:
         """Load a bundle; see `engines.load` for the arguments."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(f"the bundle's path must be a str or a path, not {type(path).__name__}")
         folder = Path(path)
         self.manifest: Manifest = read_manifest(folder)
         verify_files(folder, self.manifest)
-        wanted = list(self.manifest.towers) if towers is None else list(towers)
+        wanted = list(self.manifest.towers) if towers is None else list(each_text(towers, "towers"))
         self._closed = False
-        self._runtimes: dict[str, TowerRuntime] = {}
-        self._decoder = Decoder(self.manifest.preprocess, workers)
+        self._runtimes: dict[str, PerProcess[TowerRuntime]] = {}
+        self._max_pixels = max_pixels
+        self._decoder = Decoder(self.manifest.preprocess, workers, max_pixels)
         try:
             for name in wanted:
                 tower = self._tower(name)
-                chosen = choose_engine(folder, self.manifest, name, engine, device)
+                chosen = choose_engine(folder, self.manifest, cast(TowerName, name), engine, device)
                 _report(folder, self.manifest, chosen, device, chosen_here=engine == "auto")
-                self._runtimes[name] = open_tower(folder, chosen, tower, self.manifest.precision, device, **options)
+                self._runtimes[name] = open_for_forks(folder, chosen, tower, self.manifest.precision, device, **options)
             config = self.manifest.tokenizer
             has_text = "text" in self._runtimes and config is not None
             self._tokenizer = TextTokenizer(resolve_path(folder, config.file), config) if has_text and config else None
         except BaseException:
             self.close()
             raise
-        self.engines = {name: runtime.description for name, runtime in self._runtimes.items()}
+        self.engines = {name: runtime.get().description for name, runtime in self._runtimes.items()}
 
     def encode_image(self, images: Any, *, stream: int | None = None) -> Any:
         """Embed images.
 
         Args:
-            images: a sequence of paths, encoded bytes, Pillow images or uint8 (H, W, 3) arrays of any size; or one uint8 array or
-                tensor (N, H, W, 3) of pixels that are resized and cropped already (see `preprocess`). An array on the GPU (torch,
-                CuPy, anything that speaks DLPack) has the tower's own input dtype and shape, and stays there.
+            images: paths, encoded files (bytes, or file objects, which are read from their start), Pillow images or uint8 (H, W, 3)
+                arrays of any size, in a list or from any iterable; or one uint8 array or tensor (N, H, W, 3) of pixels that are
+                resized and cropped already (see `preprocess`). An array on the GPU (torch, CuPy, anything that speaks DLPack) has
+                the tower's own input dtype and shape, and stays there.
             stream: a CUDA stream's handle, for arrays on the GPU: the result is ready in its order. None is the stream that torch
                 has current for torch tensors; for others the result is ready when the call returns.
 
@@ -97,25 +118,22 @@ class Embedder:
         if device_of(images) is not None and hasattr(runtime, "run_on_device"):
             used = stream if stream is not None else current_stream(images)
             return like_device(runtime.run_on_device(images, used), images)
-        if _is_array(images) and not isinstance(images, (bytes, bytearray)):
+        if is_array(images):
             pixels = as_numpy(images)
-            self._check_pixels(pixels)
+            check_pixels(pixels, self.manifest.preprocess.size)
             return like(self._run_pixels(runtime, pixels), images)
-        if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Sequence):
-            raise InputError(
-                f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}"
-            )
-        if not len(images):
+        batches = self._decoder.batches(several_images(images), batch_size(runtime.batch, _IMAGE_BATCH))
+        parts = [self._run_pixels(runtime, readable(batch)) for _, batch in batches]
+        if not parts:
             raise InputError("there is no image: pass at least one")
-        batches = self._decoder.batches(images, batch_size(runtime.batch, _IMAGE_BATCH))
-        return np.concatenate([self._run_pixels(runtime, readable(batch)) for _, batch in batches])
+        return np.concatenate(parts)
 
     def encode_text(self, texts: Any) -> Any:
         """Embed texts.
 
         Args:
-            texts: a sequence of str, or token ids (N, L) of an integer dtype with L up to the context length, as `tokenize`
-                gives them.
+            texts: str in a list or from any iterable (the rows come in its order), or token ids (N, L) of an integer dtype with L
+                up to the context length, as `tokenize` gives them.
 
         Returns:
             (N, D) float32, L2-normalized; a torch tensor if a torch tensor came in.
@@ -125,45 +143,58 @@ class Embedder:
             EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("text")
-        if _is_array(texts):
-            ids = self._check_ids(as_numpy(texts))
+        if is_array(texts):
+            config = self.manifest.tokenizer
+            assert config is not None
+            ids = check_ids(as_numpy(texts), config.context_length, config.vocab_size)
             return like(self._run_ids(runtime, ids), texts)
-        if isinstance(texts, str):
-            raise InputError("texts must be a list of str; for one text pass a list of one")
-        if not isinstance(texts, Sequence) or not len(texts):
+        parts = [self._run_ids(runtime, self.tokenize(chunk)) for chunk in in_chunks(each_text(texts), _TEXT_CHUNK)]
+        if not parts:
             raise InputError("there is no text: pass a list of at least one str")
-        chunks = (texts[i : i + _TEXT_CHUNK] for i in range(0, len(texts), _TEXT_CHUNK))
-        return np.concatenate([self._run_ids(runtime, self.tokenize(chunk)) for chunk in chunks])
+        return np.concatenate(parts)
 
     def classify(
-        self, images: Any, labels: Sequence[str], templates: Sequence[str] = ("{}",)
+        self, images: Any, labels: Iterable[str], templates: Iterable[Template] = ("{}",)
     ) -> npt.NDArray[np.float32]:
         """Zero-shot classification.
 
         Args:
             images: as for `encode_image`.
             labels: class names or whole captions.
-            templates: prompts with ``{}`` in the place of the label; a label's embedding is the mean over them.
+            templates: prompts with ``{}`` in the place of the label, or functions of the label, as open_clip's own templates are; a
+                label's embedding is the mean over them.
 
         Returns:
             (N, labels) float32 probabilities: a softmax over the labels, or, for models trained with a sigmoid loss (those with a
             logit bias), each label's own probability.
+
+        Raises:
+            InputError, ImageError, EngineError: as `encode_image` and `encode_labels`.
         """
         label_embeds = self.encode_labels(labels, templates)
         return self.probabilities(np.asarray(self.encode_image(images)), label_embeds)
 
-    def encode_labels(self, labels: Sequence[str], templates: Sequence[str] = ("{}",)) -> Embeddings:
-        """Embeddings of labels (labels, D), each the normalized mean over its prompts: what `classify` compares with."""
-        if isinstance(labels, str) or not len(labels):
-            raise InputError("labels must be a list of at least one str")
-        if isinstance(templates, str) or not len(templates) or any("{}" not in template for template in templates):
-            raise InputError("templates must be a list of str, each with {} in the place of the label")
-        prompts = [template.replace("{}", label) for label in labels for template in templates]
-        embeds = np.asarray(self.encode_text(prompts)).reshape(len(labels), len(templates), -1).mean(axis=1)
+    def encode_labels(self, labels: Iterable[str], templates: Iterable[Template] = ("{}",)) -> Embeddings:
+        """Embeddings of labels (labels, D), each the normalized mean over its prompts: what `classify` compares with.
+
+        Raises:
+            InputError: there is no label or template, a label is not a str, a template is neither a str with ``{}`` nor a function
+                that gives a str.
+            EngineError: as `encode_text`.
+        """
+        prompts, count, each = label_prompts(labels, templates)
+        embeds = np.asarray(self.encode_text(prompts)).reshape(count, each, -1).mean(axis=1)
         return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True), dtype=np.float32)
 
     def probabilities(self, image_embeds: Embeddings, label_embeds: Embeddings) -> npt.NDArray[np.float32]:
-        """What `classify` gives for images (N, D) and labels (M, D) that are embedded already: (N, M)."""
+        """What `classify` gives for images (N, D) and labels (M, D) that are embedded already: (N, M).
+
+        Raises:
+            InputError: one of them has another shape.
+        """
+        width = self.manifest.model.embed_dim
+        image_embeds = check_embeddings("image_embeds", image_embeds, width)
+        label_embeds = check_embeddings("label_embeds", label_embeds, width)
         model = self.manifest.model
         logits = model.logit_scale * (image_embeds @ label_embeds.T)
         if model.logit_bias is not None:
@@ -173,26 +204,38 @@ class Embedder:
         return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
     def preprocess(self, image: ImageInput) -> npt.NDArray[np.uint8]:
-        """One image's pixels (H, W, 3) uint8 as the model takes them: open_clip's resize and crop, to the bit."""
-        return preprocess_image(image, self.manifest.preprocess)
+        """One image's pixels (H, W, 3) uint8 as the model takes them: open_clip's resize and crop, to the bit.
+
+        Raises:
+            ImageError: it cannot be read, or is larger than `max_pixels`.
+            InputError: it is no image at all.
+        """
+        return readable([self._decoder.preprocess(private_image(image, self._max_pixels))])[0]
 
     def preprocess_ahead(
-        self, images: Sequence[ImageInput], batch: int
+        self, images: Iterable[ImageInput], batch: int
     ) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
         """Batches of pixels, decoded by threads while the caller works on the batch before; see `Decoder.batches`."""
-        return self._decoder.batches(images, batch)
+        return self._decoder.batches(several_images(images), whole_number("batch", batch, 1, "of images"))
 
-    def tokenize(self, texts: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Token ids (N, context length) int32, equal to open_clip's."""
+    def tokenize(self, texts: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Token ids (N, context length) int32, equal to open_clip's.
+
+        Raises:
+            InputError: there is no text, or something that is not a str.
+            EngineError: the bundle has no text tower, or it was not loaded.
+        """
         if self._tokenizer is None:
             raise EngineError("this bundle has no text tower: export it with --towers image,text")
-        return self._tokenizer(texts)
+        return self._tokenizer(list(each_text(texts)))
 
     def close(self) -> None:
         """Free the engines; calls after it fail."""
         self._closed = True
-        for runtime in self._runtimes.values():
-            runtime.close()
+        for held in self._runtimes.values():
+            runtime = held.made_here()
+            if runtime is not None:
+                runtime.close()
         self._decoder.close()
 
     def __enter__(self) -> Embedder:
@@ -203,7 +246,7 @@ class Embedder:
     ) -> None:
         self.close()
 
-    def _tower(self, name: TowerName) -> Tower:
+    def _tower(self, name: str) -> Tower:
         if name not in self.manifest.towers:
             have = ", ".join(self.manifest.towers)
             raise EngineError(f"this bundle has no {name} tower (it has {have}): export it with --towers image,text")
@@ -215,7 +258,7 @@ class Embedder:
         if name not in self._runtimes:
             self._tower(name)
             raise EngineError(f"the {name} tower was not loaded: add it to towers=")
-        return self._runtimes[name]
+        return self._runtimes[name].get()
 
     def _run_pixels(self, runtime: TowerRuntime, pixels: npt.NDArray[np.uint8]) -> Embeddings:
         size, config = batch_size(runtime.batch, _IMAGE_BATCH), self.manifest.preprocess
@@ -246,31 +289,6 @@ class Embedder:
         assert result is not None
         return check_finite(result, "text", self.manifest.precision)
 
-    def _check_pixels(self, pixels: npt.NDArray[Any]) -> None:
-        expected = (*self.manifest.preprocess.size, 3)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
-            raise InputError(
-                f"pixels must be uint8 (N, {', '.join(map(str, expected))}), not {pixels.dtype} {pixels.shape}; "
-                "pass a list of images to have them resized and cropped"
-            )
-        if not len(pixels):
-            raise InputError("there is no image: pass at least one")
-
-    def _check_ids(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        config = self.manifest.tokenizer
-        assert config is not None
-        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(f"ids must be integers (N, L), not {ids.dtype} {ids.shape}")
-        if not ids.size:
-            raise InputError("there is no text: pass at least one row of ids")
-        if ids.shape[1] > config.context_length:
-            raise InputError(f"ids are {ids.shape[1]} long, the model takes at most {config.context_length}")
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= config.vocab_size:
-            wrong = low if low < 0 else high
-            raise InputError(f"token id {wrong} is outside the vocabulary, 0 to {config.vocab_size - 1}")
-        return ids.astype(np.int32, copy=False)
-
 
 def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
     """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
@@ -285,7 +303,3 @@ def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str, chose
         _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
     else:
         _LOG.info("%s", words)
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")

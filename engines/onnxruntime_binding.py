@@ -76,7 +76,7 @@ class BoundSession:
         self._ort, self._session, self._place, self._common = ort, session, place, tuple(common)
         self._gate = Gate()
         self._input, self._output = tower.input.name, tower.output.name
-        self.description = description
+        self.description, self.on_gpu = description, place.kind == "cuda"
         self.dtype = np.dtype(tower.input.dtype)
         # Sizes of a row: None where it is dynamic, which only the number of tokens is.
         self.row = tuple(size if isinstance(size, int) else None for size in tower.input.shape[1:])

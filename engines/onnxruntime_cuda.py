@@ -47,6 +47,7 @@ class OnnxRuntimeCudaTower:
     """
 
     kind = "onnxruntime"
+    on_gpu = True
     splits = False
 
     def __init__(

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
-from engines.errors import InputError
 from engines.onnxruntime_nodes import RECORD_ASSIGNMENT
 
 _LOG_ERRORS, _LOG_FATAL = 3, 4
-
-
-def whole_number(name: str, value: object, least: int, what: str = "") -> int:
-    """A caller's option as an int: Python's or NumPy's.
-
-    Args:
-        name: of the option, for the message.
-        value: what the caller gave.
-        least: that it may be.
-        what: the unit or meaning, for the message.
-
-    Raises:
-        InputError: it is no whole number, or smaller.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-        raise InputError(f"{name} is {value!r}: pass a whole number{what and ' ' + what}, {least} or more")
-    return int(value)
 
 
 def session_options(ort: Any, precision: str, threads: int | None, on_gpu: bool) -> Any:

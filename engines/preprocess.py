@@ -6,34 +6,38 @@ indices (Pillow falls back to nearest), a 16-bit image in 16 bits, and EXIF orie
 
 from __future__ import annotations
 
-import io
-import os
-from typing import TypeAlias
-
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from engines.errors import ImageError, InputError
-from engines.image_formats import advice, open_image
+from engines.image_inputs import (
+    MAX_PIXELS,
+    ImageInput,
+    PrivateImage,
+    by,
+    check_size,
+    damaged,
+    opened_image,
+    pixel_limit,
+    private_image,
+)
 from engines.manifest import Preprocess
 
-# Pillow refuses to open a file beyond twice its MAX_IMAGE_PIXELS; the same figure bounds what is decoded and resized here.
-MAX_PIXELS = 178_956_970
-
-ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
+__all__ = ["MAX_PIXELS", "ImageInput", "normalize_pixels", "preprocess_image", "preprocess_private"]
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
     """The pixels that open_clip's inference transform has before ``ToTensor`` and ``Normalize``.
 
     Args:
-        image: a path, an encoded file's bytes, a Pillow image of any mode, or RGB pixels (H, W, 3) uint8.
+        image: a path, an encoded file as bytes or as a file object (read from its start), a Pillow image of any mode, or RGB pixels
+            (H, W, 3) uint8.
         config: size, resize mode, interpolation and fill colour of the checkpoint.
-        max_pixels: largest width x height that is decoded, and that resizing may make on the way. It is compared with the
-            file's header, before anything is decoded. Files beyond Pillow's own limit are refused whatever it says.
+        max_pixels: largest width x height that is decoded, and that resizing may make on the way. It is compared with the file's
+            header, before anything is decoded. None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS`` where that is less.
 
     Returns:
         (H, W, 3) uint8, RGB, with (H, W) = `config.size`.
@@ -42,23 +46,13 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int = MA
         ImageError: the file is missing, empty, truncated, not an image, or larger than `max_pixels`.
         InputError: `image` is of another type, or an array of another shape or dtype.
     """
-    if isinstance(image, Image.Image):
-        return _transform(image, f"image ({image.mode}, {_by(image.size)})", config, max_pixels)
-    if isinstance(image, np.ndarray):
-        return _transform(_from_array(image), f"array of {_by(image.shape[1::-1])} pixels", config, max_pixels)
-    if isinstance(image, bytes):
-        name = f"image of {len(image)} bytes"
-        if not image:
-            raise ImageError(f"{name}: there is nothing to decode; pass an encoded image file's whole content")
-        with _open(io.BytesIO(image), name, max_pixels) as opened:
-            return _transform(opened, name, config, max_pixels)
-    if isinstance(image, (str, os.PathLike)):
-        name = os.fspath(image)
-        with _open(image, name, max_pixels) as opened:
-            return _transform(opened, name, config, max_pixels)
-    raise InputError(
-        f"cannot read an image from a {type(image).__name__}; pass a path, bytes, a Pillow image or a uint8 array (H, W, 3)"
-    )
+    return preprocess_private(private_image(image, max_pixels), config, max_pixels)
+
+
+def preprocess_private(image: PrivateImage, config: Preprocess, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
+    """As `preprocess_image`, of what `engines.image_inputs.private_image` gave: in any thread."""
+    with opened_image(image, max_pixels) as (opened, name):
+        return _transform(opened, name, config, pixel_limit(max_pixels))
 
 
 def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.NDArray[np.float32]:
@@ -85,52 +79,14 @@ def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.N
     return result
 
 
-def _open(file: str | os.PathLike[str] | io.BytesIO, name: str, max_pixels: int) -> Image.Image:
-    """A Pillow image whose header was read and whose pixels were not."""
-    try:
-        return open_image(file)
-    except Image.DecompressionBombError as error:
-        detail = str(error).split(",")[0]
-        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise ImageError(f"{name}: over the limit of {limit} pixels ({detail}); scale the image down first") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file; check the path") from error
-    except UnidentifiedImageError as error:
-        if not isinstance(file, io.BytesIO) and os.path.getsize(file) == 0:
-            raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again") from error
-        raise ImageError(f"{name}: {advice(file)}") from error
-    except OSError as error:
-        raise ImageError(
-            f"{name}: cannot be opened ({error.strerror or error}); check that it is a readable file"
-        ) from error
-    except Exception as error:  # a damaged header can make a Pillow plugin raise anything
-        raise ImageError(f"{name}: the image's header is damaged ({error}); fetch or save the file again") from error
-
-
-def _from_array(array: npt.NDArray[np.uint8]) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise InputError(
-            f"an image array must be uint8 (H, W, 3), not {array.dtype} {array.shape}; convert it to RGB bytes"
-        )
-    if array.size == 0:
-        raise ImageError(f"array of shape {array.shape}: the image is empty; it needs at least one pixel")
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
 def _transform(image: Image.Image, name: str, config: Preprocess, max_pixels: int) -> npt.NDArray[np.uint8]:
     """Resize, crop or pad, convert to RGB. `image` may still be undecoded: only its size is read before the checks."""
+    check_size(image.size, name, max_pixels)
     width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{name}: {_by(image.size)} = {width * height} pixels are over the limit of {max_pixels}; "
-            "scale the image down first, or raise max_pixels"
-        )
-    if width == 0 or height == 0:
-        raise ImageError(f"{name}: the image is {_by(image.size)} pixels; it needs at least one")
     new_height, new_width = _resized_size((height, width), config)
     if new_height * new_width > max_pixels or min(new_height, new_width) == 0:
         raise ImageError(
-            f"{name}: {_by(image.size)} pixels resized by {config.resize_mode!r} would be {_by((new_width, new_height))}, "
+            f"{name}: {by(image.size)} pixels resized by {config.resize_mode!r} would be {by((new_width, new_height))}, "
             f"outside 1 to {max_pixels} pixels; crop the image to a less extreme aspect ratio"
         )
     resampling = _RESAMPLING[config.interpolation]
@@ -144,9 +100,7 @@ def _transform(image: Image.Image, name: str, config: Preprocess, max_pixels: in
             image = _center_crop_or_pad(image, config.size, fill)
         return np.array(image.convert("RGB"))
     except Exception as error:  # Pillow decodes in here, and on damaged data its plugins raise anything
-        raise ImageError(
-            f"{name}: the image is truncated, damaged or of an unsupported kind ({error}); fetch or save the file again"
-        ) from error
+        raise damaged(name, error) from error
 
 
 def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:
@@ -178,7 +132,3 @@ def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) ->
         image = padded
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
-
-
-def _by(size: tuple[int, ...]) -> str:
-    return " x ".join(map(str, size))

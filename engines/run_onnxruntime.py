@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from engines.arguments import whole_number
 from engines.bundle_files import existing_file
 from engines.cuda import Cuda
 from engines.errors import EngineError, EngineUnavailableError, InputError
@@ -23,7 +24,7 @@ from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
 from engines.onnxruntime_nodes import check_nodes
-from engines.onnxruntime_options import cuda_options, session_options, whole_number
+from engines.onnxruntime_options import cuda_options, session_options
 
 _LOG = logging.getLogger("engines")
 
@@ -157,6 +158,7 @@ class OnnxRuntimeTower:
     def __init__(self, bound: BoundSession, engine: Engine, room: Room | None = None) -> None:
         self._bound, self._room = bound, room
         self.description = bound.description
+        self.on_gpu = bound.on_gpu
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -91,6 +91,7 @@ class OpenVINOTower:
     """A tower as a compiled model."""
 
     kind = "openvino"
+    on_gpu = False
     splits = False
 
     def __init__(self, compiled: Any, engine: Engine, tower: Tower, description: str) -> None:

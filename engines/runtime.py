@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle_files import file_problem
-from engines.errors import EngineUnavailableError, InputError
+from engines.errors import EngineError, EngineUnavailableError, InputError
+from engines.forks import PerProcess
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 
 # Kinds in order of preference, and the modules that run them.
@@ -37,6 +38,7 @@ class TowerRuntime(Protocol):
     kind: str
     description: str  # library, version and what computes: "onnxruntime 1.32.0 CPUExecutionProvider"
     batch: BatchProfile
+    on_gpu: bool
     splits: bool  # whether `run` takes any number of rows, and overlaps the copies of one part with the next one's computing
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -135,6 +137,30 @@ def open_tower(
         raise InputError(f"engine {engine.kind} has no option {unknown[0]!r}: it takes {', '.join(known)}")
     runtime: TowerRuntime = module.open_tower(bundle, engine, tower, precision, device, **options)
     return runtime
+
+
+def open_for_forks(
+    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
+) -> PerProcess[TowerRuntime]:
+    """As `open_tower`, opened again in a child process that was forked, when it is first used there.
+
+    In the child, an engine that was on a GPU in the parent raises an `EngineError`: CUDA does not survive a fork.
+    """
+
+    def make() -> TowerRuntime:
+        return open_tower(bundle, engine, tower, precision, device, **options)
+
+    def make_in_child() -> TowerRuntime:
+        if on_gpu:
+            raise EngineError(
+                f"the bundle was loaded on a GPU before this process was forked, and CUDA does not survive a fork: load {bundle} "
+                "in the child process, or start processes with 'spawn'"
+            )
+        return make()
+
+    held = PerProcess(make, make_in_child)
+    on_gpu = held.get().on_gpu
+    return held
 
 
 def why_not(engine: Engine, precision: str, device: str = "auto") -> str | None:

@@ -38,6 +38,7 @@ class TensorRTTower:
         graphs: bounds of the CUDA graphs; None runs without.
     """
 
+    on_gpu = True
     splits = True  # any number of rows: see engines.runtime.TowerRuntime
 
     def __init__(

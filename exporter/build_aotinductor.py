@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.decode import usable_cores
+from engines.cores import usable_cores
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.run_aotinductor import cpu_isa

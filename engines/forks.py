@@ -1,0 +1,100 @@
+"""Values that do not survive a fork, such as pools of threads and opened engines: made anew in the child process.
+
+A forked child has one thread, the one that called ``fork``. Threads of a pool are missing there, locks that other threads held stay
+locked, and the destructor of an engine waits for threads that do not exist. So the child makes its own value when it first needs
+one, and the parent's is never destroyed there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class PerProcess(Generic[_T]):
+    """A value for each process; many threads may ask for it.
+
+    Args:
+        make: makes the value, in this process now and in a forked child when it is first asked for.
+        make_in_child: makes the child's value, where that differs; it may raise an error that says why there can be none.
+    """
+
+    def __init__(self, make: Callable[[], _T], make_in_child: Callable[[], _T] | None = None) -> None:
+        self._make = make_in_child or make
+        self._lock = threading.Lock()
+        self._held: tuple[int, _T] | None = (os.getpid(), make())
+        with _CHANGING:
+            _ALL.add(self)
+
+    def get(self) -> _T:
+        """The value of this process."""
+        held = self._held
+        if held is not None and held[0] == os.getpid():
+            return held[1]
+        with self._lock:
+            if self._held is None or self._held[0] != os.getpid():
+                self._held = (os.getpid(), self._make())
+            return self._held[1]
+
+    def made_here(self) -> _T | None:
+        """The value, if this process has made one; None in a child that never asked."""
+        held = self._held
+        return held[1] if held is not None and held[0] == os.getpid() else None
+
+    def _forget(self) -> None:
+        """Leave the parent's value alone for ever: its destructor would wait for threads that are missing here."""
+        held, self._held = self._held, None
+        self._lock = threading.Lock()
+        if held is not None:
+            never_destroy(held[1])
+
+
+class ForkSafeLock:
+    """A lock that is free in a forked child, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        with _CHANGING:
+            _LOCKS.append(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+
+
+def in_forked_child() -> bool:
+    """Whether this process was forked from one that had imported this module."""
+    return os.getpid() != _FIRST
+
+
+def never_destroy(value: Any) -> None:
+    """Keep an object to the end of the process, and beyond the interpreter's own cleaning up at exit."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+
+def _in_child() -> None:
+    global _CHANGING
+    _CHANGING = threading.Lock()
+    for lock in _LOCKS:
+        lock._renew()
+    for value in list(_ALL):
+        value._forget()
+
+
+_FIRST = os.getpid()
+_CHANGING = threading.Lock()  # the collections below
+_ALL: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
+_LOCKS: list[ForkSafeLock] = []
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,269 @@
+"""What a caller passes as an image → something that one thread can read with nobody else touching it → an opened Pillow image.
+
+Pillow images that were opened and not decoded share file handles (all members of one tar file do), and decoding changes them. So
+their pixels are decoded in the caller's thread, one image at a time in the whole process; file objects are read there, too. Paths,
+bytes, arrays and decoded images can be given to other threads.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from engines.errors import ImageError, InputError
+from engines.forks import ForkSafeLock
+
+# Twice Pillow's MAX_IMAGE_PIXELS, which is where Pillow itself refuses a file unless that is changed.
+MAX_PIXELS = 178_956_970
+
+ImageInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | npt.NDArray[np.uint8]"
+)
+PrivateImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
+
+_FAILED = "_engines_decoding_failed"
+# What a plugin raises about a file of another format, as `PIL.Image.open` understands it.
+_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
+_SHARED_FILES = ForkSafeLock()
+
+
+def pixel_limit(max_pixels: int | None) -> int:
+    """Width x height that may be decoded: `max_pixels`; None is 178,956,970, or Pillow's own limit where that was set lower."""
+    if max_pixels is not None:
+        return max_pixels
+    return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else min(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS)
+
+
+def private_image(image: object, max_pixels: int | None = None, copy: bool = False) -> PrivateImage:
+    """An image that can be read in another thread while the caller goes on; called in the caller's thread.
+
+    Args:
+        image: a path, an encoded file as bytes or as a file object (read from its start), a Pillow image of any mode, or RGB pixels
+            (H, W, 3) uint8.
+        max_pixels: limit of `pixel_limit`, compared with a Pillow image's size before it is decoded.
+        copy: whether the caller may change the image before it is used, because a generator reuses it for the next one. Arrays and
+            Pillow images are copied then.
+
+    Returns:
+        The path, the bytes, the array, or the Pillow image with its pixels decoded.
+
+    Raises:
+        ImageError: the pixels of a Pillow image cannot be decoded, or are too many; a file object cannot be read.
+        InputError: `image` is of another type, or an array of another shape or dtype.
+    """
+    if isinstance(image, (str, bytes, os.PathLike)):
+        return image
+    if isinstance(image, (bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, np.ndarray):
+        _check_array(image)
+        return image.copy() if copy else image
+    if isinstance(image, Image.Image):
+        return _decoded(image, pixel_limit(max_pixels), copy)
+    if hasattr(image, "read"):
+        return _read_all(image)
+    raise InputError(
+        f"cannot read an image from a {type(image).__name__}; pass a path, bytes, a file object, a Pillow image or a uint8 array "
+        "(H, W, 3)"
+    )
+
+
+def several_images(images: object) -> Iterable[ImageInput]:
+    """Images in a list or any other iterable.
+
+    Raises:
+        InputError: one image in the place of several, in whatever form, or something that holds none.
+    """
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(images, "read")
+    if one or not isinstance(images, Iterable):
+        raise InputError(f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}")
+    return images
+
+
+@contextmanager
+def opened_image(image: PrivateImage, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, str]]:
+    """A Pillow image of what `private_image` gave, and its name for messages; its pixels may still be undecoded.
+
+    Raises:
+        ImageError: the file is missing, empty, not an image, or its header names more pixels than `max_pixels`.
+    """
+    limit = pixel_limit(max_pixels)
+    if isinstance(image, Image.Image):
+        name = name_of(image)
+        check_size(image.size, name, limit)
+        yield image, name
+    elif isinstance(image, np.ndarray):
+        _check_array(image)
+        name = f"array of {by(image.shape[1::-1])} pixels"
+        check_size(image.shape[1::-1], name, limit)
+        yield Image.fromarray(np.ascontiguousarray(image)), name
+    elif isinstance(image, bytes):
+        name = f"image of {len(image)} bytes"
+        if not image:
+            raise ImageError(f"{name}: there is nothing to decode; pass an encoded image file's whole content")
+        yield _identified(io.BytesIO(image), "", name, limit), name
+    else:
+        name = os.fspath(image)
+        with _opened_file(name) as file:
+            yield _identified(file, name, name, limit), name
+
+
+def check_size(size: tuple[int, ...], name: str, limit: int) -> None:
+    """Refuse an image that is empty or too large.
+
+    Raises:
+        ImageError: width x height is 0, or over `limit`.
+    """
+    width, height = size
+    if width * height > limit:
+        raise ImageError(
+            f"{name}: {by(size)} = {width * height} pixels are over the limit of {limit} pixels; scale the image down first, or "
+            "raise max_pixels of engines.load (--max-pixels on the command line)"
+        )
+    if width == 0 or height == 0:
+        raise ImageError(f"{name}: the image is {by(size)} pixels; it needs at least one")
+
+
+def damaged(name: str, error: Exception) -> ImageError:
+    """The error for pixels that cannot be decoded or converted."""
+    if isinstance(error, Warning):
+        return ImageError(
+            f"{name}: Pillow warns about the image ({error}), and warnings are errors in this process; save the image again"
+        )
+    return ImageError(
+        f"{name}: the image is truncated, damaged or of an unsupported kind ({error}); fetch or save the file again"
+    )
+
+
+def name_of(image: Image.Image) -> str:
+    """A Pillow image in a message."""
+    return f"image ({image.mode}, {by(image.size)})"
+
+
+def by(size: tuple[int, ...]) -> str:
+    """``640 x 480``."""
+    return " x ".join(map(str, size))
+
+
+def _decoded(image: Image.Image, limit: int, copy: bool) -> Image.Image:
+    name = name_of(image)
+    with _SHARED_FILES:
+        check_size(image.size, name, limit)
+        # Once a decoder has failed, Pillow takes the image for decoded, and what is in it for its pixels.
+        failed: Exception | None = getattr(image, _FAILED, None)
+        if failed is not None:
+            raise damaged(name, failed) from failed
+        closed = _is_closed(image)
+        try:
+            image.load()
+            return image.copy() if copy else image
+        except Exception as error:  # on damaged data Pillow's plugins raise anything
+            if closed:
+                raise ImageError(
+                    f"{name}: its file was closed before its pixels were decoded; call load() on the image first, or pass the path"
+                ) from error
+            setattr(image, _FAILED, error)
+            raise damaged(name, error) from error
+
+
+def _is_closed(image: Image.Image) -> bool:
+    file = getattr(image, "fp", None)
+    return file is None or bool(getattr(file, "closed", False))
+
+
+def _read_all(file: Any) -> bytes:
+    name = str(getattr(file, "name", None) or f"a {type(file).__name__}")
+    try:
+        if hasattr(file, "seekable") and file.seekable():
+            with _SHARED_FILES:
+                file.seek(0)
+                data = file.read()
+        else:
+            data = file.read()
+    except Exception as error:  # of whatever stands behind the object: a socket, an archive
+        raise ImageError(f"{name}: cannot be read ({error}); pass an open file, or its bytes") from error
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InputError(f"{name} gives {type(data).__name__} and not bytes: open the file in binary mode ('rb')")
+    if not data:
+        raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again")
+    return bytes(data)
+
+
+def _check_array(array: npt.NDArray[Any]) -> None:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise InputError(
+            f"an image array must be uint8 (H, W, 3), not {array.dtype} {array.shape}; convert it to RGB bytes"
+        )
+    if array.size == 0:
+        raise ImageError(f"array of shape {array.shape}: the image is empty; it needs at least one pixel")
+
+
+@contextmanager
+def _opened_file(name: str) -> Iterator[IO[bytes]]:
+    try:
+        file = open(name, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: cannot be opened ({reason}); check that it is a readable file") from error
+    with file:
+        yield file
+
+
+def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.Image:
+    """An image whose header was read and whose pixels were not."""
+    try:
+        image = _open(file, filename)
+        check_size(image.size, name, limit)
+        return image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:  # of a plugin that checks for itself
+        raise ImageError(
+            f"{name}: Pillow's reader of this format refuses so many pixels ({error}); scale the image down first, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        if not file.read(1):
+            raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again") from error
+        raise ImageError(f"{name}: not an image that Pillow can read; convert it to JPEG, PNG or WebP") from error
+    except OSError as error:
+        raise ImageError(
+            f"{name}: cannot be opened ({error.strerror or error}); check that it is a readable file"
+        ) from error
+    except Exception as error:  # a damaged header can make a Pillow plugin raise anything
+        raise ImageError(f"{name}: the image's header is damaged ({error}); fetch or save the file again") from error
+
+
+def _open(file: IO[bytes], filename: str) -> Image.Image:
+    """As `PIL.Image.open`, whose limit of pixels and whose warning about them hold for a whole process, without both.
+
+    Raises:
+        UnidentifiedImageError: no plugin knows the format.
+    """
+    prefix = file.read(16)
+    tried: set[str] = set()
+    for load_plugins in (Image.preinit, Image.init):  # the common formats, then all
+        load_plugins()
+        for name in [name for name in Image.ID if name not in tried]:
+            tried.add(name)
+            factory, accepts = Image.OPEN[name]
+            try:
+                accepted = accepts is None or accepts(prefix)
+                if not accepted or isinstance(accepted, str):  # a str says why not
+                    continue
+                file.seek(0)
+                return factory(file, filename)
+            except _NOT_THIS_FORMAT:
+                continue
+    raise UnidentifiedImageError(f"cannot identify image file {filename!r}")
