@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from engines.errors import ImageError
 from engines.manifest import Preprocess
+from engines.resize import resize
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -32,8 +33,7 @@ def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixel
     if config.resize_mode == "shortest" and config.size[0] != config.size[1]:
         resampling = Image.Resampling.BICUBIC  # open_clip's transform does not pass the interpolation on in this case
     try:
-        if (new_width, new_height) != image.size:
-            image = image.resize((new_width, new_height), resampling)
+        image = resize(image, (new_width, new_height), resampling)
         if config.resize_mode != "squash":
             fill = config.fill_color if config.resize_mode == "longest" else 0
             image = _center_crop_or_pad(image, config.size, fill)
@@ -58,14 +58,20 @@ def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:
     return round(height / ratio), round(width / ratio)
 
 
-def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) -> Image.Image:
-    """The middle (height, width) of `image`, on a border of `fill` (in every channel) where it is smaller."""
+def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int | tuple[int, int, int]) -> Image.Image:
+    """The middle (height, width) of `image`, on a border of `fill` where it is smaller.
+
+    A number fills every channel, also of a palette's indices. A colour fills the three channels of the image's own mode, as it
+    does in open_clip; its transform refuses a colour for other modes, and here such images become RGB before they are padded.
+    """
     height, width = size
     missing_x, missing_y = max(0, width - image.width), max(0, height - image.height)
     if missing_x or missing_y:
+        if isinstance(fill, tuple) and len(image.getbands()) != len(fill):
+            image = image.convert("RGB")
         border = (missing_x // 2, missing_y // 2, (missing_x + 1) // 2, (missing_y + 1) // 2)
         channels = len(image.getbands())
-        padded = ImageOps.expand(image, border, fill if channels == 1 else (fill,) * channels)
+        padded = ImageOps.expand(image, border, (fill,) * channels if isinstance(fill, int) and channels > 1 else fill)
         if image.mode == "P":
             palette = image.getpalette()
             assert palette is not None
