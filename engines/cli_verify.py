@@ -1,4 +1,4 @@
-"""``python -m engines verify``: the parity gate on this machine."""
+"""``python -m engines verify``: the parity gate on this machine, and pixels of hard pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from engines.manifest import Parity, read_manifest
 from engines.tables import format_table
 from engines.terminal import say
 from engines.verify import towers_without_engine, verify_bundle
+from engines.verify_pixels import PixelParity, verify_pixels
 
 GATE_FAILED = 3
 _WITHOUT_ENGINE = (
@@ -29,24 +30,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; exit code 3 if an engine fails."""
+    """Verify; exit code 3 if an engine fails, or the pixels of a picture are not the exporter's."""
     rows = verify_bundle(args.bundle, args.engine, args.device)
-    passed = all(row.passed for row in rows)
-    missing = towers_without_engine(read_manifest(args.bundle), rows)
+    pixels = verify_pixels(args.bundle)
+    passed = all(row.passed for row in rows) and pixels.passed
+    manifest = read_manifest(args.bundle)
+    missing = towers_without_engine(manifest, rows)
     if args.json:
-        found = {"passed": passed, "towers_without_engine": missing, "parity": msgspec.to_builtins(rows)}
+        found = {
+            "passed": passed,
+            "towers_without_engine": missing,
+            "parity": msgspec.to_builtins(rows),
+            "pixels": msgspec.to_builtins(pixels) if pixels.pictures else None,
+        }
         print(json.dumps(found, indent=2))
         return 0 if passed else GATE_FAILED
     say(_text(rows) + "\n")
     for engine, towers in missing.items():
         say(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine")
-    if not passed:
+    if "image" in manifest.towers:
+        say(_pixel_lines(pixels))
+    if not all(row.passed for row in rows):
         say("FAILED: do not serve with this engine")
+    elif not pixels.passed:
+        say("FAILED: images become other pixels here than where the bundle was exported")
     elif missing:
         say("verified: files are right, and so are the embeddings of the engines that were built")
     else:
         say("verified: files and embeddings are right")
     return 0 if passed else GATE_FAILED
+
+
+def _pixel_lines(pixels: PixelParity) -> str:
+    if not pixels.pictures:
+        return "not checked: pixels, for the bundle was exported before bundles carried pictures"
+    if pixels.failures:
+        return "\n".join(pixels.failures)
+    return (
+        f"pixels of {pixels.pictures} hard pictures are the exporter's, to {pixels.max_error} levels of 255 "
+        f"(Pillow {pixels.made_with} there, {pixels.pillow} here)"
+    )
 
 
 def _text(rows: list[Parity]) -> str:

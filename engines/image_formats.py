@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import struct
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
@@ -29,6 +30,8 @@ SUFFIXES = frozenset(
 HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 HEIF_REMEDY = "pip install pillow-heif"
 
+# What a plugin raises about a file of another format, as `PIL.Image.open` understands it.
+_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
@@ -70,6 +73,48 @@ def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
         if not _is_heif(file) or heif_problem() is not None:
             raise
     return Image.open(file)
+
+
+def open_unlimited(file: IO[bytes], filename: str) -> Image.Image:
+    """As ``PIL.Image.open``, for HEIC too where pillow-heif is installed, and without Pillow's limit of pixels and its warning.
+
+    Those hold for the whole process and cannot be set for one caller; the caller of this function compares the image's size instead.
+    A few of Pillow's plugins check the limit by themselves.
+
+    Args:
+        file: opened in binary mode, at its start.
+        filename: its name, which some formats map into memory by; empty where it has none.
+
+    Raises:
+        UnidentifiedImageError: no plugin knows the format.
+        Exception: whatever a plugin raises about a damaged header.
+    """
+    try:
+        return _identified(file, filename)
+    except UnidentifiedImageError:
+        if not _is_heif(file) or heif_problem() is not None:
+            raise
+    file.seek(0)
+    return _identified(file, filename)
+
+
+def _identified(file: IO[bytes], filename: str) -> Image.Image:
+    prefix = file.read(16)
+    tried: set[str] = set()
+    for load_plugins in (Image.preinit, Image.init):  # the common formats, then all
+        load_plugins()
+        for name in [name for name in Image.ID if name not in tried]:
+            tried.add(name)
+            factory, accepts = Image.OPEN[name]
+            try:
+                accepted = accepts is None or accepts(prefix)
+                if not accepted or isinstance(accepted, str):  # a str says why not
+                    continue
+                file.seek(0)
+                return factory(file, filename)
+            except _NOT_THIS_FORMAT:
+                continue
+    raise UnidentifiedImageError(f"cannot identify image file {filename!r}")
 
 
 def advice(file: str | os.PathLike[str] | IO[bytes]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, TypeAlias
@@ -20,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engines.errors import ImageError, InputError
 from engines.forks import ForkSafeLock
+from engines.image_formats import advice, open_unlimited
 
 # Twice Pillow's MAX_IMAGE_PIXELS, which is where Pillow itself refuses a file unless that is changed.
 MAX_PIXELS = 178_956_970
@@ -30,8 +30,6 @@ ImageInput: TypeAlias = (
 PrivateImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 
 _FAILED = "_engines_decoding_failed"
-# What a plugin raises about a file of another format, as `PIL.Image.open` understands it.
-_NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 _SHARED_FILES = ForkSafeLock()
 
 
@@ -222,7 +220,7 @@ def _opened_file(name: str) -> Iterator[IO[bytes]]:
 def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.Image:
     """An image whose header was read and whose pixels were not."""
     try:
-        image = _open(file, filename)
+        image = open_unlimited(file, filename)
         check_size(image.size, name, limit)
         return image
     except ImageError:
@@ -236,7 +234,7 @@ def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.
         file.seek(0)
         if not file.read(1):
             raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again") from error
-        raise ImageError(f"{name}: not an image that Pillow can read; convert it to JPEG, PNG or WebP") from error
+        raise ImageError(f"{name}: {advice(file)}") from error
     except OSError as error:
         raise ImageError(
             f"{name}: cannot be opened ({error.strerror or error}); check that it is a readable file"
@@ -244,26 +242,3 @@ def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.
     except Exception as error:  # a damaged header can make a Pillow plugin raise anything
         raise ImageError(f"{name}: the image's header is damaged ({error}); fetch or save the file again") from error
 
-
-def _open(file: IO[bytes], filename: str) -> Image.Image:
-    """As `PIL.Image.open`, whose limit of pixels and whose warning about them hold for a whole process, without both.
-
-    Raises:
-        UnidentifiedImageError: no plugin knows the format.
-    """
-    prefix = file.read(16)
-    tried: set[str] = set()
-    for load_plugins in (Image.preinit, Image.init):  # the common formats, then all
-        load_plugins()
-        for name in [name for name in Image.ID if name not in tried]:
-            tried.add(name)
-            factory, accepts = Image.OPEN[name]
-            try:
-                accepted = accepts is None or accepts(prefix)
-                if not accepted or isinstance(accepted, str):  # a str says why not
-                    continue
-                file.seek(0)
-                return factory(file, filename)
-            except _NOT_THIS_FORMAT:
-                continue
-    raise UnidentifiedImageError(f"cannot identify image file {filename!r}")

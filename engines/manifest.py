@@ -79,7 +79,7 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
     std: tuple[float, float, float]
     interpolation: Literal["bicubic", "bilinear"]
     resize_mode: Literal["shortest", "longest", "squash"]
-    fill_color: int | tuple[int, int, int] = 0
+    fill_color: int | tuple[int, int, int] = 0  # of every channel, or red, green and blue
 
 
 class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,14 @@ import msgspec
 import numpy as np
 
 from engines.errors import EngineError
-from engines.manifest import Engine, Parity, TowerName, TowerParity
+from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
 from exporter import build_onnxruntime
 from exporter.built import Built, LeftOut
 from exporter.errors import ExportError, ParityGateError
 from exporter.memory import release_memory
 from exporter.parity import Reference, judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
+from exporter.reference_pictures import picture_arrays
 from exporter.source import Source
 from exporter.stages import Stages
 from exporter.tower_export import TowerExport
@@ -121,12 +122,13 @@ def refusal(parity: Sequence[Parity], precision: str) -> ParityGateError:
     )
 
 
-def write_reference(path: Path, exports: Sequence[TowerExport]) -> None:
-    """As many inputs and eager embeddings as fit into the size limit: `python -m engines verify` reads them."""
+def write_reference(path: Path, exports: Sequence[TowerExport], preprocess: Preprocess) -> None:
+    """As many inputs and eager embeddings as fit into the size limit, and hard pictures: `python -m engines verify` reads them."""
     names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
     count = _REFERENCE_SAMPLES
+    pictures = picture_arrays(preprocess) if any(item.name == "image" for item in exports) else {}
     while True:
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = dict(pictures)
         for item in exports:
             part = item.reference.head(count if item.name == "image" else 2 * _REFERENCE_SAMPLES)
             inputs, embeds = names[item.name]

@@ -61,6 +61,7 @@ _PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "polygraphy",
+    "pillow",
 )
 
 
@@ -257,7 +258,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             engines = built.engines
             failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
             left_out = (*refused, *failed)
-            write_reference(writer.folder / _REFERENCE_NAME, exports)
+            write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess)
         if not all(row.passed for row in parity):
             if not options.allow_accuracy_loss:
                 raise refusal(parity, precision.name)

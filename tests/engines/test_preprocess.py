@@ -11,18 +11,39 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip.transform import image_transform
 from PIL import Image
+from PIL import __version__ as pillow_version
 
 from engines.errors import ImageError, InputError
 from engines.manifest import Preprocess
 from engines.preprocess import MAX_PIXELS, normalize_pixels, preprocess_image
+from engines.resize import resize
 
-MODES = ("RGB", "L", "P", "RGBA", "LA", "PA", "CMYK", "I;16", "I", "F", "1", "YCbCr", "HSV", "RGBX", "La", "RGBa")
+MODES = (
+    "RGB",
+    "L",
+    "P",
+    "RGBA",
+    "LA",
+    "PA",
+    "CMYK",
+    "I;16",
+    "I;16B",
+    "I",
+    "F",
+    "1",
+    "YCbCr",
+    "HSV",
+    "RGBX",
+    "La",
+    "RGBa",
+)
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -45,7 +66,15 @@ def open_clip_steps(config: Preprocess) -> list[Any]:
 
 
 def open_clip_pixels(image: Image.Image, config: Preprocess) -> np.ndarray:
-    for step in open_clip_steps(config)[:-2]:
+    """Of open_clip's transform with Pillow 13.0; an older Pillow resizes here by `engines.resize`, which test_resize.py tests."""
+    steps = open_clip_steps(config)[:-2]
+    if int(pillow_version.split(".")[0]) < 13:
+        size = steps[0](image).size  # what the transform wants, whatever pixels it gets
+        filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+        bicubic = config.resize_mode == "shortest" and config.size[0] != config.size[1]
+        image = resize(image, size, filters["bicubic" if bicubic else config.interpolation])
+        steps = steps[1:]
+    for step in steps:
         image = step(image)
     return np.array(image)
 
@@ -55,6 +84,9 @@ def make_image(mode: str, width: int, height: int, seed: int) -> Image.Image:
     noise = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
     if mode == "I;16":
         return Image.fromarray(rng.integers(0, 1 << 16, (height, width), dtype=np.uint16))
+    if mode == "I;16B":
+        words = rng.integers(0, 1 << 16, (height, width), dtype=np.uint16)
+        return Image.frombytes(mode, (width, height), words.astype(">u2").tobytes())
     if mode == "I":
         return Image.fromarray(rng.integers(-500, 100_000, (height, width), dtype=np.int32))
     if mode == "F":
@@ -122,8 +154,59 @@ def test_every_mode_at_a_common_size(mode: str, resize_mode: str, interpolation:
         np.testing.assert_array_equal(preprocess_image(image, config), expected)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    mode=st.sampled_from(["RGB", "YCbCr", "HSV"]),
+    width=sides,
+    height=sides,
+    color=st.tuples(*[st.integers(0, 255)] * 3),
+    size=st.sampled_from([(32, 32), (24, 40)]),
+)
+def test_a_colour_fills_as_open_clip_fills(
+    mode: str, width: int, height: int, color: tuple[int, int, int], size: tuple[int, int]
+) -> None:
+    config = make_config(resize_mode="longest", size=size, fill_color=color)
+    image = make_image(mode, width, height, seed=7)
+    try:
+        expected = open_clip_pixels(image, config)
+    except ValueError:  # no pixel is left of a strip
+        with pytest.raises(ImageError, match="aspect ratio"):
+            preprocess_image(image, config)
+        return
+    np.testing.assert_array_equal(preprocess_image(image, config), expected)
+
+
+@pytest.mark.parametrize("fill", [0, 255, (1, 2, 3)])
+def test_a_fill_colour_survives_the_manifest(fill: int | tuple[int, int, int]) -> None:
+    config = make_config(fill_color=fill)
+    assert msgspec.json.decode(msgspec.json.encode(config), type=Preprocess) == config
+
+
+@pytest.mark.parametrize("wrong", [b"[1, 2]", b"[1, 2, 3, 4]", b'"red"', b"[1, 2, 0.5]", b"null"])
+def test_no_other_fill_colour_is_read(wrong: bytes) -> None:
+    data = msgspec.json.encode(make_config(fill_color=77)).replace(b'"fill_color":77', b'"fill_color":' + wrong)
+    with pytest.raises(msgspec.ValidationError, match=r"fill_color"):
+        msgspec.json.decode(data, type=Preprocess)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "RGBA", "1", "I;16", "I", "F", "CMYK", "RGBX", "RGBa"])
+def test_a_colour_around_a_mode_that_open_clip_cannot_fill(mode: str) -> None:
+    """The border has that colour whatever the mode, and what lies within is what a border of zeros has within."""
+    image = make_image(mode, 20, 60, seed=8)
+    config = make_config(resize_mode="longest", fill_color=(200, 30, 70))
+    with pytest.raises((ValueError, TypeError)):
+        open_clip_pixels(image, config)
+    pixels = preprocess_image(image, config)
+    inside = slice(10, 21)  # 60 becomes 32, 20 becomes 11; 21 columns are missing, 10 of them on the left
+    np.testing.assert_array_equal(np.unique(np.delete(pixels, inside, axis=1).reshape(-1, 3), axis=0), [[200, 30, 70]])
+    zeros = preprocess_image(image, make_config(resize_mode="longest"))
+    np.testing.assert_array_equal(pixels[:, inside], zeros[:, inside])
+    square = make_image(mode, 60, 60, seed=8)  # no border: open_clip takes it, too
+    np.testing.assert_array_equal(preprocess_image(square, config), open_clip_pixels(square, config))
+
+
 def test_modes_that_files_have_are_supported() -> None:
-    for mode in ("RGB", "L", "P", "RGBA", "LA", "CMYK", "I;16", "1"):
+    for mode in ("RGB", "L", "P", "RGBA", "LA", "CMYK", "I;16", "I;16B", "1"):
         preprocess_image(make_image(mode, 75, 50, seed=1), make_config(resize_mode="longest"))
 
 
