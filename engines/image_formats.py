@@ -78,8 +78,8 @@ def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
 def open_unlimited(file: IO[bytes], filename: str) -> Image.Image:
     """As ``PIL.Image.open``, for HEIC too where pillow-heif is installed, and without Pillow's limit of pixels and its warning.
 
-    Those hold for the whole process and cannot be set for one caller; the caller of this function compares the image's size instead.
-    A few of Pillow's plugins check the limit by themselves.
+    Those hold for the whole process and cannot be set for one caller; the caller of this function compares the image's size
+    instead. A few of Pillow's plugins check the limit by themselves.
 
     Args:
         file: opened in binary mode, at its start.

@@ -241,4 +241,3 @@ def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.
         ) from error
     except Exception as error:  # a damaged header can make a Pillow plugin raise anything
         raise ImageError(f"{name}: the image's header is damaged ({error}); fetch or save the file again") from error
-

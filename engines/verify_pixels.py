@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from engines.bundle_files import resolve_path
+from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, ImageError
 from engines.manifest import Manifest, Preprocess, read_manifest
 from engines.preprocess import preprocess_image

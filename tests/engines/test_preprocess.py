@@ -308,7 +308,8 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     file = tmp_path / "bomb.png"
     file.write_bytes(bomb(50_000, 50_000))
     with pytest.raises(
-        ImageError, match=rf"bomb\.png: .*2500000000 pixels are over the limit of {MAX_PIXELS} pixels; scale the image down"
+        ImageError,
+        match=rf"bomb\.png: .*2500000000 pixels are over the limit of {MAX_PIXELS} pixels; scale the image down",
     ):
         preprocess_image(file, make_config())
 
