@@ -13,6 +13,7 @@ import msgspec
 
 from engines.bundle_files import manifest_paths, resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.float64_check import Float64Check
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -55,9 +56,7 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     pad_id: int
     end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
     strip_sep_token: bool = False  # wherever the end id stands, 0 takes its place (HFTokenizer's option)
-    last_id: int | None = (
-        None  # stands at the last position of every row, after the padding (HFTokenizer's "clips" mode)
-    )
+    last_id: int | None = None  # takes the last position of every row, after the padding (HFTokenizer's "clips" mode)
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +194,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     towers: dict[str, TowerParity]
     top1_agreement: float | None  # None where only one tower was exported
     limits: Limits
-    passed: bool
+    passed: bool  # the limits are kept, or where they are not, every measured `ratio` is within its limit
+    float64: dict[str, Float64Check] = {}  # tower name to what was measured where a float32 row is outside the limits
     accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
 
 
