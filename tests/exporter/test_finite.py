@@ -60,7 +60,9 @@ def vanish(weights: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(("change", "what"), [(overflow, "NaN or infinity"), (vanish, "an embedding of length 0")])
 def test_eagers_own_embeddings(change: Any, what: str, tiny: str, tmp_path: Path) -> None:
     file = save_tiny(tmp_path / "a.safetensors", change)
-    with pytest.raises(ExportError, match=rf"eager float32 PyTorch itself gives {what} for [1-4] of 4 pictures") as error:
+    with pytest.raises(
+        ExportError, match=rf"eager float32 PyTorch itself gives {what} for [1-4] of 4 pictures"
+    ) as error:
         exporter.export(tiny, pretrained=file, out=tmp_path / "b", parity_samples=4)
     assert not isinstance(error.value, ParityGateError)
 

@@ -89,9 +89,9 @@ class TestRoughModel:
             assert len(arrays["text_spread"]) == len(arrays["text_ids"]) > 0
             np.testing.assert_allclose(np.linalg.norm(arrays["text_rough_embeds"], axis=1), 1, atol=1e-6)
 
-    @pytest.mark.parametrize("scale", [1 + 2e-2, 1 - 2e-2])
+    @pytest.mark.parametrize("scale", [1.2, 0.8])
     def test_a_damaged_engine_fails(self, scale: float, rough_copy: Path) -> None:
-        """A column of the last projection is a little off: of the text tower, then of the image tower."""
+        """A row of the last projection is off: of the text tower, then of the image tower."""
         for name in ("text", "image"):
             assert verify_bundle(rough_copy)[0].passed
             change_projection(rough_copy, name, scale)
@@ -100,6 +100,10 @@ class TestRoughModel:
             if name == "text":
                 assert row.float64["text"].ratio > 4
                 change_projection(rough_copy, name, 1 / scale)
+
+    def test_a_small_damage_shows_on_the_inputs_that_are_not_rough(self, rough_copy: Path) -> None:
+        change_projection(rough_copy, "text", 0.98)
+        assert not verify_bundle(rough_copy)[0].passed
 
     @pytest.mark.parametrize(
         ("key", "change"),
@@ -133,7 +137,7 @@ def test_inputs_that_are_all_rough_are_verified_too(rough_copy: Path) -> None:
     row = verify_bundle(rough_copy)[0]
     assert row.passed
     assert row.top1_agreement is None
-    change_projection(rough_copy, "text", 0.98)
+    change_projection(rough_copy, "text", 0.8)
     assert not verify_bundle(rough_copy)[0].passed
     for key in [key for key in kept if key.startswith("text_rough")]:
         del kept[key]
@@ -154,6 +158,8 @@ class TestWrongGraphOfARoughModel:
     def test_quick_gelu_for_gelu(
         self, model: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        from open_clip.transformer import QuickGELU
+
         import exporter.tower_export as module
 
         build = module.text_tower
@@ -161,9 +167,9 @@ class TestWrongGraphOfARoughModel:
         def wrong(source: Any) -> Any:
             tower = build(source)
             for part in tower.modules():
-                for name, child in part.named_children():
+                for name, child in list(part.named_children()):
                     if isinstance(child, torch.nn.GELU):
-                        setattr(part, name, torch.nn.GELU("tanh"))
+                        setattr(part, name, QuickGELU())
             return tower
 
         monkeypatch.setattr(module, "text_tower", wrong)
@@ -181,35 +187,25 @@ class TestWrongGraphOfARoughModel:
         change_graph(monkeypatch, wrong)
         assert "is up to" in self.refused(model, tmp_path / "b")
 
-    def test_one_matrix_in_bfloat16(
+    def test_the_blocks_matrices_in_bfloat16(
         self, model: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def wrong(graph: ir.Model) -> None:
             matrices = [
-                v
-                for v in graph.graph.initializers.values()
-                if v.const_value is not None and v.const_value.shape == (64, 192)
+                value for name, value in graph.graph.initializers.items() if name and ".body." in name and ".T" in name
             ]
-            matrices += [
-                v
-                for v in graph.graph.initializers.values()
-                if v.const_value is not None and v.const_value.shape == (64, 256)
-            ]
-            value = matrices[0]
-            assert value.const_value is not None
-            rounded = torch.from_numpy(value.const_value.numpy().copy()).bfloat16().float().numpy()
-            value.const_value = ir.Tensor(rounded, name=value.name)
+            assert len(matrices) == 4
+            for value in matrices:
+                assert value.const_value is not None
+                rounded = torch.from_numpy(value.const_value.numpy().copy()).bfloat16().float().numpy()
+                value.const_value = ir.Tensor(rounded, name=value.name)
 
         change_graph(monkeypatch, wrong)
         assert "is up to" in self.refused(model, tmp_path / "b")
 
     def test_not_a_number(self, model: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def wrong(graph: ir.Model) -> None:
-            value = next(
-                v
-                for v in graph.graph.initializers.values()
-                if v.const_value is not None and v.const_value.shape == (64, 32)
-            )
+            value = graph.graph.initializers["encoder.head.projection.weight"]
             assert value.const_value is not None
             value.const_value = ir.Tensor(value.const_value.numpy() * np.float32(np.nan), name=value.name)
 
@@ -241,16 +237,10 @@ def test_disturbed_weights_come_back_bit_by_bit() -> None:
     with disturbed(module, 3):
         changed = torch.cat([(tensor != before[name]).reshape(-1) for name, tensor in module.state_dict().items()])
         assert 1 / 14 < changed.double().mean() < 1 / 10
-        largest = max(
-            float((t - before[n]).abs().div(before[n].abs().clamp_min(1e-30)).max())
-            for n, t in module.state_dict().items()
-            if n.startswith("0.weight")
-        )
-        assert largest <= 2**-23
-    assert all(
-        torch.equal(tensor.view(torch.int32), before[name].view(torch.int32))
-        for name, tensor in module.state_dict().items()
-    )
+        first, was = module[0].weight, before["0.weight"]
+        assert float(((first - was) / was).abs().max()) <= 2**-23
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor.view(torch.int32), before[name].view(torch.int32))
 
 
 @given(count=st.integers(1, 300), most=st.integers(1, 64))
@@ -286,15 +276,15 @@ def change_graph(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Model], N
 
 
 def change_projection(bundle: Path, tower: str, scale: float) -> None:
-    """Scale one column of the last matrix of a tower's graph."""
+    """Scale one row of the last matrix of a tower's graph."""
     path = bundle / f"{tower}.onnx"
     graph = onnx.load(path)
-    value = next(item for item in graph.graph.initializer if list(item.dims) == [64, 32])
+    value = next(item for item in graph.graph.initializer if item.name.endswith("head.projection.weight"))
     array = onnx.numpy_helper.to_array(value).copy()
-    array[:, 0] *= scale
+    array[0] *= scale
     value.CopyFrom(onnx.numpy_helper.from_array(array, value.name))
     (bundle / f"{tower}.onnx.data").unlink()
-    onnx.save(graph, path, save_as_external_data=True, location=f"{tower}.onnx.data", size_threshold=0)
+    onnx.save(graph, path, save_as_external_data=True, location=f"{tower}.onnx.data", size_threshold=1024)
     accept(bundle, f"{tower}.onnx")
     accept(bundle, f"{tower}.onnx.data")
 
@@ -308,7 +298,7 @@ def accept(bundle: Path, name: str) -> None:
 
 
 def test_eager_is_float64_all_the_way(tmp_path: Path) -> None:
-    """Of every family: nothing computes in less once weights and inputs are float64."""
+    """Nothing computes in less once weights and inputs are float64."""
     from exporter.float64_eager import _embed, _Float64Only
 
     model: Any = load_source(register_tiny(tmp_path), "none", with_tokenizer=False).model.double()
