@@ -11,6 +11,7 @@ import msgspec
 
 from engines.bundle_files import verify_files
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
+from engines.rough_inputs import describe
 from engines.runtime import Candidate, candidates
 from engines.tables import format_table
 from engines.terminal import say
@@ -148,10 +149,12 @@ def _accuracy(manifest: Manifest) -> str:
 def _parity(manifest: Manifest) -> str:
     rows = []
     for row in manifest.parity:
-        verdict = "passed" if row.passed else ("FAILED, allowed" if row.accuracy_loss_allowed else "FAILED")
+        passed = "passed (float64)" if row.float64 else "passed"
+        verdict = passed if row.passed else ("FAILED, allowed" if row.accuracy_loss_allowed else "FAILED")
         agreement = "-" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
         for name, tower in row.towers.items():
             cosines = (f"{tower.min_cosine:.6f}", f"{tower.mean_cosine:.6f}", f"{tower.max_abs_error:.1e}")
             rows.append((row.engine, name, *cosines, agreement, verdict, row.verified_with))
     header = ("parity", "tower", "min cosine", "mean", "max error", "top-1", "gate", "measured with")
-    return format_table(header, rows, "  ")
+    said = [f"  {row.engine}, {line}" for row in manifest.parity for line in describe(row)]
+    return "\n".join([format_table(header, rows, "  "), *said])

@@ -9,6 +9,7 @@ import msgspec
 
 from engines.cli_common import add_engine_arguments
 from engines.manifest import Parity, read_manifest
+from engines.rough_inputs import describe
 from engines.tables import format_table
 from engines.terminal import say
 from engines.verify import towers_without_engine, verify_bundle
@@ -89,4 +90,5 @@ def _text(rows: list[Parity]) -> str:
                     str(tower.samples),
                 )
             )
-    return format_table(("engine", "tower", "min cosine", "mean cosine", "max error", "top-1", "samples"), cells)
+    table = format_table(("engine", "tower", "min cosine", "mean cosine", "max error", "top-1", "samples"), cells)
+    return "\n".join([table, *(f"{row.verified_with}, {line}" for row in rows for line in describe(row))])

@@ -15,6 +15,7 @@ import msgspec
 
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.float64_check import Float64Check
 from engines.manifest_accuracy import Accuracy, Interval
 from engines.manifest_consistency import contradiction
 from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
@@ -167,7 +168,8 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
     towers: dict[str, TowerParity]
     top1_agreement: float | None  # None where only one tower was exported
     limits: Limits
-    passed: bool
+    passed: bool  # the limits are kept, or where they are not, every measured `ratio` is within its limit
+    float64: dict[str, Float64Check] = {}  # tower name to what was measured where a float32 row is outside the limits
     accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,10 @@ from engines.batches import run_in_batches
 from engines.bundle_files import verify_files
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
+from engines.float64_check import Float64Check
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
 from engines.preprocess import normalize_pixels
+from engines.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 from engines.runtime import choose_engine, open_tower
 
 _KEYS = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
@@ -34,18 +36,25 @@ def compare_embeddings(reference: npt.NDArray[np.floating], candidate: npt.NDArr
     """
     if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
         raise ValueError(f"embeddings {candidate.shape} cannot be compared with a reference {reference.shape}")
+    cosines = cosines_of(reference, candidate)
+    finite = np.isfinite(candidate).all()
+    error = float(np.abs(reference.astype(np.float64) - candidate.astype(np.float64)).max()) if finite else float("inf")
+    return TowerParity(
+        samples=len(reference),
+        min_cosine=float(cosines.min()),
+        mean_cosine=float(cosines.mean()),
+        max_abs_error=error,
+    )
+
+
+def cosines_of(reference: npt.NDArray[np.floating], candidate: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The cosine (N,) of each row (N, D) with the reference's; -1 for a row with NaN or infinity, or of length 0."""
     exact, other = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.asarray(np.isfinite(other).all(axis=1))
     other = np.where(finite[:, None], other, 0.0)
     norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(other, axis=1)
     cosines = np.where(finite & (norms > 0), (exact * other).sum(axis=1) / np.where(norms > 0, norms, 1.0), -1.0)
-    error = float(np.abs(exact - other).max()) if finite.all() else float("inf")
-    return TowerParity(
-        samples=len(exact),
-        min_cosine=float(np.clip(cosines, -1.0, 1.0).min()),
-        mean_cosine=float(np.clip(cosines, -1.0, 1.0).mean()),
-        max_abs_error=error,
-    )
+    return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
 
 
 def within(parity: TowerParity, limits: Limits) -> bool:
@@ -58,27 +67,39 @@ def top1_agreement(
     text_reference: npt.NDArray[np.floating],
     image_candidate: npt.NDArray[np.floating],
     text_candidate: npt.NDArray[np.floating],
-    tie_margin: float,
+    tie_margin: float | npt.NDArray[np.floating],
 ) -> float:
     """Share of the images whose best caption is also the reference's best.
 
-    Captions whose reference cosines are within `tie_margin` of the best one's are all best: which of them comes first is
-    decided by rounding.
+    Captions whose reference cosines are within `tie_margin` (of all images, or one for each) of the best one's are all best:
+    which of them comes first is decided by rounding.
     """
+    return float(np.mean(top1_hits(image_reference, text_reference, image_candidate, text_candidate, tie_margin)[0]))
+
+
+def top1_hits(
+    image_reference: npt.NDArray[np.floating],
+    text_reference: npt.NDArray[np.floating],
+    image_candidate: npt.NDArray[np.floating],
+    text_candidate: npt.NDArray[np.floating],
+    tie_margin: float | npt.NDArray[np.floating],
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """For each image: whether the candidate's best caption is as good as the reference's, and the best one of each."""
     exact = image_reference.astype(np.float64) @ text_reference.astype(np.float64).T
     scores = image_candidate.astype(np.float64) @ text_candidate.astype(np.float64).T
     usable = np.isfinite(scores).all(axis=1)
     chosen = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
     best = exact[np.arange(len(exact)), chosen] >= exact.max(axis=1) - tie_margin
-    return float(np.mean(best & usable))
+    return best & usable, exact.argmax(axis=1), chosen
 
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """A bundle's own inputs and eager float32's embeddings, by tower name."""
+    """A bundle's own inputs and eager float32's embeddings, by tower name; apart from them those on which float32 is rough."""
 
     inputs: dict[str, npt.NDArray[np.generic]]
     embeds: dict[str, npt.NDArray[np.float32]]
+    rough: dict[str, RoughInputs] = field(default_factory=dict)
 
 
 def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
@@ -90,14 +111,20 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
     path = resolve_path(bundle, manifest.reference)
     inputs: dict[str, npt.NDArray[np.generic]] = {}
     embeds: dict[str, npt.NDArray[np.float32]] = {}
+    rough: dict[str, RoughInputs] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:
             for tower in manifest.towers:
                 keys = _KEYS[tower]
                 inputs[tower], embeds[tower] = arrays[keys[0]], arrays[keys[1]]
+                found = read_rough(arrays, tower, keys[0], len(inputs[tower]))
+                if found is not None:
+                    rough[tower] = found
+                elif not len(inputs[tower]):
+                    raise ValueError(f"{keys[0]} is empty")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is missing or damaged ({error}): copy or export the bundle again") from error
-    return ReferenceData(inputs, embeds)
+    return ReferenceData(inputs, embeds, rough)
 
 
 def verify_bundle(
@@ -151,6 +178,8 @@ def _verify_kind(
     options: dict[str, object],
 ) -> Parity:
     embeds: dict[str, npt.NDArray[np.float32]] = {}
+    float64: dict[str, Float64Check] = {}
+    only_rough: dict[str, TowerParity] = {}
     used: list[str] = []
     ran: list[str] = []
     own = {item.tower for item in manifest.engines if item.kind == kind}
@@ -161,7 +190,13 @@ def _verify_kind(
         runtime = open_tower(folder, engine, tower, manifest.precision, device, **options)
         try:
             inputs = reference.inputs[name]
-            embeds[name] = run_in_batches(runtime, _as_input(inputs, tower, manifest), _BATCH)
+            if len(inputs):  # where not, float32 is rough on all of them
+                embeds[name] = run_in_batches(runtime, _as_input(inputs, tower, manifest), _BATCH)
+            rough = reference.rough.get(name)
+            if rough is not None:
+                found = run_in_batches(runtime, _as_input(rough.inputs, tower, manifest), _BATCH)
+                float64[name] = check_distances(distances(rough.embeds, found), rough.eager)
+                only_rough[name] = compare_embeddings(rough.embeds, found)
         finally:
             runtime.close()
         used.append(engine.kind)
@@ -170,15 +205,17 @@ def _verify_kind(
     agreement = None
     if {"image", "text"} <= set(embeds):
         exact = reference.embeds
-        agreement = top1_agreement(exact["image"], exact["text"], embeds["image"], embeds["text"], limits.tie_margin)
-    passed = all(within(parity, limits) for parity in towers.values())
+        margins = top1_margins(limits.tie_margin, reference.rough)
+        agreement = top1_agreement(exact["image"], exact["text"], embeds["image"], embeds["text"], margins)
+    passed = all(within(parity, limits) for parity in towers.values()) and all(map(kept, float64.values()))
     return Parity(
         engine=" + ".join(dict.fromkeys(used)),
         verified_with=" + ".join(dict.fromkeys(ran)),
-        towers=towers,
+        towers={name: towers.get(name) or only_rough[name] for name in manifest.towers if name in towers | only_rough},
         top1_agreement=agreement,
         limits=limits,
         passed=passed and (agreement is None or agreement >= limits.top1_agreement),
+        float64=float64,
     )
 
 

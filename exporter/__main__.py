@@ -250,6 +250,9 @@ def _require_export_extra() -> None:
 
 def _summary(result: Any) -> str:
     """What a person wants to know after an export."""
+    from engines.rough_inputs import describe
+    from exporter.evaluate import lines as accuracy_lines
+
     manifest = result.manifest
     size = sum(file.stat().st_size for file in result.path.rglob("*") if file.is_file())
     lines = [f"{result.path}  ({size / 1e6:.0f} MB, {manifest.precision})"]
@@ -273,10 +276,9 @@ def _summary(result: Any) -> str:
             )
         if row.top1_agreement is not None:
             lines.append(f"  {row.engine:<12} top-1 agreement with eager {row.top1_agreement:.1%}")
+        lines += [f"  {row.engine:<12} {line}" for line in describe(row)]
         if row.accuracy_loss_allowed:
             lines.append(f"  {row.engine:<12} FAILED the gate; kept because of --allow-accuracy-loss")
-    from exporter.evaluate import lines as accuracy_lines
-
     lines += accuracy_lines(manifest.accuracy)
     if not manifest.accuracy and manifest.precision in ("int8", "fp8"):
         lines.append(

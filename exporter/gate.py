@@ -12,9 +12,11 @@ import numpy as np
 
 from engines.errors import EngineError
 from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
+from engines.rough_inputs import describe, keys
 from exporter import build_onnxruntime
 from exporter.built import Built, LeftOut
-from exporter.errors import ExportError, ParityGateError
+from exporter.errors import ExportError
+from exporter.float64_gate import Float64Gate
 from exporter.memory import release_memory
 from exporter.parity import Reference, judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
@@ -29,7 +31,13 @@ _REFERENCE_SAMPLES = 32
 
 
 def run_gate(
-    exports: Sequence[TowerExport], built: Built, precision: Precision, source: Source, folder: Path, stages: Stages
+    exports: Sequence[TowerExport],
+    built: Built,
+    precision: Precision,
+    source: Source,
+    folder: Path,
+    stages: Stages,
+    float64: Float64Gate,
 ) -> tuple[tuple[Parity, ...], Built]:
     """One row per engine kind; for half precisions also the rounding simulation's, on the probe's share of the samples.
 
@@ -44,7 +52,8 @@ def run_gate(
         precision: with the limits.
         source: of the model.
         folder: of the bundle.
-        stages: gets a line for each kind that is left out.
+        stages: gets a line for each kind that is left out, and for what float64 says of one that is outside the limits.
+        float64: settles whether a float32 engine that is outside the limits is wrong, or eager's float32 is rough.
 
     Returns:
         The rows, and what is left: a kind that cannot be loaded, or fails while it runs, is left out like one that was not built.
@@ -61,7 +70,7 @@ def run_gate(
     for kind in dict.fromkeys(engine.kind for engine in built.engines):
         own = [engine for engine in built.engines if engine.kind == kind]
         try:
-            rows.append(_judged(kind, own, exports, precision, source, folder))
+            row, embeds = _judged(kind, own, exports, precision, source, folder)
             kept += own
         except EngineError as error:
             # Another kind may run the same files: OpenVINO reads ONNX Runtime's graphs.
@@ -69,6 +78,12 @@ def run_gate(
             if not any(file.startswith(f"engines/{kind}/") for file in others):
                 shutil.rmtree(folder / "engines" / kind, ignore_errors=True)
             failed.append(LeftOut(kind, f"{kind} was built and does not run here: {error}"))
+            continue
+        if not row.passed and precision.name == "fp32":
+            row = float64.settle(row, embeds)
+            for line in describe(row):
+                stages.note(f"{kind}, {line}: {'passed' if row.passed else 'not passed'}")
+        rows.append(row)
     if not kept:
         raise ExportError(failed[0].why)
     for item in failed:
@@ -83,7 +98,7 @@ def _judged(
     precision: Precision,
     source: Source,
     folder: Path,
-) -> Parity:
+) -> tuple[Parity, dict[TowerName, np.ndarray]]:
     embeds: dict[TowerName, np.ndarray] = {}
     described: list[str] = []
     ran_here = True
@@ -104,39 +119,50 @@ def _judged(
         )
         described.append(ran if usable else f"{ran} on the same graph")
     row = judge(kind, " + ".join(dict.fromkeys(described)), references, embeds, precision.limits)
-    return msgspec.structs.replace(row, engine_ran=ran_here)
+    return msgspec.structs.replace(row, engine_ran=ran_here), embeds
 
 
-def refusal(parity: Sequence[Parity], precision: str) -> ParityGateError:
-    """The error for a gate that failed: which engine, by how much, and what to do."""
-    worst = min(
-        (row for row in parity if not row.passed), key=lambda row: min(t.min_cosine for t in row.towers.values())
-    )
-    figures = ", ".join(f"{name} min cosine {tower.min_cosine:.6f}" for name, tower in worst.towers.items())
-    agreement = f", top-1 agreement {worst.top1_agreement:.1%}" if worst.top1_agreement is not None else ""
-    return ParityGateError(
-        f"the {precision} engine {worst.engine} does not give eager PyTorch's embeddings ({figures}{agreement}; "
-        f"limits: min cosine {worst.limits.min_cosine}, mean {worst.limits.mean_cosine}, "
-        f"top-1 {worst.limits.top1_agreement:.0%}); nothing was written: choose a wider precision, or pass "
-        "--allow-accuracy-loss to keep it and have the manifest say so"
-    )
+def write_reference(path: Path, exports: Sequence[TowerExport], preprocess: Preprocess, float64: Float64Gate) -> None:
+    """As many inputs and eager embeddings as fit into the size limit, and hard pictures: `python -m engines verify` reads them.
 
-
-def write_reference(path: Path, exports: Sequence[TowerExport], preprocess: Preprocess) -> None:
-    """As many inputs and eager embeddings as fit into the size limit, and hard pictures: `python -m engines verify` reads them."""
+    Of a tower that is rough on some inputs, only inputs that were measured: the rough ones apart, with float64's embeddings.
+    """
     names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
     count = _REFERENCE_SAMPLES
     pictures = picture_arrays(preprocess) if any(item.name == "image" for item in exports) else {}
     while True:
         arrays: dict[str, np.ndarray] = dict(pictures)
         for item in exports:
-            part = item.reference.head(count if item.name == "image" else 2 * _REFERENCE_SAMPLES)
+            most = count if item.name == "image" else 2 * _REFERENCE_SAMPLES
             inputs, embeds = names[item.name]
+            if item.name in float64.rough:
+                arrays |= _rough_arrays(item, most, inputs, embeds, float64)
+                continue
+            part = item.reference.head(most)
             arrays |= {inputs: part.inputs, embeds: part.embeds}
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
         if path.stat().st_size <= _REFERENCE_BYTES or count <= 2:
             return
         count = max(2, int(count * _REFERENCE_BYTES / path.stat().st_size))
+
+
+def _rough_arrays(
+    item: TowerExport, most: int, inputs: str, embeds: str, float64: Float64Gate
+) -> dict[str, np.ndarray]:
+    """At most so many measured inputs, those on which float32 is roughest as at most a quarter of them, in arrays of their own."""
+    rough, others = float64.divided(item.name)
+    rough = rough[: max(1, most // 4)]
+    others = others[: most - len(rough)]
+    reference, eager = item.reference, float64.eager
+    names = keys(item.name, inputs)
+    return {
+        inputs: reference.inputs[others],
+        embeds: reference.embeds[others],
+        names[0]: reference.inputs[rough],
+        names[1]: eager.exact(item.name, rough).astype(np.float32),
+        names[2]: eager.eager(item.name, rough).astype(np.float32),
+        names[3]: (float64.apart * eager.eager(item.name, others)).astype(np.float32),
+    }
 
 
 def make_report(

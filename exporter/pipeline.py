@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -37,6 +36,7 @@ from exporter.built import LeftOut, missed
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError
 from exporter.stages import Stages
+from exporter.versions import package_versions
 
 if TYPE_CHECKING:
     from exporter.calibration import Calibration
@@ -51,18 +51,6 @@ CALIBRATION_NAME = "calibration.npy"  # decoded pictures, until the towers are e
 _REFERENCE_NAME = "reference.npz"
 _PROGRAMS = ".programs"  # towers as AOTInductor reads them, until it has
 _PARITY_IMAGES = 64
-_PACKAGES = (
-    "openclip-engines",
-    "torch",
-    "open_clip_torch",
-    "timm",
-    "transformers",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "polygraphy",
-    "pillow",
-)
 
 
 @dataclass(frozen=True)
@@ -198,8 +186,11 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.bundle import BundleWriter, check_destination
     from exporter.evaluate import evaluate_eager, evaluate_engines, open_evaluation
     from exporter.evaluate import refusal as evaluation_refusal
-    from exporter.gate import make_report, refusal, run_gate, write_reference
+    from exporter.float64_eager import Float64Eager
+    from exporter.float64_gate import Float64Gate
+    from exporter.gate import make_report, run_gate, write_reference
     from exporter.parity_data import load_parity_data
+    from exporter.refusal import refusal
     from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
@@ -254,14 +245,16 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         built = build_engines(kinds, exports, writer.folder, engine_options, stages)
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         with stages.stage("parity gate"):
-            parity, built = run_gate(exports, built, precision, source, writer.folder, stages)
+            references = {item.name: item.reference for item in exports}
+            float64 = Float64Gate(Float64Eager(lambda: _load(options), source.info.weights, data, references))
+            parity, built = run_gate(exports, built, precision, source, writer.folder, stages, float64)
             engines = built.engines
             failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
             left_out = (*refused, *failed)
-            write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess)
+            write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess, float64)
         if not all(row.passed for row in parity):
             if not options.allow_accuracy_loss:
-                raise refusal(parity, precision.name)
+                raise refusal(parity, precision.name, float64.findings)
             parity = tuple(msgspec.structs.replace(row, accuracy_loss_allowed=not row.passed) for row in parity)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -274,7 +267,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             parity=parity,
             reference=_REFERENCE_NAME,
             kernels=_kernels(exports, engines),
-            created_with=_versions(),
+            created_with=package_versions(),
         )
         if evaluation is not None:
             with stages.stage("evaluate engines"):
@@ -374,15 +367,18 @@ def _check_towers(options: Options) -> None:
 
 
 def _load(options: Options) -> Source:
+    from exporter.finite import check_weights
     from exporter.source import load_source
 
-    return load_source(
+    source = load_source(
         options.name,
         options.pretrained,
         keep_activation=options.keep_activation,
         cache_dir=options.cache_dir,
         with_tokenizer="text" in options.towers,
     )
+    check_weights(source.model, options.towers, f"the checkpoint of {source.info.name}")
+    return source
 
 
 def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenizer | None:
@@ -404,16 +400,6 @@ def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kerne
     for report in reports:
         total.update(report.swapped)
     return Kernels(mode=reports[0].mode, swapped=dict(total))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 __all__ = ["ENGINES", "TOWERS", "ExportResult", "Options", "default_folder", "export", "run_export"]

@@ -187,7 +187,11 @@ def _smooth(tower: TowerModule, sites: list[Site], records: dict[str, Record], d
 def _check_finite(records: dict[str, Record]) -> None:
     for name, record in records.items():
         if record.largest is None or not bool(torch.isfinite(record.largest).all()):
-            raise ExportError(f"calibration makes {name} infinite or not a number: look at the checkpoint's weights")
+            raise ExportError(
+                f"the float32 tower itself makes {name} infinite or not a number on the calibration data, before anything is "
+                "quantized: the checkpoint's weights or what they make of these inputs overflow; check the checkpoint, or "
+                "calibrate with other data"
+            )
 
 
 def _product_flops(tower: TowerModule, sites: list[Site], batch: torch.Tensor) -> dict[str, float]:

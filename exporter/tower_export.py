@@ -16,6 +16,7 @@ from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from engines.verify import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
+from exporter.finite import check_embeddings
 from exporter.memory import release_memory
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity import Reference, image_reference, text_reference, tower_batches
@@ -115,12 +116,16 @@ def export_towers(
         stages: is told what goes on.
         programs: where the towers go as programs for AOTInductor, too; None: nowhere.
         graphs: of a quantized precision: which are wanted, and what it is calibrated with.
+
+    Raises:
+        ExportError: eager's own embeddings are not finite, or of length 0.
     """
     references: dict[TowerName, Reference] = {}
     for name in towers:
         with stages.stage(f"eager reference, {name}") as figures:
             references[name] = (image_reference if name == "image" else text_reference)(source, data)
             figures["samples"] = len(references[name].inputs)
+        check_embeddings(references[name].embeds, name)
     model: Any = source.model
     exports = []
     for name in towers:

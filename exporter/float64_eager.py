@@ -1,0 +1,193 @@
+"""Eager PyTorch in float64, and how far its own float32 is from it: the measure where the float32 gate's limits fail.
+
+A model can be rough: on some inputs any two float32 evaluations differ by more than the limits allow, because somewhere inside a
+small difference of large numbers decides. One evaluation says little about how rough an input is, for its error is a draw of luck.
+So eager's distance from float64 is the largest of several evaluations, all but the first with weights whose last bits are
+disturbed by the variance of one rounding: no float32 evaluation in another order or with folded weights promises less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engines.manifest import Preprocess, TowerName
+from engines.rough_inputs import distances
+from exporter.errors import ExportError
+from exporter.memory import release_memory
+from exporter.parity import Reference, open_clip_transform
+from exporter.parity_data import ParityData
+from exporter.source import Source
+
+EVALUATIONS = 8  # with disturbed weights, beside eager's own
+# An error that is uniform within half a unit of the last place has the variance 1/12: that of a flip with this probability.
+_FLIP_ONE_IN = 12
+_CHUNK = 1 << 20
+_BATCH = 8
+
+
+class NotMeasurableError(Exception):
+    """The model cannot be evaluated in float64; the message is why."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One input of a tower.
+
+    Attributes:
+        exact: (D,) float64 embedding, L2-normalized.
+        eager: largest Euclidean distance of a float32 evaluation from it.
+    """
+
+    exact: npt.NDArray[np.float64]
+    eager: float
+
+
+@dataclass
+class Float64Eager:
+    """Measures inputs of the gate when asked; the model is loaded again then, for the export consumed it.
+
+    Attributes:
+        load: gives the model that is exported, in float32.
+        weights: what `Source.info.weights` said of it.
+        data: pictures of the gate.
+        references: inputs and eager's embeddings of each tower.
+        measured: of each tower, by the input's index.
+    """
+
+    load: Callable[[], Source]
+    weights: str
+    data: ParityData
+    references: dict[TowerName, Reference]
+    measured: dict[TowerName, dict[int, Measured]] = field(default_factory=dict)
+    _source: Source | None = None
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Inside, the model stays in memory between measurements."""
+        try:
+            yield
+        finally:
+            self._source = None
+            release_memory()
+
+    def measure(self, tower: TowerName, indices: Sequence[int]) -> None:
+        """Measure inputs that are not measured yet; takes the memory of the tower's weights twice.
+
+        Raises:
+            NotMeasurableError: part of the model computes in float32 whatever its weights are in, or is not finite in float64.
+            ExportError: the checkpoint changed since the export began.
+        """
+        found = self.measured.setdefault(tower, {})
+        wanted = [index for index in indices if index not in found]
+        if not wanted:
+            return
+        if self._source is None:
+            self._source = self.load()
+            if self._source.info.weights != self.weights:
+                raise ExportError("the checkpoint changed while it was exported: export it again")
+        own = self.references[tower].embeds[wanted]
+        model: Any = self._source.model
+        inputs, exact_inputs = self._inputs(tower, wanted, self._source.preprocess)
+        with _only(model, tower) as (part, encode):
+            evaluated = [own]
+            for seed in range(EVALUATIONS):
+                with disturbed(part, seed):
+                    evaluated.append(_embed(encode, inputs))
+            part.double()
+            try:
+                with _Float64Only() as seen:
+                    exact = _embed(encode, exact_inputs)
+            finally:
+                part.float()  # exactly what it was: every float32 is a float64
+        if seen.others:
+            raise NotMeasurableError(f"{', '.join(sorted(seen.others))} of this model computes in less than float64")
+        if not np.isfinite(exact).all():
+            raise NotMeasurableError("this model gives NaN or infinity in float64")
+        farthest = np.max([distances(exact, embeds) for embeds in evaluated], axis=0)
+        for index, row, distance in zip(wanted, exact, farthest, strict=True):
+            found[index] = Measured(row, float(distance))
+
+    def exact(self, tower: TowerName, indices: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Float64's embeddings (K, D) of measured inputs."""
+        return np.stack([self.measured[tower][index].exact for index in indices])
+
+    def eager(self, tower: TowerName, indices: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Eager's distances (K,) on measured inputs."""
+        return np.array([self.measured[tower][index].eager for index in indices])
+
+    def _inputs(
+        self, tower: TowerName, indices: Sequence[int], config: Preprocess
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What eager takes in float32, and the same in float64: for pictures their bytes, normalized in float64."""
+        if tower == "text":
+            ids = torch.from_numpy(self.references[tower].inputs[list(indices)].astype(np.int64))
+            return ids, ids
+        transform = open_clip_transform(config)
+        pixels = torch.stack([transform(self.data.images[index]) for index in indices])
+        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(3, 1, 1) for v in (config.mean, config.std))
+        # The transform made its floats of bytes, and rounding finds them again.
+        whole = ((pixels.double() * std + mean) * 255.0).round()
+        return pixels, (whole / 255.0 - mean) / std
+
+
+@contextlib.contextmanager
+def disturbed(module: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, one in twelve of the parameters' last bits is flipped; afterwards they are what they were, bit by bit."""
+    _flip(module, seed)
+    try:
+        yield
+    finally:
+        _flip(module, seed)
+
+
+def _flip(module: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.dtype != torch.float32 or not parameter.numel():
+            continue
+        bits = parameter.detach().view(torch.int32) if parameter.ndim else parameter.detach().view(torch.int32)[None]
+        for part in torch.split(bits, max(1, _CHUNK // max(1, bits[0].numel()))):
+            drawn = torch.empty(part.shape, dtype=torch.uint8).random_(0, _FLIP_ONE_IN, generator=generator)
+            part.bitwise_xor_((drawn == 0).to(torch.int32))
+
+
+@contextlib.contextmanager
+def _only(model: Any, tower: TowerName) -> Iterator[tuple[nn.Module, Callable[[torch.Tensor], torch.Tensor]]]:
+    """One tower's part of the model, and what embeds with it; the other one is not touched."""
+    if tower == "image":
+        yield model.visual, lambda batch: model.encode_image(batch, normalize=True)
+        return
+    visual, model.visual = model.visual, None
+    try:
+        yield model, lambda batch: model.encode_text(batch, normalize=True)
+    finally:
+        model.visual = visual
+
+
+def _embed(encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> npt.NDArray[np.floating]:
+    with torch.inference_mode():
+        return torch.cat([encode(batch) for batch in torch.split(inputs, _BATCH)]).numpy()
+
+
+class _Float64Only(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes every operation inside that gives floats of another type than float64."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.others: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64:
+                self.others.add(str(func))
+        return out

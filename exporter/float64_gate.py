@@ -1,0 +1,150 @@
+"""The gate where its float32 limits fail: whether the engine is wrong there, or eager's own float32 is as far from float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engines.float64_check import Float64Check
+from engines.manifest import Limits, Parity, TowerName, TowerParity
+from engines.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
+from engines.verify import cosines_of, top1_hits, within
+from exporter.finite import listed
+from exporter.float64_eager import Float64Eager, NotMeasurableError
+from exporter.parity import Reference
+
+_FIRST = 4  # inputs whose measurement ends it where an engine is plainly wrong
+_LEAST = 4
+_SHARE = 4  # one of so many inputs is measured at most: float64 and nine evaluations take as long as a dozen
+
+
+@dataclass
+class Float64Gate:
+    """Settles float32 rows that are outside the limits.
+
+    Attributes:
+        eager: measures.
+        findings: kind of a refused engine, to the sentence on what float64 says of it.
+        rough: towers with a row that passed because of float64.
+        allowed: Euclidean distance of two embeddings whose cosine is the limit of the mean.
+        apart: times eager's distance from float64: how far eager and a right engine may be apart.
+    """
+
+    eager: Float64Eager
+    findings: dict[str, str] = field(default_factory=dict)
+    rough: set[TowerName] = field(default_factory=set)
+    allowed: float = math.inf
+    apart: float = RATIO_LIMIT + 1.0
+
+    def settle(self, row: Parity, embeds: Mapping[TowerName, npt.NDArray[np.floating]]) -> Parity:
+        """The row, passed if the engine is no further from float64 than eager's roughness explains, on every input measured.
+
+        Args:
+            row: of a float32 engine that is outside the limits.
+            embeds: (N, D) of each tower, for its reference's inputs.
+        """
+        references = {name: self.eager.references[name] for name in embeds}
+        wanted = failing_inputs(row.towers, references, embeds, row.limits, row.top1_agreement)
+        if not all(np.isfinite(rows).all() for rows in embeds.values()):
+            self.findings[row.engine] = f"it gives NaN or infinity, which eager does not ({_worst(wanted)})"
+            return row
+        checks: dict[str, Float64Check] = {}
+        try:
+            with self.eager.loaded():
+                for first in (True, False):
+                    for name, indices in wanted.items():
+                        chosen = spread(indices, most_measured(len(references[name].inputs)))
+                        chosen = chosen[:_FIRST] if first else chosen
+                        self.eager.measure(name, chosen)
+                        engine = distances(self.eager.exact(name, chosen), embeds[name][chosen])
+                        checks[name] = check_distances(engine, self.eager.eager(name, chosen), len(indices))
+                    if not all(map(kept, checks.values())):
+                        break
+                else:
+                    for name in wanted:
+                        self.eager.measure(name, range(most_measured(len(references[name].inputs))))
+        except NotMeasurableError as error:
+            self.findings[row.engine] = (
+                f"{_worst(wanted)}; whether eager's own float32 is rough there is unknown: {error}"
+            )
+            return row
+        row = msgspec.structs.replace(row, float64=checks)
+        if not all(map(kept, checks.values())):
+            self.findings[row.engine] = _blame(checks, wanted)
+            return row
+        self.rough |= set(wanted)
+        self.allowed = math.sqrt(2.0 * (1.0 - row.limits.mean_cosine))
+        return msgspec.structs.replace(row, passed=True)
+
+    def divided(self, tower: TowerName) -> tuple[list[int], list[int]]:
+        """Measured inputs of a rough tower: those on which float32 is rough, the roughest first, and the others in their order.
+
+        Rough is an input where an engine may be right and outside the limits, on another processor if not on this one.
+        """
+        eager = {index: found.eager for index, found in self.eager.measured[tower].items()}
+        rough = {index for index, distance in eager.items() if self.apart * distance >= self.allowed}
+        # Of what was measured for another reason, a caption that two images disagree on, the roughest is checked, too.
+        rough = rough or {max(eager, key=lambda index: eager[index])}
+        return sorted(rough, key=lambda index: -eager[index]), sorted(set(eager) - rough)
+
+
+def most_measured(inputs: int) -> int:
+    """How many of so many inputs are measured at most."""
+    return min(inputs, max(_LEAST, inputs // _SHARE))
+
+
+def failing_inputs(
+    towers: Mapping[str, TowerParity],
+    references: Mapping[TowerName, Reference],
+    embeds: Mapping[TowerName, npt.NDArray[np.floating]],
+    limits: Limits,
+    agreement: float | None,
+) -> dict[TowerName, list[int]]:
+    """Inputs that put a row outside its limits, by tower, the worst cosine first.
+
+    Of a tower whose cosines are outside: those below the limit of the mean. Where top-1 agreement is: the images whose best
+    caption is not eager's, with eager's best caption and the engine's.
+    """
+    cosines = {name: cosines_of(reference.embeds, embeds[name]) for name, reference in references.items()}
+    found: dict[TowerName, set[int]] = {
+        name: set(np.flatnonzero(cosines[name] < limits.mean_cosine).tolist())
+        for name in references
+        if not within(towers[name], limits)
+    }
+    if agreement is not None and agreement < limits.top1_agreement:
+        image, text = references["image"].embeds, references["text"].embeds
+        hits, best, chosen = top1_hits(image, text, embeds["image"], embeds["text"], limits.tie_margin)
+        missed = np.flatnonzero(~hits)
+        found.setdefault("image", set()).update(missed.tolist())
+        found.setdefault("text", set()).update(best[missed].tolist(), chosen[missed].tolist())
+    return {name: sorted(indices, key=lambda i: (cosines[name][i], i)) for name, indices in found.items()}
+
+
+def spread(indices: Sequence[int], most: int) -> list[int]:
+    """At most so many of the indices: half of them from the front, the others evenly over the rest."""
+    if len(indices) <= most:
+        return list(indices)
+    front = (most + 1) // 2
+    rest = indices[front:]
+    count = most - front
+    return [*indices[:front], *(rest[i * len(rest) // count] for i in range(count))]
+
+
+def _worst(wanted: Mapping[TowerName, Sequence[int]]) -> str:
+    return "the worst inputs are " + " and ".join(
+        f"number {listed(indices)} of the {name} tower" for name, indices in wanted.items()
+    )
+
+
+def _blame(checks: Mapping[str, Float64Check], wanted: Mapping[TowerName, Sequence[int]]) -> str:
+    name, check = max(checks.items(), key=lambda item: item[1].ratio)
+    return (
+        f"{_worst(wanted)}; from the model in float64 the {name} tower of the engine is up to {check.engine:.1e} away and eager's "
+        f"own float32 up to {check.eager:.1e} ({check.ratio:.3g} times as far on one input, at most {RATIO_LIMIT:g}), so that the "
+        "engine or its graph is wrong, not the checkpoint and not the precision"
+    )
