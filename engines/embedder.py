@@ -20,7 +20,7 @@ from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
 from engines.manifest import Engine, Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import ImageInput, normalize_pixels, preprocess_image
-from engines.runtime import TowerRuntime, candidates, choose_engine, label, open_tower
+from engines.runtime import TowerRuntime, best_first, choose_engine, label, open_tower
 from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
@@ -274,13 +274,13 @@ class Embedder:
 def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
     """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
     passed_over = []
-    for item in candidates(folder, manifest, chosen.tower, device):
+    for item in best_first(folder, manifest, chosen.tower, device) if chosen_here else ():
         if item.engine == chosen:
             break
         if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
             passed_over.append(f"{label(item.engine)}: {item.why_not}")
     words = f"the {chosen.tower} tower of {folder} runs on {label(chosen)}"
-    if passed_over and chosen_here:
+    if passed_over:
         _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
     else:
         _LOG.info("%s", words)
