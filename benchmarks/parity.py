@@ -199,7 +199,7 @@ def _why_not(current: Run, kind: str, device: str) -> str | None:
     from engines.runtime import candidates, label
 
     for tower in current.manifest.towers:
-        items = [x for x in candidates(current.bundle, current.manifest, tower, device) if x.engine.kind == kind]
+        items = candidates(current.bundle, current.manifest, tower, device, kind)
         if all(item.why_not is not None for item in items):
             reasons = [f"{label(item.engine)}: {item.why_not}" for item in items]
             return "; ".join(dict.fromkeys(reasons)) or f"{kind}: there is none for the {tower} tower"

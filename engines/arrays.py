@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import InputError
+from engines.optional import loaded_class
 
 
 def as_numpy(value: Any) -> npt.NDArray[Any]:
@@ -19,8 +20,8 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
     """
     if isinstance(value, np.ndarray):
         return value
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
+    tensor: Any = loaded_class("torch", "Tensor")
+    if tensor is not None and isinstance(value, tensor):
         value = value.cpu()
     try:
         return np.from_dlpack(value)
@@ -32,7 +33,7 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
 
 def like(result: npt.NDArray[Any], original: Any) -> Any:
     """`result` as the kind of array that `original` is: a torch tensor for a torch tensor, numpy otherwise."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(original, torch.Tensor):
-        return torch.from_numpy(result).to(original.device)
+    tensor: Any = loaded_class("torch", "Tensor")
+    if tensor is not None and isinstance(original, tensor):
+        return sys.modules["torch"].from_numpy(result).to(original.device)
     return result

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import EngineError
+from engines.errors import EngineError, EngineUnavailableError
+from engines.optional import import_or_reason
 
 _NONBLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING
@@ -49,14 +50,15 @@ class Cuda:
         driver: module with the driver's calls; None is ``cuda.bindings.driver``.
 
     Raises:
+        EngineUnavailableError: NVIDIA's bindings are missing or broken.
         CudaError: there is no such device.
     """
 
     def __init__(self, device: int = 0, driver: Any = None) -> None:
         if driver is None:
-            from cuda.bindings import driver as bindings
-
-            driver = bindings
+            driver = import_or_reason("cuda.bindings.driver", "cuda-bindings", "pip install 'openclip-engines[gpu]'")
+            if isinstance(driver, str):
+                raise EngineUnavailableError(driver)
         self._driver = driver
         self.device = device
         # Those of every run, looked up once: a run of one image costs tens of microseconds on the host.

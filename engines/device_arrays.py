@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from engines.errors import InputError
+from engines.errors import EngineUnavailableError, InputError
+from engines.optional import import_or_reason, loaded_class
 
 _CUDA_DEVICE = 2  # kDLCUDA of dlpack.h
 LEGACY_STREAM = 1  # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only
@@ -29,9 +31,9 @@ def device_of(value: Any) -> int | None:
 
 def current_stream(value: Any) -> int | None:
     """The stream in whose order a torch tensor is used; None for other libraries' arrays."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        handle: int = torch.cuda.current_stream(value.device).cuda_stream
+    tensor = loaded_class("torch", "Tensor")
+    if tensor is not None and isinstance(value, tensor):
+        handle: int = sys.modules["torch"].cuda.current_stream(value.device).cuda_stream
         return handle
     return None
 
@@ -41,11 +43,11 @@ def device_view(value: Any, stream: int) -> Any:
 
     Raises:
         InputError: it is not contiguous, or cannot be viewed.
+        EngineUnavailableError: cuda-core is missing or broken.
     """
-    from cuda.core.utils import StridedMemoryView
-
+    utils = _cuda_core_utils()
     try:
-        view = StridedMemoryView.from_any_interface(value, stream_ptr=stream)
+        view = utils.StridedMemoryView.from_any_interface(value, stream_ptr=stream)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"cannot read a {type(value).__name__} on the GPU ({error})") from error
     steps, expected = view.strides, 1
@@ -116,9 +118,9 @@ class DeviceEmbeddings:
         return _CUDA_DEVICE, self.device
 
     def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
-        from cuda.core.utils import StridedMemoryView
-
-        view = StridedMemoryView.from_cuda_array_interface(self, stream_ptr=-1 if stream is None else stream)
+        view = _cuda_core_utils().StridedMemoryView.from_cuda_array_interface(
+            self, stream_ptr=-1 if stream is None else stream
+        )
         return view.__dlpack__(stream=stream, **options)
 
     def close(self) -> None:
@@ -134,10 +136,17 @@ class DeviceEmbeddings:
 
 def like_device(result: DeviceEmbeddings, original: Any) -> Any:
     """`result` as the kind of array that `original` is, without a copy: a torch tensor for a torch tensor, and so on."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(original, torch.Tensor):
-        return torch.as_tensor(result, device=f"cuda:{result.device}")
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(original, cupy.ndarray):
-        return cupy.asarray(result)
+    tensor = loaded_class("torch", "Tensor")
+    if tensor is not None and isinstance(original, tensor):
+        return sys.modules["torch"].as_tensor(result, device=f"cuda:{result.device}")
+    array = loaded_class("cupy", "ndarray")
+    if array is not None and isinstance(original, array):
+        return sys.modules["cupy"].asarray(result)
     return result
+
+
+def _cuda_core_utils() -> ModuleType:
+    found = import_or_reason("cuda.core.utils", "cuda-core", "pip install 'openclip-engines[gpu]'")
+    if isinstance(found, str):
+        raise EngineUnavailableError(f"arrays on the GPU cannot be read: {found}")
+    return found

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from engines.embed_part import Part, load_part, save_part, stat_files
 from engines.errors import EngineError, InputError
+from engines.optional import import_or_reason
 from engines.terminal import visible
 
 PART_ROWS = 1024
@@ -226,14 +227,13 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _import_parquet() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError(
-            "writing .parquet needs pyarrow: pip install 'openclip-engines[parquet]', or --out x.npy"
-        ) from error
-    return pyarrow, pyarrow.parquet
+    found = []
+    for module in ("pyarrow", "pyarrow.parquet"):
+        library = import_or_reason(module, "pyarrow", "pip install 'openclip-engines[parquet]'")
+        if isinstance(library, str):
+            raise InputError(f"writing .parquet needs pyarrow, or pass --out x.npy: {library}")
+        found.append(library)
+    return found[0], found[1]
 
 
 class _disk_errors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,15 +31,13 @@ from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
 from engines.forks import PerProcess
 from engines.image_inputs import ImageInput, private_image, several_images
-from engines.manifest import Engine, Manifest, Tower, TowerName, read_manifest
+from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import normalize_pixels
-from engines.runtime import TowerRuntime, candidates, choose_engine, label, open_for_forks
+from engines.runtime import TowerRuntime, choose_engine, open_for_forks, report_choice
 from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
-
-_LOG = logging.getLogger("engines")
 
 # Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
 _IMAGE_BATCH = 32
@@ -85,7 +82,7 @@ class Embedder:
             for name in wanted:
                 tower = self._tower(name)
                 chosen = choose_engine(folder, self.manifest, cast(TowerName, name), engine, device)
-                _report(folder, self.manifest, chosen, device, chosen_here=engine == "auto")
+                report_choice(folder, self.manifest, chosen, device, chosen_here=engine == "auto")
                 self._runtimes[name] = open_for_forks(folder, chosen, tower, self.manifest.precision, device, **options)
             config = self.manifest.tokenizer
             has_text = "text" in self._runtimes and config is not None
@@ -288,18 +285,3 @@ class Embedder:
             result[rows] = embeds
         assert result is not None
         return check_finite(result, "text", self.manifest.precision)
-
-
-def _report(folder: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
-    """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
-    passed_over = []
-    for item in candidates(folder, manifest, chosen.tower, device):
-        if item.engine == chosen:
-            break
-        if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
-            passed_over.append(f"{label(item.engine)}: {item.why_not}")
-    words = f"the {chosen.tower} tower of {folder} runs on {label(chosen)}"
-    if passed_over and chosen_here:
-        _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
-    else:
-        _LOG.info("%s", words)

@@ -7,7 +7,18 @@ import functools
 import sys
 from dataclasses import dataclass
 
+from engines.optional import error_words
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NAME_BYTES = 256
+_CALLS = (
+    "cuInit",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDriverGetVersion",
+)
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR of cuda.h
 
 
@@ -41,8 +52,8 @@ def gpu_missing() -> str | None:
     back to the CPU.
     """
     driver = _driver()
-    if driver is None:
-        return "this machine has no NVIDIA driver"
+    if isinstance(driver, str):
+        return driver
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value < 1:
         return "the NVIDIA driver finds no GPU"
@@ -53,7 +64,7 @@ def gpu_missing() -> str | None:
 def find_gpu(index: int = 0) -> Gpu | None:
     """The GPU of that number, or None."""
     driver = _driver()
-    if gpu_missing() is not None or driver is None:
+    if gpu_missing() is not None or isinstance(driver, str):
         return None
     device, version = ctypes.c_int(0), ctypes.c_int(0)
     major, minor = ctypes.c_int(0), ctypes.c_int(0)
@@ -75,8 +86,17 @@ def find_gpu(index: int = 0) -> Gpu | None:
     )
 
 
-def _driver() -> ctypes.CDLL | None:
+def _driver() -> ctypes.CDLL | str:
+    """The driver's library; or why there is none that works."""
     try:
-        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return None
+        driver = ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        if sys.platform.startswith("linux") and f"{_LIBRARY}: cannot open shared object file: No such file" not in str(
+            error
+        ):
+            return f"the library of the NVIDIA driver cannot be loaded ({error_words(error)}): install the driver anew"
+        return "this machine has no NVIDIA driver"
+    absent = [name for name in _CALLS if not hasattr(driver, name)]
+    if absent:
+        return f"the library of the NVIDIA driver, {_LIBRARY}, lacks {absent[0]}: install the driver anew"
+    return driver

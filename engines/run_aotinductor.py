@@ -1,13 +1,13 @@
 """AOTInductor packages: compiled code for the CPU or an NVIDIA GPU, loaded by PyTorch's library.
 
-The one engine that needs PyTorch where it serves. PyTorch is imported when a package is opened, and not to tell whether one can be.
+The one engine that needs PyTorch where it serves. PyTorch takes two seconds to import: it is imported when a package is opened, and
+to tell whether one can be that fits this machine and the installed version.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from engines.device_arrays import DeviceEmbeddings
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
+from engines.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
 _ALIGNMENT = 16  # of inputs on a GPU: kernels load that much at a time
@@ -52,7 +53,7 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
             return f"built for {target.device}, the GPU here is {gpu.target} ({gpu.name})"
     if target.isa is not None and not _FLAGS.get(target.isa, frozenset({target.isa})) <= _cpu_flags():
         return f"its code uses {target.isa} instructions, which this processor lacks: export the model again on this machine"
-    return _version_problem(target.version, target.device != _CPU)
+    return version_problem(target.version, target.device != _CPU)
 
 
 def open_tower(
@@ -80,7 +81,7 @@ def open_tower(
         device_id: which GPU.
 
     Raises:
-        EngineUnavailableError: PyTorch is missing or of another version, or the package was built for another machine.
+        EngineUnavailableError: PyTorch is missing, broken or of another version, or the package was built for another machine.
         InputError: `threads` or `parallel` is less than 1.
         BundleError: the package is missing or was changed. It is checked before it is loaded, for it holds code.
         EngineError: PyTorch cannot load it.
@@ -92,13 +93,10 @@ def open_tower(
     if reason is not None:
         raise EngineUnavailableError(reason)
     path = _checked(bundle, engine)
-    import torch
-
+    torch: Any = torch_or_reason(engine.target.version)
+    if isinstance(torch, str):
+        raise EngineUnavailableError(torch)
     on_gpu = engine.target.device != _CPU
-    if on_gpu and not torch.cuda.is_available():
-        raise EngineUnavailableError(
-            f"the installed PyTorch {torch.__version__} does not reach the GPU: install its CUDA build"
-        )
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -229,21 +227,6 @@ class AOTInductorTower:
                 f"{expected.name} must be {expected.dtype} ({', '.join(map(str, expected.shape))}), N {most}{bounds}, "
                 f"not {dtype} {shape}"
             )
-
-
-def _version_problem(built: str, on_gpu: bool) -> str | None:
-    """Packages call PyTorch's C interface, which is kept for later versions by intention only, and grows with every one."""
-    family = ".".join(built.split("+")[0].split(".")[:2])
-    try:
-        installed = version("torch")
-    except PackageNotFoundError:
-        return f"PyTorch is not installed: pip install 'torch=={family}.*'"
-    if ".".join(installed.split("+")[0].split(".")[:2]) != family:
-        return (
-            f"built with torch {built}, {installed} is installed, and a package runs with the major and minor version that built "
-            f"it: pip install 'torch=={family}.*', or export the model again"
-        )
-    return None
 
 
 def _checked(bundle: Path, engine: Engine) -> Path:

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -25,29 +25,45 @@ from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
 from engines.onnxruntime_nodes import check_nodes
 from engines.onnxruntime_options import cuda_options, session_options
+from engines.optional import broken, import_or_reason
 
 _LOG = logging.getLogger("engines")
 
 CpuNodes = Literal["error", "allow"]
 
+_NAME = "ONNX Runtime"
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
+# Two distributions own the module: where both were installed, to uninstall one breaks the other, and pip does not see it.
+_UNINSTALL = "pip uninstall onnxruntime onnxruntime-gpu"
 _INSTALL_GPU = "pip install 'openclip-engines[gpu]'"
 _NOT_STARTED = "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver)"
-_PACKAGES = {"cuda-bindings": "cuda.bindings", "cuda-core": "cuda.core"}
+_PACKAGES = {"cuda-bindings": "cuda.bindings.driver", "cuda-core": "cuda.core.utils"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # What the CUDA provider's arena may hold unless the caller says otherwise: enough for the largest tower in float16.
 _CUDA_ARENA_BYTES = 16 << 30
 
 
+def onnxruntime_or_reason() -> ModuleType | str:
+    """The library; or why there is none that works here, as one sentence with the remedy."""
+    library = import_or_reason("onnxruntime", _NAME, _INSTALL, _UNINSTALL)
+    if isinstance(library, str):
+        return library
+    try:
+        library.get_available_providers()
+        library.InferenceSession, library.SessionOptions, library.__version__  # noqa: B018
+    except Exception as error:  # noqa: BLE001 - whatever a broken library raises
+        return broken(_NAME, error, _INSTALL, _UNINSTALL)
+    return library
+
+
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
     """Why this engine cannot run here; None if it can."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return f"ONNX Runtime is not installed: {_INSTALL}"
+    library = onnxruntime_or_reason()
+    if isinstance(library, str):
+        return library
     if device == "cpu":
         no_cuda: str | None = "the device is the CPU"
-    elif _CUDA not in onnxruntime.get_available_providers():
+    elif _CUDA not in library.get_available_providers():
         no_cuda = "this ONNX Runtime has no CUDA provider: pip install 'openclip-engines[gpu]' in place of [cpu]"
     else:
         no_cuda = gpu_missing()
@@ -93,7 +109,7 @@ def open_tower(
             thread.
 
     Raises:
-        EngineUnavailableError: ONNX Runtime is missing, or has no provider for `device`, or nodes would run on the CPU.
+        EngineUnavailableError: ONNX Runtime is missing or broken, or has no provider for `device`, or nodes would run on the CPU.
         InputError: `threads` is less than 1, or an option has a value that it does not take.
         BundleError: the graph is missing.
         EngineError: the graph cannot be loaded, or not be captured.
@@ -108,8 +124,9 @@ def open_tower(
     reason = why_not(engine, precision, device)
     if reason is not None:
         raise EngineUnavailableError(reason)
-    import onnxruntime as ort
-
+    ort = onnxruntime_or_reason()
+    if isinstance(ort, str):
+        raise EngineUnavailableError(ort)
     path = existing_file(bundle, engine.file)
     on_gpu = (
         "cpu" not in (device, engine.target.device) and _CUDA in ort.get_available_providers() and gpu_missing() is None
@@ -194,19 +211,16 @@ def _bound(ort: Any, session: Any, tower: Tower, place: Place, common: Sequence[
 
 
 def _driver(device_id: int, shapes: Sequence[GraphShape]) -> Cuda | None:
-    """The device, for streams and memory; None where its packages are not installed, which rows on the host do not need."""
-    missing = " and ".join(package for package, module in _PACKAGES.items() if not _installed(module))
-    if not missing:
+    """The device, for streams and memory; None where its packages are missing or broken: rows on the host do not need them."""
+    found = [import_or_reason(module, package, _INSTALL_GPU) for package, module in _PACKAGES.items()]
+    problems = [reason for reason in found if isinstance(reason, str)]
+    if not problems:
         return Cuda(device_id)
-    needed = f"{' and '.join(_PACKAGES)}, and {missing} {'are' if ' ' in missing else 'is'} not installed"
+    needed = f"{' and '.join(_PACKAGES)} ({'; '.join(problems)})"
     if shapes:
-        raise EngineUnavailableError(f"cuda_graphs needs {needed}: {_INSTALL_GPU}")
-    _LOG.warning("arrays on the GPU go through the host: to be read there they need %s: %s", needed, _INSTALL_GPU)
+        raise EngineUnavailableError(f"cuda_graphs needs {needed}")
+    _LOG.warning("arrays on the GPU go through the host: to be read there they need %s", needed)
     return None
-
-
-def _installed(module: str) -> bool:
-    return find_spec("cuda") is not None and find_spec(module) is not None
 
 
 def _new_stream(cuda: Cuda | None) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,34 @@ from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.onnx_external_data import data_elsewhere
 from engines.onnx_inline import inline_weights
+from engines.optional import broken, import_or_reason
 
-_INSTALL = "pip install 'openclip-engines[openvino]'"
+_NAME, _INSTALL = "OpenVINO", "pip install 'openclip-engines[openvino]'"
 _NO_LINKS = (
     "OpenVINO does not open weights through links; download the bundle with snapshot_download(local_dir=…), copy it with "
     "cp -rL, or pass engine='onnxruntime'"
 )
 
 
+def openvino_or_reason() -> ModuleType | str:
+    """The library; or why there is none that works here, as one sentence with the remedy."""
+    library = import_or_reason("openvino", _NAME, _INSTALL)
+    if isinstance(library, str):
+        return library
+    try:
+        library.Core()
+        _version(library)
+    except Exception as error:  # noqa: BLE001 - whatever a broken library raises
+        return broken(_NAME, error, _INSTALL)
+    return library
+
+
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
     """Why this engine cannot run here; None if it can."""
     if device == "cuda":
         return "OpenVINO runs on the CPU"
-    try:
-        import openvino  # noqa: F401
-    except ImportError:
-        return f"OpenVINO is not installed: {_INSTALL}"
-    return None
+    library = openvino_or_reason()
+    return library if isinstance(library, str) else None
 
 
 def open_tower(
@@ -51,7 +63,7 @@ def open_tower(
         threads: for one run; None is one per physical core.
 
     Raises:
-        EngineUnavailableError: OpenVINO is missing, or the device is a GPU.
+        EngineUnavailableError: OpenVINO is missing or broken, or the device is a GPU.
         InputError: `threads` is less than 1.
         BundleError: the graph is missing.
         EngineError: the graph cannot be compiled.
@@ -61,10 +73,11 @@ def open_tower(
     reason = why_not(engine, precision, device)
     if reason is not None:
         raise EngineUnavailableError(reason)
-    import openvino
-
+    openvino = openvino_or_reason()
+    if isinstance(openvino, str):
+        raise EngineUnavailableError(openvino)
     path = existing_file(bundle, engine.file)
-    version = openvino.__version__.split("-")[0]
+    version = _version(openvino)
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         # Without it, processors with bfloat16 units would round everything to that.
@@ -127,6 +140,11 @@ class OpenVINOTower:
     def close(self) -> None:
         """Drop the compiled model and its memory; runs that have begun end first."""
         self._compiled, self._idle = None, deque()
+
+
+def _version(library: Any) -> str:
+    number: str = library.__version__.split("-")[0]
+    return number
 
 
 def _last_line(error: Exception) -> str:

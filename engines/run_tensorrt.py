@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
 from pathlib import Path
 
 from engines.cuda import Cuda
 from engines.errors import EngineUnavailableError, InputError
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine, Tower
-from engines.tensorrt_library import INSTALL, MODULES, library_version, version_mismatch
+from engines.optional import import_or_reason
+from engines.tensorrt_library import INSTALL, library_or_reason, library_version, version_mismatch
 from engines.tensorrt_slot import GraphLimits
 from engines.tensorrt_tower import TensorRTTower
 
@@ -32,11 +31,17 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
     if not fits:
         return f"built for {built}, the GPU here is {gpu.target} ({gpu.name})"
     installed = library_version(engine.kind)
-    if installed is None:
-        return f"{MODULES[engine.kind]} is not installed: {INSTALL[engine.kind]}"
-    if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
-        return f"cuda-bindings is not installed: {INSTALL[engine.kind]}"
-    return version_mismatch(engine, installed)
+    mismatch = None if installed is None else version_mismatch(engine, installed)
+    if mismatch is not None:
+        return mismatch
+    # Last, for it takes half a second: what else could be wrong is known without the libraries.
+    for found in (
+        library_or_reason(engine.kind),
+        import_or_reason("cuda.bindings.driver", "cuda-bindings", INSTALL[engine.kind]),
+    ):
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def open_tower(
@@ -67,7 +72,7 @@ def open_tower(
         warm_up: run every batch size that is captured twice now, so that the first calls are as fast as the later ones.
 
     Raises:
-        EngineUnavailableError: the engine was built for another GPU or version, or a library is missing.
+        EngineUnavailableError: the engine was built for another GPU or version, or a library is missing or broken.
         BundleError: the engine file was changed.
         EngineError: the library refuses it.
         InputError: `parallel` is less than 1.
@@ -77,7 +82,9 @@ def open_tower(
     reason = why_not(engine, precision, device, device_id)
     if reason is not None:
         raise EngineUnavailableError(reason)
-    trt = importlib.import_module(MODULES[engine.kind])
+    trt = library_or_reason(engine.kind)
+    if isinstance(trt, str):
+        raise EngineUnavailableError(trt)
     cuda = Cuda(device_id)
     limits = (graph_limits or GraphLimits()) if cuda_graphs else None
     opened = TensorRTTower(cuda, trt, bundle, engine, tower, parallel, limits)

@@ -2,12 +2,16 @@
 
 An engine of kind K is served by the module that `RUNTIMES` names, which is imported only when such an engine is asked about. It
 has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
+`why_not` imports the engine's library, and whatever that raises is a reason (`engines.optional`). So an engine is asked only where
+the answer is needed: those of the kind that the caller named, or with ``auto`` one after the other until one can run.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +33,7 @@ RUNTIMES = {
     "onnxruntime": "engines.run_onnxruntime",
     "aotinductor": "engines.run_aotinductor",
 }
+_LOG = logging.getLogger("engines")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -56,19 +61,30 @@ class Candidate:
     why_not: str | None  # None: it can
 
 
-def candidates(bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto") -> list[Candidate]:
-    """All engines of a tower, best first."""
+def candidates(
+    bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
+) -> list[Candidate]:
+    """All engines of a tower, best first; of one kind only, if it is given. Their libraries are imported."""
+    return list(best_first(bundle, manifest, tower, device, kind))
+
+
+def best_first(
+    bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
+) -> Iterator[Candidate]:
+    """The same one by one: an engine's library is imported when the engine's turn comes."""
+    for engine in _ranked(manifest, tower):
+        if kind is None or engine.kind == kind:
+            problem = file_problem(bundle, manifest, engine.file)
+            reason = None if problem is None else f"{engine.file} {problem}"
+            yield Candidate(engine, reason or why_not(engine, manifest.precision, device))
+
+
+def _ranked(manifest: Manifest, tower: TowerName) -> list[Engine]:
     rank = {kind: i for i, kind in enumerate(RUNTIMES)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
     # What was built for a GPU comes before what runs on any device, which may mean the CPU, and that before what is for the CPU.
     order = {None: 1, "cpu": 2}
-    engines.sort(key=lambda engine: (order.get(engine.target.device, 0), rank.get(engine.kind, len(rank))))
-    found = []
-    for engine in engines:
-        problem = file_problem(bundle, manifest, engine.file)
-        reason = None if problem is None else f"{engine.file} {problem}"
-        found.append(Candidate(engine, reason or why_not(engine, manifest.precision, device)))
-    return found
+    return sorted(engines, key=lambda engine: (order.get(engine.target.device, 0), rank.get(engine.kind, len(rank))))
 
 
 def choose_engine(
@@ -88,24 +104,38 @@ def choose_engine(
     """
     if device not in DEVICES:
         raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
-    found = candidates(bundle, manifest, tower, device)
-    kinds = list(dict.fromkeys(item.engine.kind for item in found))
+    kinds = list(dict.fromkeys(item.kind for item in _ranked(manifest, tower)))
     if not kinds:
         raise EngineUnavailableError(
             f"the bundle has no engine for its {tower} tower, for none could be built: load another tower with towers=, or export "
             "the bundle again"
         )
-    if engine != "auto":
-        if engine not in kinds:
-            raise EngineUnavailableError(
-                f"the bundle has no engine {engine!r} for its {tower} tower: it has {', '.join(kinds)}"
-            )
-        found = [item for item in found if item.engine.kind == engine]
-    for item in found:
+    if engine not in ("auto", *kinds):
+        raise EngineUnavailableError(
+            f"the bundle has no engine {engine!r} for its {tower} tower: it has {', '.join(kinds)}"
+        )
+    refused = []
+    for item in best_first(bundle, manifest, tower, device, None if engine == "auto" else engine):
         if item.why_not is None:
             return item.engine
-    reasons = "; ".join(f"{label(item.engine)}: {item.why_not}" for item in found)
+        refused.append(f"{label(item.engine)}: {item.why_not}")
+    reasons = "; ".join(refused)
     raise EngineUnavailableError(f"no engine of the bundle can run its {tower} tower here ({reasons})")
+
+
+def report_choice(bundle: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
+    """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
+    passed_over = []
+    for item in best_first(bundle, manifest, chosen.tower, device) if chosen_here else ():
+        if item.engine == chosen:
+            break
+        if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
+            passed_over.append(f"{label(item.engine)}: {item.why_not}")
+    words = f"the {chosen.tower} tower of {bundle} runs on {label(chosen)}"
+    if passed_over:
+        _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
+    else:
+        _LOG.info("%s", words)
 
 
 def label(engine: Engine) -> str:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 from collections import deque
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, EngineError
 from engines.gpu import find_gpu
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
+from engines.optional import broken, import_or_reason, installed_version
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {
@@ -27,17 +26,26 @@ _PACKAGES = {
 }
 
 
+def library_or_reason(kind: str) -> ModuleType | str:
+    """A kind's library; or why there is none that works here, as one sentence with the remedy."""
+    name = MODULES[kind]
+    library = import_or_reason(name, name, INSTALL[kind])
+    if isinstance(library, str):
+        return library
+    try:
+        library.Runtime, library.ILogger, library.__version__  # noqa: B018
+    except Exception as error:  # noqa: BLE001 - whatever a broken library raises
+        return broken(name, error, INSTALL[kind])
+    return library
+
+
 @functools.cache
 def library_version(kind: str) -> str | None:
-    """The installed version of a kind's library; None if it is not installed. The library itself is loaded only if it must be."""
-    if find_spec(MODULES[kind]) is None:
-        return None
-    for package in _PACKAGES[kind]:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    found: str = importlib.import_module(MODULES[kind]).__version__
+    """The installed version of a kind's library, broken or not; None if it is not installed. It is imported only if it must be."""
+    found = installed_version(*_PACKAGES[kind])
+    if found is None:
+        library = library_or_reason(kind)
+        found = None if isinstance(library, str) else str(library.__version__)
     return found
 
 

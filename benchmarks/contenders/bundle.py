@@ -26,7 +26,7 @@ def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     folder = Path(subject.bundle)
     manifest = read_manifest(folder)
     for tower in manifest.towers:
-        own = [c for c in candidates(folder, manifest, tower, device) if c.engine.kind == contender.engine]
+        own = candidates(folder, manifest, tower, device, contender.engine)
         if all(candidate.why_not is not None for candidate in own):
             return own[0].why_not if own else f"the bundle has no such engine for its {tower} tower"
     return None
