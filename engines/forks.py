@@ -78,6 +78,17 @@ def in_forked_child() -> bool:
     return os.getpid() != _FIRST
 
 
+def skip_exit_handlers_in_children() -> None:
+    """From now on, children that are forked end without the handlers that libraries of this process registered with C's ``exit``.
+
+    ONNX Runtime's wait there for threads that only the parent has, for ever (seen with 1.32). Python's own ``atexit`` functions run,
+    open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow. Does nothing
+    where the C library has no ``on_exit``, which glibc has.
+    """
+    global _SKIPPED
+    _SKIPPED = True
+
+
 def never_destroy(value: Any) -> None:
     """Keep an object to the end of the process, and beyond the interpreter's own cleaning up at exit."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
@@ -86,13 +97,24 @@ def never_destroy(value: Any) -> None:
 def _in_child() -> None:
     global _CHANGING
     _CHANGING = threading.Lock()
+    if _SKIPPED:
+        _end_without_exit_handlers()
     for lock in _LOCKS:
         lock._renew()
     for value in list(_ALL):
         value._forget()
 
 
+def _end_without_exit_handlers() -> None:
+    library = ctypes.CDLL(None)
+    if all(hasattr(library, name) for name in ("on_exit", "fcloseall")):
+        # The handler that is registered last is called first. Both are given the status and a pointer, and `fcloseall` takes neither.
+        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
+        library.on_exit(ctypes.cast(library.fcloseall, ctypes.c_void_p), None)
+
+
 _FIRST = os.getpid()
+_SKIPPED = False
 _CHANGING = threading.Lock()  # the collections below
 _ALL: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
 _LOCKS: list[ForkSafeLock] = []

@@ -7,16 +7,19 @@ to tell whether one can be that fits this machine and the installed version.
 from __future__ import annotations
 
 import functools
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engines.arguments import whole_number
 from engines.bundle_files import existing_file, file_sha256
+from engines.cores import engine_threads
 from engines.device_arrays import DeviceEmbeddings
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.forks import ForkSafeLock, in_forked_child
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.torch_library import torch_or_reason, version_problem
@@ -27,7 +30,7 @@ _AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
 # Instruction set that a package's code uses to the processor's flags (/proc/cpuinfo) that it needs, best first.
 _FLAGS = {"avx512": _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": _AVX2}
 # PyTorch reads a package's description into one object for the whole process.
-_LOADING = threading.Lock()
+_LOADING = ForkSafeLock()
 
 
 def cpu_isa() -> str | None:
@@ -76,7 +79,7 @@ def open_tower(
         precision: of the bundle.
         device: ``auto``, or what the package was built for: ``cpu`` or ``cuda``.
         threads: of the CPU, **for all of PyTorch in this process** (`torch.set_num_threads`); None leaves them as they are, one per
-            physical core unless something set another number.
+            physical core unless something set another number, but no more than affinity and CPU quota allow.
         parallel: most runs at a time on a GPU. On the CPU runs take turns, each on all threads.
         device_id: which GPU.
 
@@ -87,8 +90,8 @@ def open_tower(
         EngineError: PyTorch cannot load it.
     """
     for name, value in (("threads", threads), ("parallel", parallel)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: pass 1 or more")
+        if value is not None:
+            whole_number(name, value, 1)
     reason = why_not(engine, precision, device, device_id)
     if reason is not None:
         raise EngineUnavailableError(reason)
@@ -97,6 +100,9 @@ def open_tower(
     if isinstance(torch, str):
         raise EngineUnavailableError(torch)
     on_gpu = engine.target.device != _CPU
+    if threads is None and not on_gpu:
+        limit = engine_threads()
+        threads = limit if limit is not None and limit < torch.get_num_threads() else None
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -115,6 +121,9 @@ class AOTInductorTower:
     """A tower in an AOTInductor package; many threads may call it.
 
     PyTorch holds Python's interpreter lock while a package runs: on the CPU, other Python threads wait for the end of a run.
+
+    In a forked child packages for the CPU run in a thread of their own: GNU's OpenMP keeps a pool for each thread that computes, and
+    that of the thread that forked waits there for threads that do not exist.
     """
 
     kind = "aotinductor"
@@ -126,6 +135,8 @@ class AOTInductorTower:
         self._torch, self._loader, self._place = torch, loader, place
         self._input, self._length = tower.input, tower.length
         self._packed = engine.input_layout == "packed"
+        self.on_gpu = place != _CPU
+        self._thread = None if self.on_gpu or not in_forked_child() else ThreadPoolExecutor(1, "aotinductor")
         self.batch: BatchProfile = engine.batch
         where = f"CPU {engine.target.isa}" if place == _CPU else torch.cuda.get_device_name(place)
         self.description = f"aotinductor, torch {torch.__version__} on {where}"
@@ -143,6 +154,15 @@ class AOTInductorTower:
             EngineError: it was closed, or failed.
         """
         self._check(str(inputs.dtype), inputs.shape)
+        if self._thread is None:
+            return self._run_rows(inputs)
+        try:
+            running = self._thread.submit(self._run_rows, inputs)
+        except RuntimeError as error:  # the thread was stopped
+            raise EngineError("the engine was closed: load the bundle again") from error
+        return running.result()
+
+    def _run_rows(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         given = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
         if self._place == _CPU:
             return self._run(given).numpy()
@@ -188,6 +208,8 @@ class AOTInductorTower:
     def close(self) -> None:
         """Drop the package and its memory, once the runs that have begun are done."""
         self._loader = None
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     def _inputs(self, rows: Any) -> list[Any]:
         """What the package takes for these rows."""

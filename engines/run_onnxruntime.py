@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from engines.arguments import whole_number
 from engines.bundle_files import existing_file
+from engines.cores import engine_threads
 from engines.cuda import Cuda
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
@@ -97,7 +98,8 @@ def open_tower(
         tower: the tower's signature.
         precision: of the graph, as the manifest names it.
         device: ``auto`` (the GPU if there is one), ``cpu`` or ``cuda``.
-        threads: for one operator on the CPU; None is one per physical core.
+        threads: for one operator on the CPU; None is one per physical core that this process may use, and no more than its CPU
+            quota pays for.
         cuda_memory_limit: most bytes of device memory that the CUDA provider's arena may take, for this tower, its weights
             included. A batch that does not fit is computed in parts.
         device_id: which GPU.
@@ -114,8 +116,8 @@ def open_tower(
         BundleError: the graph is missing.
         EngineError: the graph cannot be loaded, or not be captured.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}: pass 1 or more, or None for one per physical core")
+    if threads is not None:
+        threads = whole_number("threads", threads, 1)
     if cpu_nodes not in get_args(CpuNodes):
         raise InputError(f"cpu_nodes is {cpu_nodes!r}: pass 'error' or 'allow'")
     cuda_memory_limit = whole_number("cuda_memory_limit", cuda_memory_limit, 1, "of bytes")
@@ -133,7 +135,7 @@ def open_tower(
     )
     if shapes and not on_gpu:
         raise InputError("cuda_graphs needs a GPU, and this tower runs on the CPU: leave it out")
-    options = session_options(ort, precision, threads, on_gpu)
+    options = session_options(ort, precision, engine_threads() if threads is None else threads, on_gpu)
     if not on_gpu:
         return OnnxRuntimeTower(_bound(ort, _session(ort, path, options, [_CPU]), tower, Place("cpu")), engine)
     cuda = _driver(device_id, shapes)

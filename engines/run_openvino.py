@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.arguments import whole_number
 from engines.bundle_files import existing_file
-from engines.errors import EngineError, EngineUnavailableError, InputError
+from engines.cores import engine_threads
+from engines.errors import EngineError, EngineUnavailableError
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.onnx_external_data import data_elsewhere
 from engines.onnx_inline import inline_weights
@@ -60,7 +62,7 @@ def open_tower(
         tower: the tower's signature.
         precision: of the graph, as the manifest names it; what is not quantized is computed in float32 in any case.
         device: ``auto`` or ``cpu``.
-        threads: for one run; None is one per physical core.
+        threads: for one run; None is one per physical core that this process may use, and no more than its CPU quota pays for.
 
     Raises:
         EngineUnavailableError: OpenVINO is missing or broken, or the device is a GPU.
@@ -68,8 +70,8 @@ def open_tower(
         BundleError: the graph is missing.
         EngineError: the graph cannot be compiled.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}: pass 1 or more, or None for one per physical core")
+    if threads is not None:
+        threads = whole_number("threads", threads, 1)
     reason = why_not(engine, precision, device)
     if reason is not None:
         raise EngineUnavailableError(reason)
@@ -86,8 +88,9 @@ def open_tower(
         # small tower took 1.0 GB, with this 0.3, and were no slower.
         "CPU_RUNTIME_CACHE_CAPACITY": "100",
     }
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
+    wanted = engine_threads() if threads is None else threads
+    if wanted is not None:
+        config["INFERENCE_NUM_THREADS"] = wanted
     try:
         core = openvino.Core()
         elsewhere = data_elsewhere(path)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from engines.bundle_files import file_problem
 from engines.errors import EngineError, EngineUnavailableError, InputError
-from engines.forks import PerProcess
+from engines.forks import PerProcess, skip_exit_handlers_in_children
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 
 # Kinds in order of preference, and the modules that run them.
@@ -188,6 +188,7 @@ def open_for_forks(
             )
         return make()
 
+    skip_exit_handlers_in_children()
     held = PerProcess(make, make_in_child)
     on_gpu = held.get().on_gpu
     return held

@@ -12,7 +12,6 @@ import math
 import os
 import struct
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from PIL import Image
 from engines.errors import InputError
 from engines.image_files import describe_left_out, find_images
 from engines.image_formats import open_image
+from engines.optional import installed_version
 from engines.text_files import read_lines
 from exporter.errors import ExportError
 
@@ -177,7 +177,7 @@ def _find_photographs() -> tuple[list[Path], list[str]]:
         present = [folder / name for name in names if (folder / name).is_file()]
         if present:
             files += present
-            packages.append(f"{distribution} {version(distribution)}")
+            packages.append(" ".join(filter(None, (distribution, installed_version(distribution)))))
     return files, packages
 
 

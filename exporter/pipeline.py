@@ -195,7 +195,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
 
     precision = _precision(options.precision)
     _check_towers(options)
-    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision)
+    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision, stages)
     kinds, refused = engine_kinds(asked, engine_options, stages)
     check_precision(kinds, engine_options, precision)
     calibration = _calibration(options, precision)

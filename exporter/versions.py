@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from engines.optional import installed_version
 
 _PACKAGES = (
     "openclip-engines",
@@ -20,10 +20,5 @@ _PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Package name to version, of those that are installed."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in _PACKAGES}
+    return {package: version for package, version in found.items() if version is not None}
