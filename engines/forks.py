@@ -81,9 +81,9 @@ def in_forked_child() -> bool:
 def skip_exit_handlers_in_children() -> None:
     """From now on, children that are forked end without the handlers that libraries of this process registered with C's ``exit``.
 
-    ONNX Runtime's wait there for threads that only the parent has, for ever (seen with 1.32). Python's own ``atexit`` functions run,
-    open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow. Does nothing
-    where the C library has no ``on_exit``, which glibc has.
+    ONNX Runtime's wait there for threads that only the parent has, for ever (seen with 1.32). Python's own ``atexit`` functions
+    run, open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow. Does
+    nothing where the C library has no ``on_exit``, which glibc has.
     """
     global _SKIPPED
     _SKIPPED = True
@@ -108,7 +108,7 @@ def _in_child() -> None:
 def _end_without_exit_handlers() -> None:
     library = ctypes.CDLL(None)
     if all(hasattr(library, name) for name in ("on_exit", "fcloseall")):
-        # The handler that is registered last is called first. Both are given the status and a pointer, and `fcloseall` takes neither.
+        # The handler that is registered last is called first. Both are given the status and a pointer; `fcloseall` takes neither.
         library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
         library.on_exit(ctypes.cast(library.fcloseall, ctypes.c_void_p), None)
 

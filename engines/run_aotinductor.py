@@ -122,8 +122,8 @@ class AOTInductorTower:
 
     PyTorch holds Python's interpreter lock while a package runs: on the CPU, other Python threads wait for the end of a run.
 
-    In a forked child packages for the CPU run in a thread of their own: GNU's OpenMP keeps a pool for each thread that computes, and
-    that of the thread that forked waits there for threads that do not exist.
+    In a forked child packages for the CPU run in a thread of their own: GNU's OpenMP keeps a pool for each thread that computes,
+    and that of the thread that forked waits there for threads that do not exist.
     """
 
     kind = "aotinductor"
