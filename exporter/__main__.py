@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.errors import ExportError
+from exporter.requirements import broken_requirement, check_requirements
 from exporter.standard_output import print_answer, standard_output_is_ours
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list is None and args.model is None:
         parser.error("name a MODEL, or pass --list")
     try:
-        _require_export_extra()
+        check_requirements()
         return _list(args.list) if args.list is not None else _export(args)
     except ExportError as error:
         if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
@@ -192,6 +193,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
+    except Exception as error:
+        problem = broken_requirement(error)
+        if problem is None or os.environ.get("OPENCLIP_ENGINES_DEBUG"):
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        return problem.exit_code
 
 
 def _list(pattern: str) -> int:
@@ -236,15 +243,6 @@ def _export(args: argparse.Namespace) -> int:
     if problem is not None:
         raise ExportError(f"{result.path} is complete, but standard output does not take the report: {problem}")
     return 0
-
-
-def _require_export_extra() -> None:
-    """Say which extra is missing before anything imports torch with a traceback."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "open_clip", "onnx", "onnxscript", "onnx_ir") if find_spec(name) is None]
-    if missing:
-        raise ExportError(f"exporting needs {', '.join(missing)}: pip install 'openclip-engines[export]'")
 
 
 def _summary(result: Any) -> str:

@@ -7,13 +7,13 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.decode import usable_cores
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
+from engines.optional import import_or_reason
 from engines.run_aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.built import Built, LeftOut
@@ -44,12 +44,13 @@ def check(kind: str, options: EngineOptions) -> None:
     """Refuse early what cannot be built here.
 
     Raises:
-        ExportError: no PyTorch, no C++ compiler, another processor than x86-64 with AVX2, a target that is neither the CPU nor the
-            GPU of this machine, something that packages for this GPU need, or an option that does not exist; the message names the
-            remedy.
+        ExportError: PyTorch is missing or broken, there is no C++ compiler, another processor than x86-64 with AVX2, a target that
+            is neither the CPU nor the GPU of this machine, something that packages for this GPU need is missing, or an option does
+            not exist; the message names the remedy.
     """
-    if find_spec("torch") is None:
-        raise ExportError("engine aotinductor needs PyTorch: pip install 'openclip-engines[export]'")
+    torch = import_or_reason("torch", "PyTorch", "pip install 'openclip-engines[export]'")
+    if isinstance(torch, str):
+        raise ExportError(f"engine aotinductor cannot be built: {torch}")
     if not sys.platform.startswith("linux") or cpu_isa() is None:
         raise ExportError(
             f"engine aotinductor builds on Linux and x86-64 processors with AVX2 or AVX-512, and this is {sys.platform} on "

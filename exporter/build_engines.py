@@ -6,12 +6,11 @@ import dataclasses
 import importlib
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.gpu import find_gpu, gpu_missing
-from engines.tensorrt_library import INSTALL, MODULES
+from engines.tensorrt_library import library_or_reason
 from exporter.built import Built, LeftOut
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
@@ -40,24 +39,26 @@ _QUANTIZED_TARGET = {"int8": "sm80", "fp8": "sm89"}
 
 
 def quantized_defaults(
-    asked: Sequence[str], options: EngineOptions, precision: Precision
+    asked: Sequence[str], options: EngineOptions, precision: Precision, stages: Stages
 ) -> tuple[tuple[str, ...], EngineOptions]:
     """What ``auto`` means for int8 and fp8 on a machine without a GPU: engines for the CPU and for GPUs hold different graphs, so
-    the bundle gets both where they can be built. Everything else is returned as it is.
+    the bundle gets both where they can be built. Everything else is returned as it is. `stages` is told what is left out.
 
     Raises:
-        ExportError: fp8, and TensorRT-RTX is not installed.
+        ExportError: fp8, and TensorRT-RTX is missing or broken.
     """
     if precision.quantized is None or tuple(asked) != ("auto",) or gpu_missing() is None:
         return tuple(asked), options
     kinds = ["onnxruntime"] if precision.capability == 0 else []
-    if find_spec(MODULES["tensorrt-rtx"]) is not None:
+    library = library_or_reason("tensorrt-rtx")
+    if not isinstance(library, str):
         kinds.append("tensorrt-rtx")
         options = dataclasses.replace(options, targets=options.targets or (_QUANTIZED_TARGET[precision.name],))
-    if not kinds:
+    elif kinds:
+        stages.note(f"left out: engine tensorrt-rtx cannot be built: {library}")
+    else:
         raise ExportError(
-            f"{precision.name} is for GPUs, and here there is neither one nor TensorRT-RTX, which builds without: "
-            f"{INSTALL['tensorrt-rtx']}"
+            f"{precision.name} is for GPUs, and here there is neither one nor TensorRT-RTX, which builds without: {library}"
         )
     return tuple(kinds), options
 
@@ -143,7 +144,7 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
     problems: list[ExportError] = []
     left_out: list[LeftOut] = []
     for kind in dict.fromkeys(asked):
-        chosen = _best(options) if kind == "auto" else kind
+        chosen = _best(options, stages) if kind == "auto" else kind
         try:
             importlib.import_module(ENGINES[chosen]).check(chosen, _share(chosen, asked, options))
         except ExportError as error:
@@ -226,11 +227,12 @@ def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOpt
     return dataclasses.replace(options, targets=share or options.targets)
 
 
-def _best(options: EngineOptions) -> str:
+def _best(options: EngineOptions, stages: Stages) -> str:
     if gpu_missing() is not None:
         return "onnxruntime"
     try:
         importlib.import_module(ENGINES["tensorrt"]).check("tensorrt", options)
-    except ExportError:
+    except ExportError as error:
+        stages.note(f"auto takes onnxruntime: {error}")
         return "onnxruntime"
     return "tensorrt"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
+from engines.run_onnxruntime import onnxruntime_or_reason
 from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
@@ -19,18 +21,12 @@ KIND = "onnxruntime"
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early where ONNX Runtime is missing; it takes none of the options.
+    """Refuse early where ONNX Runtime is missing or broken; it takes none of the options.
 
     Raises:
-        ExportError: with the command that installs it.
+        ExportError: with the reason and the command that installs it.
     """
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ExportError(
-            "engine onnxruntime needs ONNX Runtime: pip install 'openclip-engines[cpu]' "
-            "(or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU)"
-        ) from error
+    _library("engine onnxruntime cannot be built")
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
@@ -48,13 +44,23 @@ def stand_in(item: TowerExport, folder: Path) -> Engine:
 
 
 def entry(item: TowerExport, file: str, device: str | None) -> Engine:
-    """The manifest's entry of a graph."""
-    import onnxruntime
+    """The manifest's entry of a graph.
 
+    Raises:
+        ExportError: ONNX Runtime is missing or broken.
+    """
+    library = _library("ONNX Runtime has to run the graph")
     return Engine(
         kind=KIND,
         tower=item.name,
         file=file,
-        target=Target(library="onnxruntime", version=onnxruntime.__version__, device=device),
+        target=Target(library="onnxruntime", version=library.__version__, device=device),
         batch=BatchProfile(),
     )
+
+
+def _library(what: str) -> ModuleType:
+    found = onnxruntime_or_reason()
+    if isinstance(found, str):
+        raise ExportError(f"{what}: {found}")
+    return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
+from engines.run_openvino import openvino_or_reason
 from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
@@ -20,20 +21,17 @@ KIND = "openvino"
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early where OpenVINO is missing; it takes none of the options.
+    """Refuse early where OpenVINO is missing or broken; it takes none of the options.
 
     Raises:
-        ExportError: with the command that installs it.
+        ExportError: with the reason and the command that installs it.
     """
-    if find_spec("openvino") is None:
-        raise ExportError("engine openvino needs OpenVINO: pip install 'openclip-engines[openvino]'")
+    _library()
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """The manifest's entries: any batch size, on the CPU."""
-    import openvino
-
-    target = Target(library="openvino", version=openvino.__version__.split("-")[0], device="cpu")
+    target = Target(library="openvino", version=_library().__version__.split("-")[0], device="cpu")
     entries = (
         Engine(
             kind=KIND,
@@ -45,3 +43,10 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
         for item in items
     )
     return Built(tuple(entries))
+
+
+def _library() -> ModuleType:
+    found = openvino_or_reason()
+    if isinstance(found, str):
+        raise ExportError(f"engine openvino cannot be built: {found}")
+    return found

@@ -12,12 +12,12 @@ import math
 import os
 import struct
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from engines.optional import installed_version
 from exporter.errors import ExportError
 
 CAPTIONS_NAME = "captions.txt"
@@ -173,7 +173,7 @@ def _find_photographs() -> tuple[list[Path], list[str]]:
         present = [folder / name for name in names if (folder / name).is_file()]
         if present:
             files += present
-            packages.append(f"{distribution} {version(distribution)}")
+            packages.append(" ".join(filter(None, (distribution, installed_version(distribution)))))
     return files, packages
 
 

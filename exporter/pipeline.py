@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,6 +22,7 @@ from engines.manifest import (
     TowerName,
     read_manifest,
 )
+from engines.optional import installed_version
 from exporter.build_engines import (
     ENGINES,
     build_engines,
@@ -203,7 +203,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
 
     precision = _precision(options.precision)
     _check_towers(options)
-    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision)
+    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision, stages)
     kinds, refused = engine_kinds(asked, engine_options, stages)
     check_precision(kinds, engine_options, precision)
     calibration = _calibration(options, precision)
@@ -406,13 +406,8 @@ def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kerne
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: installed_version(package) for package in _PACKAGES}
+    return {package: version for package, version in found.items() if version is not None}
 
 
 __all__ = ["ENGINES", "TOWERS", "ExportResult", "Options", "default_folder", "export", "run_export"]

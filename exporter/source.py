@@ -182,6 +182,10 @@ def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Call
     try:
         with hub_access(f"the tokenizer {source or 'of ' + origin.label}", remedy), quiet_open_clip():
             return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
-    except (ImportError, OSError, ValueError) as error:
+    except ExportError:
+        raise
+    except (
+        Exception
+    ) as error:  # transformers raises RuntimeError where what it imports is broken, and others do what they like
         detail = " ".join(str(error).split())[:160]
         raise ExportError(f"cannot load the tokenizer of {origin.label}: {detail}") from error

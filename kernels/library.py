@@ -26,9 +26,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
+import importlib
 import inspect
 import logging
+import sys
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,15 +80,35 @@ def _mark_compiler_caches() -> None:
 
 @contextlib.contextmanager
 def _quiet_without_triton() -> Iterator[None]:
-    """Torch warns once for each op that it cannot look for Triton kernels where Triton is not installed; then there are none."""
+    """Torch warns once for each op that it cannot look for Triton kernels where Triton is not installed; then there are none.
+
+    A Triton that is broken is one that is not installed, as long as the context lasts: torch expects no other error of its import.
+    """
+    if triton_works():
+        yield
+        return
     logger = logging.getLogger("torch._library.triton")
-    level = logger.level
-    if importlib.util.find_spec("triton") is None:
-        logger.setLevel(logging.ERROR)
+    level, hidden = logger.level, sys.modules.get("triton")
+    logger.setLevel(logging.ERROR)
+    sys.modules["triton"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
         logger.setLevel(level)
+        if hidden is None:
+            del sys.modules["triton"]
+        else:
+            sys.modules["triton"] = hidden
+
+
+@functools.cache
+def triton_works() -> bool:
+    """Whether Triton is installed and can be imported; whatever a broken one raises means no."""
+    try:
+        from triton.runtime import autotuner, jit  # noqa: F401  (what torch looks for)
+    except (Exception, SystemExit):  # noqa: BLE001 - see above
+        return False
+    return True
 
 
 def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any], launcher: str) -> Op:
@@ -157,10 +178,10 @@ def check_dtypes(op: Op, first: torch.Tensor, **others: torch.Tensor | None) -> 
 
 def interpreted() -> bool:
     """Whether Triton functions that are defined now run in its interpreter, on CPU tensors."""
-    try:
-        from triton import knobs
-    except ImportError:
+    if not triton_works():
         return False
+    from triton import knobs
+
     return bool(knobs.runtime.interpret)
 
 

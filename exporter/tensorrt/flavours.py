@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from engines.gpu import find_gpu, gpu_missing
-from engines.tensorrt_library import INSTALL, MODULES
+from engines.optional import import_or_reason
+from engines.tensorrt_library import library_or_reason
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
@@ -59,7 +59,8 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
         The targets to build for; None is the GPU of this machine.
 
     Raises:
-        ExportError: library or GPU is missing, a target is unknown, an option does not exist; the message names the remedy.
+        ExportError: library or GPU is missing, or a library is broken, a target is unknown, an option does not
+            exist; the message names the remedy.
     """
     flavour = FLAVOURS[kind]
     no_gpu = gpu_missing()
@@ -69,10 +70,10 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
             f"engine {kind} is built on the GPU it is for, and {no_gpu}: run this on that machine, or pass "
             "--engine tensorrt-rtx --target sm80 (or another), which builds anywhere"
         )
-    if find_spec(MODULES[kind]) is None:
-        raise ExportError(f"engine {kind} needs the package {MODULES[kind]}: {INSTALL[kind]}")
-    if find_spec("polygraphy") is None:
-        raise ExportError(f"engine {kind} needs polygraphy to build: pip install 'openclip-engines[export]'")
+    polygraphy = import_or_reason("polygraphy", "polygraphy", "pip install 'openclip-engines[export]'")
+    for found in (library_or_reason(kind), polygraphy):
+        if isinstance(found, str):
+            raise ExportError(f"engine {kind} cannot be built: {found}")
     for option, why in flavour.lacks:
         if getattr(options, option) not in (None, False):
             raise ExportError(f"engine {kind} has no --{option.replace('_', '-')}: {why}")

@@ -1,0 +1,79 @@
+"""The exporter where a library is installed and broken: an engine is left out, or one sentence says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from broken_libraries import answer_of, break_library, run_python
+
+CHECK = """
+import sys
+from exporter.build_engines import engine_kinds, quantized_defaults
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+from exporter.stages import Stages
+stages = Stages(None)
+"""
+BROKEN = "is installed and cannot be imported (RuntimeError: it is broken)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "options"),
+    [
+        ("openvino", "openvino", ""),
+        ("aotinductor", "torch", ""),
+        ("tensorrt-rtx", "tensorrt_rtx", "targets=('sm80',)"),
+        ("tensorrt-rtx", "polygraphy", "targets=('sm80',)"),
+    ],
+)
+def test_an_engine_whose_library_is_broken_is_left_out(tmp_path: Path, kind: str, module: str, options: str) -> None:
+    if module == "polygraphy":
+        pytest.importorskip("tensorrt_rtx")
+    code = (
+        f"{CHECK}kinds, left = engine_kinds(('onnxruntime', {kind!r}), EngineOptions({options}), stages)\n"
+        "answer([kinds, [item.kind for item in left], stages.notes])"
+    )
+    kinds, left, notes = answer_of(code, break_library(tmp_path, module))
+    assert (kinds, left) == (["onnxruntime"], [kind])
+    assert notes[0].startswith(f"left out: engine {kind} cannot be built: ")
+    assert BROKEN in notes[0]
+
+
+def test_onnx_runtime_is_broken(tmp_path: Path) -> None:
+    code = (
+        f"{CHECK}try: engine_kinds(('auto',), EngineOptions(), stages)\nexcept ExportError as error: answer(str(error))"
+    )
+    said = answer_of(code, break_library(tmp_path, "onnxruntime"))
+    assert said.startswith(f"engine onnxruntime cannot be built: ONNX Runtime {BROKEN}: ")
+
+
+def test_auto_of_quantized_bundles_goes_on_without_tensorrt_rtx(tmp_path: Path) -> None:
+    code = (
+        f"{CHECK}from exporter.precision import PRECISIONS\nimport exporter.build_engines as own\n"
+        "own.gpu_missing = lambda: 'none'\n"
+        "kinds, _ = quantized_defaults(('auto',), EngineOptions(), PRECISIONS['int8'], stages)\n"
+        "try: quantized_defaults(('auto',), EngineOptions(), PRECISIONS['fp8'], stages)\n"
+        "except ExportError as error: answer([kinds, stages.notes, str(error)])"
+    )
+    kinds, notes, said = answer_of(code, break_library(tmp_path, "tensorrt_rtx"))
+    assert kinds == ["onnxruntime"]
+    assert notes[0].startswith(f"left out: engine tensorrt-rtx cannot be built: tensorrt_rtx {BROKEN}")
+    assert BROKEN in said
+
+
+@pytest.mark.parametrize("module", ["torch", "open_clip"])
+def test_what_every_export_needs_is_broken(tmp_path: Path, module: str) -> None:
+    first = break_library(tmp_path, module)
+    ran = run_python("-m", "exporter", "demo", "--out", str(tmp_path / "out"), first=first)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith(f"error: exporting needs {module}, which {BROKEN}")
+    assert "Traceback" not in ran.stderr
+
+
+def test_kernels_without_a_triton_that_works(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch, kernels.swap\nfrom kernels.add_layer_norm import _OP\nfrom kernels.library import interpreted\n"
+        "answer([interpreted(), 'triton' in sys.modules])"
+    )
+    assert answer_of(code, break_library(tmp_path, "triton")) == [False, False]
