@@ -44,9 +44,9 @@ def check(kind: str, options: EngineOptions) -> None:
     """Refuse early what cannot be built here.
 
     Raises:
-        ExportError: no PyTorch that works, no C++ compiler, another processor than x86-64 with AVX2, a target that is neither the
-            CPU nor the GPU of this machine, something that packages for this GPU need, or an option that does not exist; the
-            message names the remedy.
+        ExportError: PyTorch is missing or broken, there is no C++ compiler, another processor than x86-64 with AVX2, a target that
+            is neither the CPU nor the GPU of this machine, something that packages for this GPU need is missing, or an option does
+            not exist; the message names the remedy.
     """
     torch = import_or_reason("torch", "PyTorch", "pip install 'openclip-engines[export]'")
     if isinstance(torch, str):

@@ -1,40 +1,82 @@
-"""An export where a library is installed and broken: one sentence if the library is needed, and nothing at all if it is not."""
+"""The exporter where a library is installed and broken: an engine is left out, or one sentence says what is wrong."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from broken_libraries import BREAKAGES, break_library, run_python
+from broken_libraries import answer_of, break_library, run_python
 
-CODE = "raise RuntimeError('it is broken')"
+CHECK = """
+import sys
+from exporter.build_engines import engine_kinds, quantized_defaults
+from exporter.engine_options import EngineOptions
+from exporter.errors import ExportError
+from exporter.stages import Stages
+stages = Stages(None)
+"""
+BROKEN = "is installed and cannot be imported (RuntimeError: it is broken)"
 
 
-@pytest.mark.parametrize("library", ["torch", "open_clip", "onnx", "onnxscript"])
-def test_what_every_export_needs(library: str, tmp_path: Path) -> None:
-    first = break_library(tmp_path, library, CODE)
-    ran = run_python("-m", "exporter", "demo", "--out", str(tmp_path / "out"), first=first)
-    assert ran.returncode == 1, ran.stderr
-    last = ran.stderr.strip().splitlines()[-1]
-    assert last.startswith(
-        f"error: exporting needs {library}, which is installed and cannot be imported (RuntimeError: it is"
+@pytest.mark.parametrize(
+    ("kind", "module", "options"),
+    [
+        ("openvino", "openvino", ""),
+        ("aotinductor", "torch", ""),
+        ("tensorrt-rtx", "tensorrt_rtx", "targets=('sm80',)"),
+        ("tensorrt-rtx", "polygraphy", "targets=('sm80',)"),
+    ],
+)
+def test_an_engine_whose_library_is_broken_is_left_out(tmp_path: Path, kind: str, module: str, options: str) -> None:
+    if module == "polygraphy":
+        pytest.importorskip("tensorrt_rtx")
+    code = (
+        f"{CHECK}kinds, left = engine_kinds(('onnxruntime', {kind!r}), EngineOptions({options}), stages)\n"
+        "answer([kinds, [item.kind for item in left], stages.notes])"
     )
-    assert "Traceback" not in ran.stderr
-    assert not (tmp_path / "out").exists()
+    kinds, left, notes = answer_of(code, break_library(tmp_path, module))
+    assert (kinds, left) == (["onnxruntime"], [kind])
+    assert notes[0].startswith(f"left out: engine {kind} cannot be built: ")
+    assert BROKEN in notes[0]
 
 
-@pytest.mark.parametrize("code", list(BREAKAGES)[:4])
-@pytest.mark.parametrize(("kind", "library"), [("openvino", "openvino"), ("tensorrt-rtx", "tensorrt_rtx")])
-def test_an_engine_that_was_named(kind: str, library: str, code: str, tmp_path: Path) -> None:
-    first = break_library(tmp_path, library, code)
-    words = ("-m", "exporter", "demo", "--engine", kind, "--out", str(tmp_path / "out"))
-    target = ("--target", "sm80") if kind == "tensorrt-rtx" else ()
-    ran = run_python(*words, *target, first=first)
-    assert ran.returncode == 1, ran.stderr
-    last = ran.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert BREAKAGES[code] in last
+def test_onnx_runtime_is_broken(tmp_path: Path) -> None:
+    code = (
+        f"{CHECK}try: engine_kinds(('auto',), EngineOptions(), stages)\nexcept ExportError as error: answer(str(error))"
+    )
+    said = answer_of(code, break_library(tmp_path, "onnxruntime"))
+    assert said.startswith(f"engine onnxruntime cannot be built: ONNX Runtime {BROKEN}: ")
+
+
+def test_auto_of_quantized_bundles_goes_on_without_tensorrt_rtx(tmp_path: Path) -> None:
+    code = (
+        f"{CHECK}from exporter.precision import PRECISIONS\nimport exporter.build_engines as own\n"
+        "own.gpu_missing = lambda: 'none'\n"
+        "kinds, _ = quantized_defaults(('auto',), EngineOptions(), PRECISIONS['int8'], stages)\n"
+        "try: quantized_defaults(('auto',), EngineOptions(), PRECISIONS['fp8'], stages)\n"
+        "except ExportError as error: answer([kinds, stages.notes, str(error)])"
+    )
+    kinds, notes, said = answer_of(code, break_library(tmp_path, "tensorrt_rtx"))
+    assert kinds == ["onnxruntime"]
+    assert notes[0].startswith(f"left out: engine tensorrt-rtx cannot be built: tensorrt_rtx {BROKEN}")
+    assert BROKEN in said
+
+
+@pytest.mark.parametrize("module", ["torch", "open_clip"])
+def test_what_every_export_needs_is_broken(tmp_path: Path, module: str) -> None:
+    first = break_library(tmp_path, module)
+    ran = run_python("-m", "exporter", "demo", "--out", str(tmp_path / "out"), first=first)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith(f"error: exporting needs {module}, which {BROKEN}")
     assert "Traceback" not in ran.stderr
+
+
+def test_kernels_without_a_triton_that_works(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch, kernels.swap\nfrom kernels.add_layer_norm import _OP\nfrom kernels.library import interpreted\n"
+        "answer([interpreted(), 'triton' in sys.modules])"
+    )
+    assert answer_of(code, break_library(tmp_path, "triton")) == [False, False]
 
 
 def test_libraries_that_an_export_does_not_need(tmp_path: Path) -> None:
@@ -43,7 +85,7 @@ def test_libraries_that_an_export_does_not_need(tmp_path: Path) -> None:
     Triton and cuda-bindings are not among them: PyTorch imports both, and takes no other error than an ImportError from them.
     """
     for library in ("openvino", "tensorrt", "tensorrt_rtx", "pyarrow", "pillow_heif", "nncf"):
-        break_library(tmp_path / "broken", library, CODE)
+        break_library(tmp_path / "broken", library, "raise RuntimeError('it is broken')")
     out = str(tmp_path / "out")
     words = ("-m", "exporter", "demo", "--towers", "text", "--parity-samples", "8", "--out", out)
     ran = run_python(*words, first=tmp_path / "broken")
