@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engines.arguments import whole_number
 from engines.cuda import Cuda
-from engines.errors import EngineUnavailableError, InputError
+from engines.errors import EngineUnavailableError
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine, Tower
 from engines.optional import import_or_reason
@@ -77,8 +78,7 @@ def open_tower(
         EngineError: the library refuses it.
         InputError: `parallel` is less than 1.
     """
-    if parallel < 1:
-        raise InputError(f"parallel is {parallel}: pass 1 or more")
+    parallel = whole_number("parallel", parallel, 1, "of runs")
     reason = why_not(engine, precision, device, device_id)
     if reason is not None:
         raise EngineUnavailableError(reason)

@@ -181,7 +181,7 @@ class TestWrongInput:
                     clip.encode_text(ids)
 
     def test_options(self, bundle: Path) -> None:
-        with pytest.raises(errors.InputError, match="threads is 0: pass 1 or more"):
+        with pytest.raises(errors.InputError, match="threads is 0: pass a whole number, 1 or more"):
             opened(bundle, "text", threads=0)
         with pytest.raises(errors.InputError, match="has no option 'arena': it takes threads, parallel, device_id"):
             engines.load(bundle, engine="aotinductor", arena=1)

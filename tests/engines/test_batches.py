@@ -89,17 +89,17 @@ class TestDecoder:
             readable(items)
 
     def test_only_a_few_batches_are_decoded_ahead(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        begun: list[int] = []
+        begun: list[Any] = []
         lock = threading.Lock()
 
-        def preprocess(image: int, config: Preprocess) -> npt.NDArray[np.uint8]:
+        def preprocess(image: Any, config: Preprocess, max_pixels: int | None) -> npt.NDArray[np.uint8]:
             with lock:
                 begun.append(image)
             return np.zeros((8, 8, 3), np.uint8)
 
-        monkeypatch.setattr(decode, "preprocess_image", preprocess)
+        monkeypatch.setattr(decode, "preprocess_private", preprocess)
         decoder = Decoder(TRANSFORM)
-        batches = decoder.batches(range(100), 5)  # type: ignore[arg-type]
+        batches = decoder.batches([b"x"] * 100, 5)
         next(batches)
         assert len(begun) <= 5 * 3  # memory does not grow with the number of images
         batches.close()  # type: ignore[attr-defined]
