@@ -201,7 +201,7 @@ class TestLoading:
 
     @pytest.mark.parametrize("options", [{"threads": 0}, {"workers": 0}])
     def test_numbers_below_one(self, options: dict[str, int], demo_bundle: Path) -> None:
-        with pytest.raises(InputError, match="is 0: pass a whole number.*1 or more"):
+        with pytest.raises(InputError, match=r"is 0: pass a whole number.*1 or more"):
             engines.load(demo_bundle, **options)  # type: ignore[arg-type]
 
     def test_no_gpu(self, demo_bundle: Path) -> None:
