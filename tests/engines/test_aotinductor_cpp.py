@@ -56,8 +56,8 @@ def test_the_same_embeddings_as_in_python(program: Path, bundle: Path, tmp_path:
     inputs = read_reference(bundle, manifest).inputs
     with engines.load(bundle, engine="aotinductor") as clip:
         expected = {
-            "image": clip._runtimes["image"].run(inputs["image"]),
-            "text": clip._runtimes["text"].run(inputs["text"]),
+            "image": clip._runtimes["image"].get().run(inputs["image"]),
+            "text": clip._runtimes["text"].get().run(inputs["text"]),
         }
     for tower, rows in inputs.items():
         source, target = tmp_path / f"{tower}.npy", tmp_path / f"{tower}_embeds.npy"

@@ -105,7 +105,7 @@ def test_ids_at_any_address(bundle: Path) -> None:
         expected = clip.encode_text(ids)
         width = int(ids.argmax(axis=1).max() + 1) | 1  # up to the longest text's end, and odd
         on_device = torch.from_numpy(np.ascontiguousarray(ids[:, :width])).cuda()
-        runtime: Any = clip._runtimes["text"]
+        runtime: Any = clip._runtimes["text"].get()
         for start in range(4):
             found = runtime.run_on_device(on_device[start:], torch.cuda.current_stream().cuda_stream)
             host = torch.as_tensor(found, device="cuda").cpu().numpy()

@@ -50,7 +50,7 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     graph = export_graph(wide_tower(width), torch.ones(2, 4, dtype=torch.int32), tmp_path / "text.onnx")
     assert graph.bytes > 2**31
     assert graph.path.stat().st_size < 100_000
-    check_external_data(graph.path, tmp_path)
+    check_external_data(tmp_path, graph.path.name, {f"{graph.path.name}.data"})
     session = onnxruntime.InferenceSession(str(graph.path), providers=["CPUExecutionProvider"])
     embeds = session.run(None, {"ids": np.ones((3, 4), np.int32)})[0]
     np.testing.assert_allclose(embeds, np.full((3, width), width**-0.5), rtol=1e-4)
@@ -90,7 +90,7 @@ def test_an_older_onnx_ir_takes_no_alignment(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(onnx_ir, "save", save)
     graph = export_graph(wide_tower(64), torch.ones(2, 4, dtype=torch.int32), tmp_path / "text.onnx")
-    check_external_data(graph.path, tmp_path)
+    check_external_data(tmp_path, graph.path.name, {f"{graph.path.name}.data"})
 
 
 def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
