@@ -230,7 +230,14 @@ def test_an_interrupt_of_the_wait_leaves_the_gate_open(wait_for: str) -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     assert entered.wait(30)
-    interrupt = threading.Timer(0.1, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+    caller = threading.get_ident()
+
+    def interrupt_the_wait() -> None:
+        while not gate._changed._waiters:  # type: ignore[attr-defined]  # a fixed time is too short on a busy machine
+            time.sleep(0.01)
+        signal.pthread_kill(caller, signal.SIGINT)
+
+    interrupt = threading.Thread(target=interrupt_the_wait)
     interrupt.start()
     with pytest.raises(KeyboardInterrupt), gate.alone():
         pass
