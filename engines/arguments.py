@@ -51,11 +51,22 @@ def each_text(texts: object, name: str = "texts") -> Iterator[str]:
     """
     if isinstance(texts, str):
         raise InputError(f"{name} must be a list of str; for one text pass a list of one")
-    if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
-        raise InputError(f"{name} must be a list of str, not {_type(texts)}")
     if isinstance(texts, np.ndarray) and texts.ndim != 1:
         raise InputError(f"{name} must be a list of str, not an array of {texts.ndim} dimensions")
-    return _checked_texts(texts, name)
+    found = None if isinstance(texts, (bytes, bytearray, Mapping)) else iterable(texts)
+    if found is None:
+        raise InputError(f"{name} must be a list of str, not {_type(texts)}")
+    return _checked_texts(found, name)
+
+
+def iterable(value: Any) -> Iterable[Any] | None:
+    """The value, if a ``for`` loop can go over it: a list, a generator, a data set with ``__getitem__`` alone; None if not."""
+    try:
+        iter(value)
+    except TypeError:
+        return None
+    found: Iterable[Any] = value
+    return found
 
 
 def _checked_texts(texts: Iterable[object], name: str) -> Iterator[str]:
@@ -101,10 +112,11 @@ def label_prompts(labels: object, templates: object) -> tuple[list[str], int, in
 
 def _writers(templates: object) -> list[Callable[[str], object]]:
     wanted = "templates must be a list of str, each with {} in the place of the label, or of functions of the label"
-    if isinstance(templates, (str, bytes, bytearray, Mapping)) or not isinstance(templates, Iterable):
+    found = None if isinstance(templates, (str, bytes, bytearray, Mapping)) else iterable(templates)
+    if found is None:
         raise InputError(f"{wanted}, not {_type(templates)}")
     writers: list[Callable[[str], object]] = []
-    for index, template in enumerate(templates):
+    for index, template in enumerate(found):
         if isinstance(template, str) and "{}" in template:
             writers.append(_Filled(template))
         elif callable(template):
@@ -135,7 +147,12 @@ def check_embeddings(name: str, value: object, width: int) -> npt.NDArray[np.flo
     """
     try:
         array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+    ) as error:  # the last one: a tensor that needs its gradient
         raise InputError(f"{name} must be numbers (N, {width}), not {_type(value)}") from error
     if array.ndim != 2 or array.shape[1] != width or not len(array):
         raise InputError(f"{name} must be (N, {width}) with at least one row, not {array.shape}")
@@ -178,4 +195,5 @@ def check_ids(ids: npt.NDArray[Any], context_length: int, vocab_size: int) -> np
 
 
 def _type(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

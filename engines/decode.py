@@ -68,6 +68,7 @@ class Decoder:
         waiting: deque[tuple[int, list[Future[Pixels | ImageError]]]] = deque()
         try:
             while chunk := list(self._prepared(itertools.islice(source, size), reused)):
+                _check_process(process)
                 waiting.append((start, [self._submit(image) for image in chunk]))
                 start += len(chunk)
                 if len(waiting) > _AHEAD:
@@ -75,7 +76,8 @@ class Decoder:
             while waiting:
                 yield self._finished(*waiting.popleft(), process)
         finally:  # the caller may stop early, or an image raised
-            for _, futures in waiting:
+            # A child leaves its parent's futures alone: a thread that is missing there may hold their locks.
+            for _, futures in waiting if os.getpid() == process else ():
                 for future in futures:
                     future.cancel()
 
@@ -110,14 +112,17 @@ class Decoder:
         try:
             return self._pool.get().submit(self.preprocess, image)
         except RuntimeError as error:
-            raise _closed() from error
+            if self._closed:
+                raise _closed() from error
+            raise EngineError(
+                f"no thread for decoding can be started ({error}): pass a smaller workers=, or raise the limit of processes"
+            ) from error
 
     @staticmethod
     def _finished(
         start: int, futures: list[Future[Pixels | ImageError]], process: int
     ) -> tuple[int, list[Pixels | ImageError]]:
-        if os.getpid() != process:
-            raise EngineError("the process forked while images were read ahead: start again in the child process")
+        _check_process(process)
         try:
             return start, [future.result() for future in futures]
         except CancelledError as error:
@@ -136,6 +141,11 @@ def readable(batch: Sequence[Pixels | ImageError]) -> Pixels:
             raise item
         pixels.append(item)
     return np.stack(pixels)
+
+
+def _check_process(process: int) -> None:
+    if os.getpid() != process:
+        raise EngineError("the process forked while images were read ahead: start again in the child process")
 
 
 def _closed() -> EngineError:

@@ -73,7 +73,7 @@ class Embedder:
         folder = Path(path)
         self.manifest: Manifest = read_manifest(folder)
         verify_files(folder, self.manifest)
-        wanted = list(self.manifest.towers) if towers is None else list(each_text(towers, "towers"))
+        wanted = list(self.manifest.towers) if towers is None else list(dict.fromkeys(each_text(towers, "towers")))
         self._closed = False
         self._runtimes: dict[str, PerProcess[TowerRuntime]] = {}
         self._max_pixels = max_pixels

@@ -85,8 +85,10 @@ def skip_exit_handlers_in_children() -> None:
     run, open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow. Does
     nothing where the C library has no ``on_exit``, which glibc has.
     """
-    global _SKIPPED
-    _SKIPPED = True
+    global _C_LIBRARY
+    library = ctypes.CDLL(None)
+    if all(hasattr(library, name) for name in ("on_exit", "fcloseall")):
+        _C_LIBRARY = library
 
 
 def never_destroy(value: Any) -> None:
@@ -97,24 +99,22 @@ def never_destroy(value: Any) -> None:
 def _in_child() -> None:
     global _CHANGING
     _CHANGING = threading.Lock()
-    if _SKIPPED:
-        _end_without_exit_handlers()
     for lock in _LOCKS:
         lock._renew()
     for value in list(_ALL):
         value._forget()
+    if _C_LIBRARY is not None:
+        _end_without_exit_handlers(_C_LIBRARY)
 
 
-def _end_without_exit_handlers() -> None:
-    library = ctypes.CDLL(None)
-    if all(hasattr(library, name) for name in ("on_exit", "fcloseall")):
-        # The handler that is registered last is called first. Both are given the status and a pointer; `fcloseall` takes neither.
-        library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
-        library.on_exit(ctypes.cast(library.fcloseall, ctypes.c_void_p), None)
+def _end_without_exit_handlers(library: ctypes.CDLL) -> None:
+    # The handler that is registered last is called first. Both are given the status and a pointer; `fcloseall` takes neither.
+    library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
+    library.on_exit(ctypes.cast(library.fcloseall, ctypes.c_void_p), None)
 
 
 _FIRST = os.getpid()
-_SKIPPED = False
+_C_LIBRARY: ctypes.CDLL | None = None  # where children skip its exit handlers
 _CHANGING = threading.Lock()  # the collections below
 _ALL: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
 _LOCKS: list[ForkSafeLock] = []

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from engines.arguments import iterable
 from engines.errors import ImageError, InputError
 from engines.forks import ForkSafeLock
 from engines.image_formats import advice, open_unlimited
@@ -57,10 +58,10 @@ def private_image(image: object, max_pixels: int | None = None, copy: bool = Fal
         ImageError: the pixels of a Pillow image cannot be decoded, or are too many; a file object cannot be read.
         InputError: `image` is of another type, or an array of another shape or dtype.
     """
-    if isinstance(image, (str, bytes, os.PathLike)):
+    if isinstance(image, (str, bytes)):
         return image
-    if isinstance(image, (bytearray, memoryview)):
-        return bytes(image)
+    if isinstance(image, (os.PathLike, bytearray, memoryview)):
+        return _plain(image)
     if isinstance(image, np.ndarray):
         _check_array(image)
         return image.copy() if copy else image
@@ -80,10 +81,11 @@ def several_images(images: object) -> Iterable[ImageInput]:
     Raises:
         InputError: one image in the place of several, in whatever form, or something that holds none.
     """
-    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping)) or hasattr(images, "read")
-    if one or not isinstance(images, Iterable):
+    one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image))
+    found = None if one or hasattr(images, "read") else iterable(images)
+    if found is None:
         raise InputError(f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}")
-    return images
+    return found
 
 
 @contextmanager
@@ -136,6 +138,8 @@ def damaged(name: str, error: Exception) -> ImageError:
         return ImageError(
             f"{name}: Pillow warns about the image ({error}), and warnings are errors in this process; save the image again"
         )
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name}: no memory is left to decode and resize the image; load with a smaller max_pixels")
     return ImageError(
         f"{name}: the image is truncated, damaged or of an unsupported kind ({error}); fetch or save the file again"
     )
@@ -156,8 +160,8 @@ def _decoded(image: Image.Image, limit: int, copy: bool) -> Image.Image:
     with _SHARED_FILES:
         check_size(image.size, name, limit)
         # Once a decoder has failed, Pillow takes the image for decoded, and what is in it for its pixels.
-        failed: Exception | None = getattr(image, _FAILED, None)
-        if failed is not None:
+        frame, failed = getattr(image, _FAILED, (None, None))
+        if failed is not None and frame == image.tell() and not getattr(image, "tile", None):
             raise damaged(name, failed) from failed
         closed = _is_closed(image)
         try:
@@ -168,7 +172,7 @@ def _decoded(image: Image.Image, limit: int, copy: bool) -> Image.Image:
                 raise ImageError(
                     f"{name}: its file was closed before its pixels were decoded; call load() on the image first, or pass the path"
                 ) from error
-            setattr(image, _FAILED, error)
+            setattr(image, _FAILED, (image.tell(), error))
             raise damaged(name, error) from error
 
 
@@ -180,7 +184,7 @@ def _is_closed(image: Image.Image) -> bool:
 def _read_all(file: Any) -> bytes:
     name = str(getattr(file, "name", None) or f"a {type(file).__name__}")
     try:
-        if hasattr(file, "seekable") and file.seekable():
+        if _can_seek(file):
             with _SHARED_FILES:
                 file.seek(0)
                 data = file.read()
@@ -193,6 +197,23 @@ def _read_all(file: Any) -> bytes:
     if not data:
         raise ImageError(f"{name}: the file is empty (0 bytes); fetch or save it again")
     return bytes(data)
+
+
+def _can_seek(file: Any) -> bool:
+    """Whether a file object can be read from its start; some have ``seek`` and do not say whether it works."""
+    if hasattr(file, "seekable"):
+        return bool(file.seekable())
+    return hasattr(file, "seek")
+
+
+def _plain(image: os.PathLike[str] | bytearray | memoryview) -> str | bytes:
+    """A path as str, a buffer as bytes of its own."""
+    try:
+        if not isinstance(image, (bytearray, memoryview)):
+            return os.fspath(image)
+        return bytes(image)
+    except (TypeError, ValueError) as error:  # an object that gives no path, a view that was released
+        raise InputError(f"cannot read an image from a {type(image).__name__}: {error}") from error
 
 
 def _check_array(array: npt.NDArray[Any]) -> None:

@@ -163,6 +163,8 @@ class AOTInductorTower:
         return running.result()
 
     def _run_rows(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        # OpenMP's number of threads belongs to the thread that calls it: PyTorch sets it in a thread that asks for the number.
+        self._torch.get_num_threads()
         given = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
         if self._place == _CPU:
             return self._run(given).numpy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,13 +130,21 @@ def report_choice(bundle: Path, manifest: Manifest, chosen: Engine, device: str,
     for item in best_first(bundle, manifest, chosen.tower, device) if chosen_here else ():
         if item.engine == chosen:
             break
-        if item.engine.kind != chosen.kind:  # the same kind for another GPU was never meant for this one
+        # The same kind for another GPU was never meant for this one, and the caller may have excluded the CPU or the GPUs.
+        if item.engine.kind != chosen.kind and _may_be_on(item.engine, device):
             passed_over.append(f"{label(item.engine)}: {item.why_not}")
     words = f"the {chosen.tower} tower of {bundle} runs on {label(chosen)}"
     if passed_over:
         _LOG.warning("%s; not on %s", words, "; ".join(passed_over))
     else:
         _LOG.info("%s", words)
+
+
+def _may_be_on(engine: Engine, device: str) -> bool:
+    """Whether an engine was built for a device that the caller allows."""
+    if device == "auto" or engine.target.device is None:
+        return True
+    return (engine.target.device == "cpu") == (device == "cpu")
 
 
 def label(engine: Engine) -> str:
@@ -177,8 +186,10 @@ def open_for_forks(
     In the child, an engine that was on a GPU in the parent raises an `EngineError`: CUDA does not survive a fork.
     """
 
+    folder = Path(os.path.abspath(bundle))  # a child may work in another folder
+
     def make() -> TowerRuntime:
-        return open_tower(bundle, engine, tower, precision, device, **options)
+        return open_tower(folder, engine, tower, precision, device, **options)
 
     def make_in_child() -> TowerRuntime:
         if on_gpu:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -189,6 +191,27 @@ class TestWrongInput:
     def test_an_array_on_a_gpu(self, image: AOTInductorTower) -> None:
         with pytest.raises(errors.InputError, match="this package runs on the CPU: pass a numpy array"):
             image.run_on_device(None)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="on one core there is one thread in any case")
+def test_the_number_of_threads_holds_in_every_thread(bundle: Path) -> None:
+    """OpenMP keeps the number for each thread that calls it, and starts a team at the first parallel loop."""
+    code = """
+import os, sys, threading
+import numpy as np
+import engines
+clip = engines.load(sys.argv[1], engine="aotinductor", threads=1)
+pixels = np.zeros((8, *clip.manifest.preprocess.size, 3), np.uint8)
+def threads(): return len(os.listdir("/proc/self/task"))
+before = threads()
+worker = threading.Thread(target=clip.encode_image, args=(pixels,))
+worker.start()
+worker.join()
+print(before, threads())
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, check=True)
+    before, after = ran.stdout.split()
+    assert before == after
 
 
 class TestFiles:

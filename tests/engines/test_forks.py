@@ -112,9 +112,27 @@ print("equal")
 
 
 @needs_fork
-def test_batches_ahead_are_the_parents(demo_bundle: Path) -> None:
+def test_a_relative_path_and_another_folder(demo_bundle: Path) -> None:
     code = """
 import os, signal, sys
+import engines
+os.chdir(os.path.dirname(sys.argv[1]))
+clip = engines.load(os.path.basename(sys.argv[1]), engine="onnxruntime")
+if os.fork() == 0:
+    signal.alarm(60)
+    os.chdir("/")
+    clip.encode_text(["a red circle"])
+    sys.exit(0)
+print(os.wait()[1])
+"""
+    ran = run(code, str(demo_bundle))
+    assert ran.stdout.strip() == "0", ran.stderr
+
+
+@needs_fork
+def test_batches_ahead_are_the_parents(demo_bundle: Path) -> None:
+    code = """
+import os, signal, sys, threading
 import numpy as np
 import engines
 clip = engines.load(sys.argv[1])
@@ -128,6 +146,23 @@ if os.fork() == 0:
         print(error, flush=True)
     sys.exit(0)
 assert os.wait()[1] == 0
+waiting = [future for _, futures in ahead.gi_frame.f_locals["waiting"] for future in futures]
+held = threading.Event()
+def hold():  # as a thread that decodes does while it sets the result
+    with waiting[-1]._condition:
+        held.set()
+        end.wait()
+end = threading.Event()
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+if os.fork() == 0:
+    signal.alarm(60)
+    ahead.close()
+    sys.exit(0)
+assert os.wait()[1] == 0
+end.set()
+thread.join()
 assert len([1 for _ in ahead]) == 9
 """
     ran = run(code, str(demo_bundle))
