@@ -39,6 +39,20 @@ _INT8_ONLY = ("openvino nncf",)  # a peer of int8 bundles
 _FLOAT32_ONLY = ("onnxruntime plain", "openvino plain")  # open_clip's half models do not go through the plain export
 
 
+def missing_library(*modules: str) -> str | None:
+    """Why the first of these libraries that cannot be imported cannot, in words; None if all can be."""
+    from engines.optional import error_words
+
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            return f"not installed: {error.name}"
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a broken library raises
+            return f"{module} cannot be imported: {error_words(error)}"
+    return None
+
+
 @dataclass(frozen=True)
 class Contender:
     """One way to run a model.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Call, Contender
+from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.inputs import SETS, Case
 from benchmarks.machine import usable_cores, versions
 
@@ -20,11 +20,11 @@ _MODES: dict[str, str | None] = {"torch.compile": "default", "torch.compile max-
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """PyTorch or open_clip is missing, or there is no GPU."""
-    try:
-        import open_clip  # noqa: F401
-        import torch
-    except ImportError as error:
-        return f"not installed: {error.name}"
+    missing = missing_library("open_clip", "torch")
+    if missing is not None:
+        return missing
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         return "PyTorch sees no GPU"
     return None

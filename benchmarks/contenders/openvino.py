@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Call, Contender
+from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
 from benchmarks.inputs import SETS, Case
 from benchmarks.machine import usable_cores
@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """OpenVINO, or what the export needs, is missing."""
-    try:
-        import onnxscript  # noqa: F401
-        import open_clip  # noqa: F401
-        import openvino  # noqa: F401
-    except ImportError as error:
-        return f"not installed: {error.name}"
-    return None
+    return missing_library("onnxscript", "open_clip", "openvino")
 
 
 def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Call, Contender
+from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
 from benchmarks.inputs import SETS, Case
 from benchmarks.machine import usable_cores
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """ONNX Runtime, its CUDA provider, or what the export needs is missing."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-        import open_clip  # noqa: F401
-    except ImportError as error:
-        return f"not installed: {error.name}"
+    missing = missing_library("onnxruntime", "onnxscript", "open_clip")
+    if missing is not None:
+        return missing
+    import onnxruntime
+
     if device == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         return "this ONNX Runtime has no CUDA provider"
     return None

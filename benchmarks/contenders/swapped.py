@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Call, Contender
+from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.eager import load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
 from benchmarks.inputs import SETS, Case
@@ -19,12 +19,7 @@ def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """Triton or a GPU is missing."""
     if device != "cuda":
         return "Triton kernels run on GPUs"
-    try:
-        import msgspec  # noqa: F401
-        import triton  # noqa: F401
-    except ImportError as error:
-        return f"not installed: {error.name}"
-    return eager_why_not(subject, contender, device)
+    return missing_library("msgspec", "triton") or eager_why_not(subject, contender, device)
 
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> SwappedTower:

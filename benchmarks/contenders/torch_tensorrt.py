@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, missing_library
 from benchmarks.contenders.eager import EagerTower, load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
 from benchmarks.machine import versions
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """Torch-TensorRT or a GPU is missing."""
-    try:
-        import torch_tensorrt  # noqa: F401
-    except ImportError as error:
-        return f"not installed: {error.name}"
-    return eager_why_not(subject, contender, device)
+    return missing_library("torch_tensorrt") or eager_why_not(subject, contender, device)
 
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> TorchTensorRTTower:

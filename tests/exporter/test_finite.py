@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rough import register_tiny, save_tiny
+from rough_model import register_tiny, save_tiny
 
 import exporter
 from exporter.errors import ExportError, ParityGateError

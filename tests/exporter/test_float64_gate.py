@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rough import register_tiny, rough_text_tower, save_tiny
+from rough_model import register_tiny, rough_text_tower, save_tiny
 
 import exporter
 import exporter.onnx_graph
