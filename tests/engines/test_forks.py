@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +190,7 @@ def test_an_engine_on_a_gpu_says_so_in_a_child(monkeypatch: pytest.MonkeyPatch, 
     tower: Any = None
     held = open_for_forks(demo_bundle, engine, tower, "fp16")
     assert held.get().on_gpu
-    monkeypatch.setattr(forks.os, "getpid", lambda: -1)  # what a child sees
+    monkeypatch.setattr(forks, "os", types.SimpleNamespace(getpid=lambda: os.getpid() + 1))  # what a child sees
     with pytest.raises(EngineError, match="before this process was forked, and CUDA does not survive a fork: load"):
         held.get()
     assert held.made_here() is None
@@ -202,7 +204,7 @@ def test_results_on_a_gpu_are_not_freed_by_a_child(monkeypatch: pytest.MonkeyPat
     result = device_arrays.DeviceEmbeddings(77, (1, 2), 0, None, freed.append)
     other = device_arrays.DeviceEmbeddings(88, (1, 2), 0, None, freed.append)
     other.close()
-    monkeypatch.setattr(device_arrays.os, "getpid", lambda: -1)
+    monkeypatch.setattr(device_arrays, "os", types.SimpleNamespace(getpid=lambda: os.getpid() + 1))
     result.close()
     assert freed == [88]
 
