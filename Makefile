@@ -27,8 +27,11 @@ help:
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
 
+# A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files.
+PYTEST = -m pytest -n auto --dist loadfile --max-worker-restart=0 -m "not slow and not gpu"
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
@@ -43,7 +46,7 @@ FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packe
 	rowwise_kernels rowwise_ops swap swap_interpreted)) tests/test_floor.py
 
 test-floor: $(FLOOR_STAMP)
-	OMP_NUM_THREADS=1 $(FLOOR)/bin/python -m pytest -n auto --dist loadfile -m "not slow and not gpu" $(FLOOR_TESTS)
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python $(PYTEST) $(FLOOR_TESTS)
 
 gpu:
 	@$(HERE) -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -6,6 +6,7 @@ all threads, for that is what gives the shortest latency and, with batches, the 
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from engines.arguments import whole_number
 from engines.bundle_files import existing_file
 from engines.cores import engine_threads
 from engines.errors import EngineError, EngineUnavailableError
+from engines.forks import PerProcess
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.onnx_external_data import data_elsewhere
 from engines.onnx_inline import inline_weights
@@ -36,7 +38,7 @@ def openvino_or_reason() -> ModuleType | str:
     if isinstance(library, str):
         return library
     try:
-        library.Core()
+        _core(library).get()
         _version(library)
     except Exception as error:  # noqa: BLE001 - whatever a broken library raises
         return broken(_NAME, error, _INSTALL)
@@ -92,7 +94,7 @@ def open_tower(
     if wanted is not None:
         config["INFERENCE_NUM_THREADS"] = wanted
     try:
-        core = openvino.Core()
+        core = _core(openvino).get()
         elsewhere = data_elsewhere(path)
         model = core.read_model(inline_weights(path, elsewhere, _NO_LINKS) if elsewhere else str(path))
         compiled = core.compile_model(model, "CPU", config)
@@ -143,6 +145,17 @@ class OpenVINOTower:
     def close(self) -> None:
         """Drop the compiled model and its memory; runs that have begun end first."""
         self._compiled, self._idle = None, deque()
+
+
+@functools.cache
+def _core(library: Any) -> PerProcess[Any]:
+    """One `Core` for each process, which lives as long as the process: thread-safe, and it keeps no models.
+
+    A `Core` that ends can leave a thread with an unmapped stack for signals (``sigaltstack``, seen with OpenVINO 2026.4). Its
+    plugin sets the stack of the thread that compiles first, and restores the former one only if the `Core` ends in that thread and
+    was the last to set it. Python handles signals on that stack: the next Ctrl-C or SIGTERM would end the process by SIGSEGV.
+    """
+    return PerProcess(library.Core)
 
 
 def _version(library: Any) -> str:

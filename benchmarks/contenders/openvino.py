@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,18 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
     """Compiled for one request at a time on all cores, in float32 as the graph says."""
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(str(plain_graph(folder, tower))), "CPU", config)
     return OpenVINOTower(compiled, subject, f"openvino {openvino.__version__.split('-')[0]}")
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """One for the process and as long as it runs: after a second one has ended, a signal such as Ctrl-C ends the process."""
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenVINOTower:

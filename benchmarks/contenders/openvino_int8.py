@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.contenders import Contender
-from benchmarks.contenders.openvino import OpenVINOTower
+from benchmarks.contenders import Contender, missing_library
+from benchmarks.contenders.openvino import OpenVINOTower, openvino_core
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
 from benchmarks.inputs import caption_ids
 
@@ -18,10 +18,7 @@ _SAMPLES = 128  # pictures or captions that ranges are taken from
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     """OpenVINO, NNCF, or what the export needs, is missing."""
-    from importlib.util import find_spec
-
-    missing = [name for name in ("openvino", "nncf", "onnxscript", "open_clip") if find_spec(name) is None]
-    return f"not installed: {missing[0]}" if missing else None
+    return missing_library("openvino", "nncf", "onnxscript", "open_clip")
 
 
 def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> None:
@@ -35,7 +32,7 @@ def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> N
 
     rows = plain_inputs(subject, "ids" if tower == "text" else "pixels", [_calibration(subject, tower)])[0]
     data = nncf.Dataset([rows[i : i + 1] for i in range(len(rows))])
-    model = openvino.Core().read_model(str(plain_graph(folder, tower)))
+    model = openvino_core().read_model(str(plain_graph(folder, tower)))
     quantized = nncf.quantize(
         model,
         data,
@@ -54,7 +51,7 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
     import nncf
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(str(_quantized(folder, tower))), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +136,41 @@ def test_what_may_run_on_a_gpu_comes_first(demo_bundle: Path, manifest: Manifest
     ]
     both_cpu = msgspec.structs.replace(manifest, engines=tuple(for_cpu))
     assert [item.engine.kind for item in candidates(demo_bundle, both_cpu, "image")] == ["openvino", "onnxruntime"]
+
+
+# Sends a signal that Python handles: OpenVINO gives threads another stack for signals, see `engines.run_openvino._core`.
+SIGNAL = """
+import os, signal, sys, threading
+import engines
+from engines.manifest import read_manifest
+from engines.runtime import open_tower
+
+bundle, way = sys.argv[1:]
+manifest = read_manifest(bundle)
+openvino = {engine.tower: engine for engine in manifest.engines if engine.kind == "openvino"}
+
+def opened(tower):
+    return open_tower(bundle, openvino[tower], manifest.towers[tower], "fp32")
+
+if way == "two towers":
+    towers = [opened("image"), opened("text")]
+    while towers:
+        towers.pop(0).close()
+elif way == "closed in another thread":
+    thread = threading.Thread(target=opened("image").close)
+    thread.start()
+    thread.join()
+elif way == "a bundle":
+    with engines.load(bundle, engine="openvino") as clip:
+        clip.encode_text(["a red circle"])
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("way", ["two towers", "closed in another thread", "a bundle"])
+def test_signals_are_handled_after_engines_were_closed(way: str, bundle_copy: Path, manifest: Manifest) -> None:
+    (bundle_copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    command = [sys.executable, "-c", SIGNAL, str(bundle_copy), way]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
