@@ -100,7 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="labelled images (a folder for each class, or a webdataset): the gate also compares the task's accuracy with eager's",
     )
     parser.add_argument(
-        "--allow-accuracy-loss", action="store_true", help="write the bundle even if the gate fails, and record it"
+        "--allow-accuracy-loss",
+        action="store_true",
+        help="write the bundle even if the gate fails, and record it; not where an engine gives NaN or infinity",
     )
     parser.add_argument(
         "--keep-activation",

@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from engines.bundle_files import file_sha256
-from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes
+from engines.errors import BundleError
+from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
 
 REPORT_NAME = "report.json"
@@ -98,6 +99,9 @@ class BundleWriter:
 
         Returns:
             The bundle's folder.
+
+        Raises:
+            ExportError: the manifest would not be read; the disk is full; `out` appeared meanwhile.
         """
         with _sentences(self.out):
             (self.folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -107,11 +111,19 @@ class BundleWriter:
                 _sync(self.folder / name)
             whole = msgspec.structs.replace(manifest, files=files)
             (self.folder / MANIFEST_NAME).write_bytes(manifest_bytes(whole))
+            self._check_readable()
             _sync(self.folder / MANIFEST_NAME)
             _sync(self.folder)
             check_destination(self.out, self.force)
             self._swap()
         return self.out
+
+    def _check_readable(self) -> None:
+        try:
+            read_manifest(self.folder)
+        except BundleError as error:
+            why = str(error).removeprefix(f"{self.folder / MANIFEST_NAME} ").removeprefix("was edited, or is wrong: ")
+            raise ExportError(f"no program could load this bundle: {why}; nothing was written") from error
 
     def _files(self) -> dict[str, File]:
         return {

@@ -21,6 +21,7 @@ from exporter.errors import ExportError, ParityGateError
 from exporter.metrics import Estimate
 from exporter.parity import open_clip_transform
 from exporter.precision import Precision
+from exporter.refusal import remedy
 from exporter.source import Source
 from exporter.tasks import Outcome, accuracies, measure
 
@@ -148,8 +149,8 @@ def refusal(rows: Sequence[Accuracy], precision: str) -> ParityGateError:
     return ParityGateError(
         f"the {precision} engine {row.engine} loses {-100 * lost.value:.2f} points of {name.replace('_', ' ')} on {row.dataset} "
         f"(eager {row.eager[name].value:.2%}, engine {row.figures[name].value:.2%}; at most {100 * row.limit:g} points; the 95 % "
-        f"interval of the change is {100 * lost.low:+.2f} to {100 * lost.high:+.2f}); nothing was written: calibrate with more "
-        "pictures like these, choose a wider precision, or pass --allow-accuracy-loss"
+        f"interval of the change is {100 * lost.low:+.2f} to {100 * lost.high:+.2f}); nothing was written: "
+        f"{remedy(precision)}, or pass --allow-accuracy-loss"
     )
 
 

@@ -20,7 +20,7 @@ from exporter.parity import Reference
 
 _FIRST = 4  # inputs whose measurement ends it where an engine is plainly wrong
 _LEAST = 4
-_SHARE = 4  # one of so many inputs is measured at most: float64 and nine evaluations take as long as a dozen
+_SHARE = 4  # of the inputs that did not fail, one of so many is measured: it takes as long as a dozen evaluations
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Float64Gate:
     apart: float = RATIO_LIMIT + 1.0
 
     def settle(self, row: Parity, embeds: Mapping[TowerName, npt.NDArray[np.floating]]) -> Parity:
-        """The row, passed if the engine is no further from float64 than eager's roughness explains, on every input measured.
+        """The row, passed if the engine is no further from float64 than eager's roughness explains, on every input that fails.
 
         Args:
             row: of a float32 engine that is outside the limits.
@@ -58,8 +58,8 @@ class Float64Gate:
             with self.eager.loaded():
                 for first in (True, False):
                     for name, indices in wanted.items():
-                        chosen = spread(indices, most_measured(len(references[name].inputs)))
-                        chosen = chosen[:_FIRST] if first else chosen
+                        # All that fail, in the end: an engine can be wrong on some of them while float32 is rough on others.
+                        chosen = indices[:_FIRST] if first else indices
                         self.eager.measure(name, chosen)
                         engine = distances(self.eager.exact(name, chosen), embeds[name][chosen])
                         checks[name] = check_distances(engine, self.eager.eager(name, chosen), len(indices))
@@ -94,7 +94,7 @@ class Float64Gate:
 
 
 def most_measured(inputs: int) -> int:
-    """How many of so many inputs are measured at most."""
+    """How many inputs of so many are measured to know the others, beside those that fail."""
     return min(inputs, max(_LEAST, inputs // _SHARE))
 
 
@@ -123,16 +123,6 @@ def failing_inputs(
         found.setdefault("image", set()).update(missed.tolist())
         found.setdefault("text", set()).update(best[missed].tolist(), chosen[missed].tolist())
     return {name: sorted(indices, key=lambda i: (cosines[name][i], i)) for name, indices in found.items()}
-
-
-def spread(indices: Sequence[int], most: int) -> list[int]:
-    """At most so many of the indices: half of them from the front, the others evenly over the rest."""
-    if len(indices) <= most:
-        return list(indices)
-    front = (most + 1) // 2
-    rest = indices[front:]
-    count = most - front
-    return [*indices[:front], *(rest[i * len(rest) // count] for i in range(count))]
 
 
 def _worst(wanted: Mapping[TowerName, Sequence[int]]) -> str:

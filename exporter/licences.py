@@ -25,8 +25,10 @@ UNKNOWN = "unknown"
 _PERMISSIVE = (
     "MIT",
     "Apache-2.0",
+    "BSD",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    "BSD-3-Clause-Clear",
     "0BSD",
     "ISC",
     "Unlicense",
@@ -35,6 +37,7 @@ _PERMISSIVE = (
     "CC-BY-2.5",
     "CC-BY-3.0",
     "CC-BY-4.0",
+    "OpenRAIL",
     "OpenRAIL-M",
     "OpenRAIL++",
     "CreativeML-OpenRAIL-M",

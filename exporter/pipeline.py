@@ -190,7 +190,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.float64_gate import Float64Gate
     from exporter.gate import make_report, run_gate, write_reference
     from exporter.parity_data import load_parity_data
-    from exporter.refusal import refusal
+    from exporter.refusal import finite, refusal
     from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
@@ -253,7 +253,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             left_out = (*refused, *failed)
             write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess, float64)
         if not all(row.passed for row in parity):
-            if not options.allow_accuracy_loss:
+            if not options.allow_accuracy_loss or not all(map(finite, parity)):
                 raise refusal(parity, precision.name, float64.findings)
             parity = tuple(msgspec.structs.replace(row, accuracy_loss_allowed=not row.passed) for row in parity)
         manifest = Manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from engines.manifest import Parity
@@ -25,7 +26,8 @@ def refusal(parity: Sequence[Parity], precision: str, findings: Mapping[str, str
         precision: of the graphs.
         findings: engine kind to what float64 says of it, where it was asked.
     """
-    worst = min(
+    broken = next((row for row in parity if not finite(row)), None)
+    worst = broken or min(
         (row for row in parity if not row.passed), key=lambda row: min(t.min_cosine for t in row.towers.values())
     )
     figures = ", ".join(f"{name} min cosine {tower.min_cosine:.6f}" for name, tower in worst.towers.items())
@@ -36,17 +38,29 @@ def refusal(parity: Sequence[Parity], precision: str, findings: Mapping[str, str
         what = f"the {precision} engine {worst.engine}"
         if not worst.engine_ran:
             what += " (its graph in ONNX Runtime, because it cannot run here)"
-    why, remedy = _fault(parity, worst, precision, findings)
+    why, what_to_do = _fault(parity, worst, precision, findings)
+    if broken is not None and not why:
+        why = "; it gives NaN or infinity, which eager does not"
     return ParityGateError(
         f"{what} does not give eager PyTorch's embeddings ({figures}{agreement}; limits: min cosine {worst.limits.min_cosine}, "
-        f"mean {worst.limits.mean_cosine}, top-1 {worst.limits.top1_agreement:.0%}){why}; nothing was written: {remedy}, or pass "
-        "--allow-accuracy-loss to keep it and have the manifest say so"
+        f"mean {worst.limits.mean_cosine}, top-1 {worst.limits.top1_agreement:.0%}){why}; nothing was written: {what_to_do}"
+        + (", or pass --allow-accuracy-loss to keep it and have the manifest say so" if broken is None else "")
     )
+
+
+def finite(row: Parity) -> bool:
+    """Whether every embedding was a number; an engine that gives NaN or infinity loses more than accuracy and is never kept."""
+    return all(math.isfinite(tower.max_abs_error) for tower in row.towers.values())
+
+
+def remedy(precision: str) -> str:
+    """What to try where embeddings are right and a precision may have lost too much of them."""
+    return _WIDER.get(precision, _OTHER_ENGINE)
 
 
 def _fault(parity: Sequence[Parity], worst: Parity, precision: str, findings: Mapping[str, str]) -> tuple[str, str]:
     """What is known of the cause, as the rest of a sentence, and the remedy."""
-    if precision not in _WIDER:
+    if precision not in _WIDER:  # nothing is wider than float32
         found = findings.get(worst.engine)
         return (f"; {found}" if found else ""), _OTHER_ENGINE
     simulated = [row for row in parity if row.engine == "simulation"]

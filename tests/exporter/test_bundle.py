@@ -72,6 +72,18 @@ def test_existing_bundle_needs_force(manifest: Manifest, demo_bundle: Path, tmp_
     assert names(tmp_path) == ["b"]
 
 
+def test_a_bundle_that_nobody_could_read_replaces_nothing(
+    manifest: Manifest, demo_bundle: Path, tmp_path: Path
+) -> None:
+    out = write(tmp_path / "b", manifest, demo_bundle)
+    wrong = msgspec.structs.replace(manifest, model=msgspec.structs.replace(manifest.model, logit_scale=2.7e43))
+    for place in (out, tmp_path / "new"):
+        with pytest.raises(ExportError, match=r"model\.logit_scale is 2\.7e\+43.*nothing was written"):
+            write(place, wrong, demo_bundle, force=True)
+    verify_files(out, read_manifest(out), full=True)
+    assert names(tmp_path) == ["b"]
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_other_folders_and_files_are_never_replaced(force: bool, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()

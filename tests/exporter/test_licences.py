@@ -101,6 +101,8 @@ def test_the_repository_is_that_of_the_weights() -> None:
     [
         ("license: mit", "MIT"),
         ("license: Apache-2.0\ntags: [clip]", "Apache-2.0"),
+        ("license: openrail", "OpenRAIL"),
+        ("license: bsd-3-clause-clear", "BSD-3-Clause-Clear"),
         ("license: apple-amlr", "Apple-AMLR"),
         ("license: cc-by-nc-2.0", "cc-by-nc-2.0"),
         ("license: other\nlicense_name: apple-sample-code-license\nlicense_link: LICENSE", "apple-sample-code-license"),
@@ -120,7 +122,7 @@ def test_the_licence_of_a_card(metadata: str, name: str, tmp_path: Path) -> None
     cached_card(tmp_path, "someone/tiny", f"---\n{metadata}\n---\n# A model\nlicense: mit\n".encode())
     license = license_of_repository("someone/tiny", tmp_path)
     assert (license.id, license.source) == (name, "https://huggingface.co/someone/tiny")
-    assert license.permissive == (name in ("MIT", "Apache-2.0"))
+    assert license.permissive == (name in ("MIT", "Apache-2.0", "OpenRAIL", "BSD-3-Clause-Clear"))
 
 
 @pytest.mark.usefixtures("no_hub")

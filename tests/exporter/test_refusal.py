@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import numpy as np
 import pytest
 
-from engines.manifest import Limits, Parity, TowerName, TowerParity
+from engines.manifest import Accuracy, Interval, Limits, Parity, TowerName, TowerParity
 from engines.verify import top1_agreement
+from exporter.evaluate import refusal as evaluation_refusal
 from exporter.float64_gate import failing_inputs
 from exporter.parity import Reference
 from exporter.refusal import refusal
@@ -34,6 +38,39 @@ def test_nothing_is_wider_than_float32() -> None:
 )
 def test_a_wider_precision_is_named(precision: str, wider: str) -> None:
     assert wider in str(refusal([row("onnxruntime", False)], precision, {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_nan_is_more_than_a_loss_of_accuracy(precision: str) -> None:
+    good = row("openvino", False)
+    nan = msgspec.structs.replace(good.towers["image"], min_cosine=-1.0, max_abs_error=math.inf)
+    rows = [good, msgspec.structs.replace(good, engine="onnxruntime", towers={"image": nan})]
+    said = str(refusal(rows, precision, {}))
+    assert "engine onnxruntime" in said
+    assert "gives NaN or infinity, which eager does not" in said
+    assert "--allow-accuracy-loss" not in said
+
+
+@pytest.mark.parametrize(
+    ("precision", "advised"), [("fp32", "another --engine"), ("fp16", "--fp32"), ("int8", "calibrate")]
+)
+def test_a_labelled_task_that_lost_too_much(precision: str, advised: str) -> None:
+    lost = Accuracy(
+        engine="onnxruntime",
+        verified_with="x",
+        dataset="pictures",
+        samples=10,
+        classes=2,
+        eager={"top1": Interval(value=0.9, low=0.8, high=1.0)},
+        figures={"top1": Interval(value=0.5, low=0.4, high=0.6)},
+        change={"top1": Interval(value=-0.4, low=-0.5, high=-0.3)},
+        limit=0.005,
+        passed=False,
+    )
+    said = str(evaluation_refusal([lost], precision))
+    assert advised in said
+    assert ("wider" in said) == (precision != "fp32")
+    assert ("calibrate" in said) == (precision == "int8")
 
 
 def test_the_simulation_is_no_engine() -> None:
