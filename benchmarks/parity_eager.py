@@ -11,9 +11,9 @@ import numpy as np
 from engines.manifest import Manifest, Model
 from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
+from exporter.checkpoint_files import FOLDER_PREFIX
 from exporter.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.errors import ExportError
-from exporter.origins import FOLDER_PREFIX
 from exporter.parity import open_clip_transform
 from exporter.source import Source, load_source
 

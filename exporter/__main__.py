@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.terminal import say, visible
 from exporter.errors import ExportError
-from exporter.requirements import broken_requirement, check_requirements
+from exporter.requirements import run_command
 from exporter.standard_output import print_answer, standard_output_is_ours
 
 if TYPE_CHECKING:
@@ -185,23 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.list is None and args.model is None:
         parser.error("name a MODEL, or pass --list")
-    try:
-        check_requirements()
-        return _list(args.list) if args.list is not None else _export(args)
-    except ExportError as error:
-        if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
-            raise
-        say(f"error: {visible(str(error))}", sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 130
-    except Exception as error:
-        problem = broken_requirement(error)
-        if problem is None or os.environ.get("OPENCLIP_ENGINES_DEBUG"):
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        return problem.exit_code
+    return run_command(lambda: _list(args.list) if args.list is not None else _export(args))
 
 
 def _list(pattern: str) -> int:

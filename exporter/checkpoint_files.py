@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from exporter.errors import ExportError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CONFIG_NAME = "open_clip_config.json"
+FOLDER_PREFIX = "local-dir:"
 
 # A folder's checkpoint, in the order in which open_clip looks for one.
 _PREFERRED = (
@@ -38,9 +42,10 @@ def find_checkpoint(folder: Path) -> Path:
     """The weights of an open_clip folder: the preferred name that is there, else the only checkpoint.
 
     Raises:
-        ExportError: the folder has none, or several under other names.
+        ExportError: the folder has none, or several under other names, or cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    with readable(folder):
+        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
     for name in _PREFERRED:
         if folder / name in files:
             return folder / name
@@ -52,18 +57,61 @@ def find_checkpoint(folder: Path) -> Path:
     raise ExportError(f"{folder} holds several checkpoints ({names}); name the one to use {_PREFERRED[0]}")
 
 
-def conversion_command(path: Path, *options: str, part: str = "") -> str:
-    """A shell command that writes the weights of `path`, or its `part`, as a new safetensors file beside it.
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Make an error of the operating system about `path` an `ExportError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be read ({error.strerror or error}): check its name and its permissions"
+        ) from error
 
-    In a folder in open_clip's format the new file has the name that is looked for first, so that ``local-dir:`` takes it.
+
+class Conversion(NamedTuple):
+    """How to turn weights of a checkpoint into a file that the exporter loads."""
+
+    line: str  # for a shell
+    then: str  # what to do afterwards, as the end of a sentence
+
+    def __str__(self) -> str:
+        return f"`{self.line}` and {self.then}"
+
+
+def conversion_of(path: Path, *options: str, part: str = "") -> Conversion:
+    """A shell line that writes the weights of `path`, or its `part`, as a new safetensors file beside it.
+
+    In a folder in open_clip's format the new file has, in the end, the name that is looked for first, so that ``local-dir:`` takes
+    it. If that is the name of `path` itself, `path` is kept under another one.
+
+    Args:
+        options: of ``exporter.convert_checkpoint``.
+        part: as of ``--part``; empty for the whole file.
     """
-    out = path.with_suffix(".safetensors")
-    if (path.parent / CONFIG_NAME).is_file():
-        out = path.parent / _PREFERRED[0]
-    elif part:
-        out = path.with_name(f"{path.stem}-{re.sub(r'[^A-Za-z0-9]+', '-', part)}.safetensors")
-    if out.exists():
-        out = path.with_name(f"{out.stem}-converted.safetensors")
-    files = [f"./{file}" if str(file).startswith("-") else str(file) for file in (path, out)]
+    preferred = path.parent / _PREFERRED[0]
+    in_folder = (path.parent / CONFIG_NAME).is_file() and (path.name == preferred.name or not preferred.exists())
+    ending = re.sub(r"[^A-Za-z0-9]+", "-", part)
+    if in_folder and path.name != preferred.name:
+        out = preferred
+    else:
+        out = _new(path.with_name(f"{path.stem}-{ending}.safetensors" if ending else f"{path.stem}.safetensors"))
     named = [f"--part={part}"] if part else []
-    return shlex.join(["python", "-m", "exporter.convert_checkpoint", *files, *named, *options])
+    line = shlex.join(["python", "-m", "exporter.convert_checkpoint", *map(_word, (path, out)), *named, *options])
+    if not in_folder:
+        return Conversion(line, f"pass {out} as --pretrained")
+    if path.name == preferred.name:
+        kept = _new(path.with_name(f"{path.stem}-original.safetensors"))
+        for old, new in ((path, kept), (out, path)):
+            line += f" && {shlex.join(['mv', _word(old), _word(new)])}"
+    return Conversion(line, f"pass {FOLDER_PREFIX}{path.parent} as MODEL")
+
+
+def _new(path: Path) -> Path:
+    """`path`, or the first name like it that is free."""
+    names = (f"{path.stem}-converted{number}{path.suffix}" for number in ("", *map(str, range(2, 1000))))
+    return next(item for item in (path, *map(path.with_name, names)) if not item.exists())
+
+
+def _word(path: Path) -> str:
+    """`path` so that no command takes it for an option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from exporter.checkpoint_files import conversion_command
+from exporter.checkpoint_files import Conversion, conversion_of
 from exporter.checkpoint_reading import Place
 from exporter.errors import ExportError
 
@@ -34,6 +34,11 @@ _WRAPPERS = frozenset(
 # Where training scripts keep the weights that they train, in the order in which they are taken; an unknown name comes last.
 _PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 _AVERAGED = re.compile(r"(?<![a-z])(avg|ema|polyak|shadow|swa)(?![a-z])|averag")
+# Whole keys, in small letters: optimizer, optimizers, optimizer_states, optim_state_dict, opt_state, last_optimizer_state,
+# optimizer_0, optimizer_g, g_optim. A model called optimized_clip or opt_125m has another key.
+_OPTIMIZER = re.compile(
+    r"([a-z0-9]+_)*((optim|optimizer)s?(_[a-z]|_?[0-9]|[gd])?(_(states?|dicts?|history|params))*(_[a-z]|_?[0-9])?|opt_states?(_dicts?)?)"
+)
 # Last parts of entries that are no weights: AveragedModel's count, the sizes in OpenAI's files, a buffer of older transformers.
 _HARMLESS = frozenset({"n_averaged", "input_resolution", "context_length", "vocab_size", "position_ids"})
 
@@ -54,6 +59,11 @@ class Candidate:
     def part(self) -> str:
         """What ``--part`` calls it; empty at the outermost level."""
         return self.prefix.rstrip(".")
+
+    @property
+    def is_of_optimizer(self) -> bool:
+        """Whether these are figures that an optimizer keeps of each weight."""
+        return is_of_optimizer(self.prefix)
 
     @property
     def label(self) -> str:
@@ -95,7 +105,7 @@ def find_model(
     for candidate in complete:
         _find_strangers(candidate, tensors, complete, ignored)
     fitting = [item for item in complete if not item.extra and _sizes_fit(item, tensors, expected)] or complete
-    chosen = _choose(fitting, path, architecture)
+    chosen = _choose(fitting, complete, path, architecture)
     return chosen, _notes(chosen, complete, path, architecture)
 
 
@@ -103,6 +113,11 @@ def missing_names(expected: Iterable[str], names: Iterable[str]) -> list[str]:
     """What a model needs and `names` lack; without a bias of the logits, zero is assumed, as open_clip does."""
     there = set(names)
     return [name for name in expected if name not in there and not (name == "logit_bias" and "logit_scale" in there)]
+
+
+def is_of_optimizer(name: str) -> bool:
+    """Whether a tensor's full name lies under a key under which training scripts keep the state of an optimizer."""
+    return any(_OPTIMIZER.fullmatch(key.lower()) for key in name.split(".")[:-1])
 
 
 def plain_name(name: str) -> str:
@@ -165,26 +180,33 @@ def _sizes_fit(
 ) -> bool:
     """Whether all tensors have the model's shapes, but for positions, which can be interpolated, and scalars of one dimension."""
     return all(
-        tensors[place].squeeze().shape == expected[name].squeeze().shape
+        _without_ones(tensors[place]) == _without_ones(expected[name])
         for name, place in candidate.places.items()
         if not name.endswith("positional_embedding")
     )
 
 
-def _choose(candidates: list[Candidate], path: Path, architecture: str) -> Candidate:
-    trained = [item for item in candidates if not item.is_averaged] or candidates
+def _without_ones(tensor: torch.Tensor) -> list[int]:
+    return [size for size in tensor.shape if size != 1]
+
+
+def _choose(candidates: list[Candidate], complete: list[Candidate], path: Path, architecture: str) -> Candidate:
+    weights = [item for item in candidates if not item.is_of_optimizer] or candidates
+    trained = [item for item in weights if not item.is_averaged] or weights
     ranks = [_rank(item) for item in trained]
     best = [item for item, rank in zip(trained, ranks, strict=True) if rank == min(ranks)]
     if len(best) > 1:
         raise ExportError(
             f"{path} holds several models that fit {architecture}: {', '.join(item.label for item in best)}; write the one to "
-            f"use with `{conversion_command(path, part=_first_part(best))}`"
+            f"use with {_conversion(path, best[0], complete)}"
         )
     return best[0]
 
 
-def _first_part(candidates: list[Candidate]) -> str:
-    return next((item.part for item in candidates if item.part), "")
+def _conversion(path: Path, candidate: Candidate, complete: list[Candidate]) -> Conversion:
+    """How `candidate` becomes the only model of a file."""
+    prefixes = [item.prefix for item in complete if item is not candidate and item.prefix.startswith(candidate.prefix)]
+    return conversion_of(path, *(f"--without={prefix.rstrip('.')}" for prefix in prefixes), part=candidate.part)
 
 
 def _rank(candidate: Candidate) -> tuple[int, ...]:
@@ -194,13 +216,12 @@ def _rank(candidate: Candidate) -> tuple[int, ...]:
 
 def _notes(chosen: Candidate, complete: list[Candidate], path: Path, architecture: str) -> list[str]:
     notes = []
-    others = [item for item in complete if item is not chosen]
+    others = [item for item in complete if item is not chosen and not item.is_of_optimizer]
     if others:
         also = ", ".join(f"{item.label} (averaged weights)" if item.is_averaged else item.label for item in others)
-        command = conversion_command(path, part=_first_part(others))
         notes.append(
             f"weights: {chosen.label} of {path.name} was taken; it also holds {also}: to use that, write it as a file of its own "
-            f"with `{command}`"
+            f"with {_conversion(path, others[0], complete)}"
         )
     elif chosen.is_averaged:
         notes.append(f"weights: {chosen.label} of {path.name} was taken, averaged weights; it holds no others")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import warnings
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from exporter.checkpoint_files import SUFFIXES, conversion_command
+from exporter.checkpoint_files import SUFFIXES, conversion_of, readable
 from exporter.errors import ExportError
 
 _ZIP = b"PK\x03\x04"
+_OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _DEEPEST = 8  # mappings inside mappings; training checkpoints have two or three
 
 # Settings and figures that training scripts save beside the weights. None of these classes is ever called: `_Ignored` takes
@@ -72,18 +74,19 @@ def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor
         trust: load classes and programs that the file names too, which **runs code that the file chooses**.
 
     Raises:
-        ExportError: missing, empty, truncated, of an unknown format, or a pickle that would run code.
+        ExportError: missing, not readable, empty, truncated, of an unknown format, or a pickle that would run code.
     """
-    if path.is_dir():
-        raise ExportError(
-            f"{path} is a folder, not a checkpoint; for a folder in open_clip's format pass local-dir:{path} as MODEL"
-        )
-    if not path.is_file():
-        raise ExportError(f"no such checkpoint: {path}")
-    if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path} does not end in {', '.join(SUFFIXES)}: not a checkpoint that can be read here")
-    with path.open("rb") as file:
-        head = file.read(64)
+    with readable(path):
+        if path.is_dir():
+            raise ExportError(
+                f"{path} is a folder, not a checkpoint; for a folder in open_clip's format pass local-dir:{path} as MODEL"
+            )
+        if not path.is_file():
+            raise ExportError(f"no such checkpoint: {path}")
+        if path.suffix not in SUFFIXES:
+            raise ExportError(f"{path} does not end in {', '.join(SUFFIXES)}: not a checkpoint that can be read here")
+        with path.open("rb") as file:
+            head = file.read(64)
     if not head:
         raise ExportError(f"{path} is empty (0 bytes): download or save it again")
     if head.startswith(b"version https://git-lfs"):
@@ -93,6 +96,15 @@ def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor
     if not found:
         raise ExportError(f"{path} holds no model weights (expected a mapping of parameter names to tensors)")
     return found
+
+
+def not_plain(tensor: torch.Tensor) -> str | None:
+    """Why a tensor's values cannot be taken as they are, as in "quantized"; None if they can."""
+    if tensor.is_quantized:
+        return f"quantized ({str(tensor.dtype).removeprefix('torch.')})"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "sparse" if not tensor.is_nested else "nested"
+    return "without values (it was saved from the meta device)" if tensor.is_meta else None
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -126,10 +138,11 @@ def _read_pickle(path: Path, head: bytes, trust: bool) -> Any:
         what = "it is a TorchScript program, as OpenAI's original files are"
         refusal, is_program = error, True
     if not trust:
+        conversion = conversion_of(path, "--trust")
         raise ExportError(
             f"{path} cannot be read as plain weights: {what}, and loading that would run code from the file; if you trust "
-            f"it, `{conversion_command(path, '--trust')}` runs that code once and writes the weights as a file that can "
-            "be read, or pass a tag"
+            f"it, `{conversion.line}` runs that code once and writes the weights as a file that can be read: then "
+            f"{conversion.then}, or pass a tag"
         ) from refusal
     return _run_code_of(path, is_program, zipped)
 
@@ -151,6 +164,16 @@ def _run_code_of(path: Path, is_program: bool, zipped: bool) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> ExportError:
+    """What to say of an error while a file was read that could be opened: the file's own fault but in a few cases."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return ExportError(
+            f"{path} cannot be opened, because its path is not UTF-8 and torch and safetensors need one that is: rename the file "
+            "or its folder"
+        )
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THE_MACHINE:
+        return ExportError(f"{path} cannot be read ({_detail(error)})")
     return ExportError(
         f"{path} is truncated or not a checkpoint ({_detail(error)}); delete it and download or save it again"
     )

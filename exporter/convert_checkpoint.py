@@ -9,48 +9,73 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from engines.terminal import visible
 from exporter.errors import ExportError
+from exporter.requirements import CONVERSION, run_command
+from exporter.standard_output import print_answer, standard_output_is_ours
+
+if TYPE_CHECKING:
+    import torch
 
 
-def convert_checkpoint(source: Path, out: Path, part: str | None = None, trust: bool = False) -> int:
+@dataclass(frozen=True)
+class Converted:
+    """What was written, by full names of the checkpoint."""
+
+    written: int  # tensors
+    left_out: tuple[str, ...]  # tensors of an optimizer
+
+
+def convert_checkpoint(
+    source: Path, out: Path, part: str | None = None, trust: bool = False, without: Sequence[str] = ()
+) -> Converted:
     """Write the tensors of `source`, without an optimizer's, under their full names to the safetensors file `out`.
+
+    If nothing but an optimizer's state has a matrix, all tensors are written: then the model lies under such a name.
 
     Args:
         source: a checkpoint (.pt, .pth, .bin, .safetensors).
         out: a new file that ends in .safetensors.
         part: write only the tensors whose full names start with this and a dot, and cut that off; None takes all.
         trust: load objects that are more than tensors, too, which **runs code that the file chooses**.
-
-    Returns:
-        The number of tensors written.
+        without: leave out the tensors whose full names start with one of these and a dot.
 
     Raises:
-        ExportError: `source` cannot be read, or only by running its code; it has no such part; `out` is there or cannot be written.
+        ExportError: `source` cannot be read, or only by running its code; it has no such part; it has tensors that the format
+            cannot hold; `out` is there or cannot be written.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    from exporter.checkpoint_files import readable
+    from exporter.checkpoint_names import is_of_optimizer
     from exporter.checkpoint_reading import read_checkpoint
 
     if out.suffix != ".safetensors":
         raise ExportError(f"{out} does not end in .safetensors, the format that is written; name it so")
-    if out.exists():
-        raise ExportError(f"{out} is there already: remove it, or name another file")
+    with readable(out):
+        if out.exists():
+            raise ExportError(f"{out} is there already: remove it, or name another file")
     found = {place.full: tensor for place, tensor in read_checkpoint(source, trust).items()}
     start = "" if part is None else f"{part.rstrip('.')}."
-    chosen = {name.removeprefix(start): found[name] for name in found if name.startswith(start)}
-    if not chosen:
+    others = tuple(f"{name.rstrip('.')}." for name in without)
+    inside = [name for name in found if name.startswith(start) and not name.startswith(others)]
+    if not inside:
         parts = dict.fromkeys(name.split(".")[0] for name in found)
-        raise ExportError(f"{source} has no part {part!r}; its names start with {', '.join(list(parts)[:8])}")
-    weights = {name: tensor for name, tensor in chosen.items() if not _is_of_optimizer(name)} or chosen
+        asked = f"no part {part!r}" if part is not None else "nothing but what is to be left out"
+        raise ExportError(f"{source} has {asked}; its names start with {', '.join(list(parts)[:8])}")
+    kept = [name for name in inside if not is_of_optimizer(name.removeprefix(start))]
+    if not any(found[name].ndim > 1 for name in kept):
+        kept = inside
+    weights = {name.removeprefix(start): found[name] for name in kept}
+    _check(weights, source)
     owners: set[int] = set()
     for name, tensor in weights.items():
-        if tensor.layout != torch.strided or tensor.is_quantized:
-            raise ExportError(f"{name} of {source} is sparse or quantized; only plain tensors can be written")
         # A safetensors file holds no views: each tensor of a shared memory gets its own.
         memory = tensor.untyped_storage().data_ptr()
         tensor = tensor.detach().contiguous()
@@ -60,15 +85,45 @@ def convert_checkpoint(source: Path, out: Path, part: str | None = None, trust: 
     try:
         save_file(weights, unfinished, metadata={"format": "pt"})
         os.replace(unfinished, out)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, UnicodeError) as error:
         raise ExportError(f"{out} cannot be written ({' '.join(str(error).split())}); name another place") from error
     finally:
         unfinished.unlink(missing_ok=True)
-    return len(weights)
+    return Converted(len(weights), tuple(name for name in inside if name not in set(kept)))
 
 
-def _is_of_optimizer(name: str) -> bool:
-    return any("optim" in key.lower() for key in name.split(".")[:-1])
+def _check(weights: Mapping[str, torch.Tensor], source: Path) -> None:
+    """Raise an `ExportError` that names the first tensor which a safetensors file cannot hold."""
+    from exporter.checkpoint_reading import not_plain
+
+    writable: dict[torch.dtype, bool] = {}
+    for name, tensor in weights.items():
+        problem = not_plain(tensor)
+        if problem is None and tensor.dtype not in writable:
+            writable[tensor.dtype] = _can_be_written(tensor.dtype)
+        if problem is not None or not writable[tensor.dtype]:
+            what = problem or f"of type {str(tensor.dtype).removeprefix('torch.')}"
+            raise ExportError(
+                f"{name} of {source} is {what}; only plain tensors can be written: name the part that is the model with --part"
+            )
+        if name == "__metadata__" or name != name.encode(errors="ignore").decode():
+            raise ExportError(
+                f"{source} has a tensor named {name!r}, which no .safetensors file can hold: name the part that is the model with "
+                "--part"
+            )
+
+
+def _can_be_written(dtype: torch.dtype) -> bool:
+    """Whether the installed safetensors knows `dtype`; which ones it does depends on its version."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    try:
+        save({"a": torch.empty(1, dtype=dtype)})
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,18 +138,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--part", metavar="NAME", help="only tensors under this name, as in state_dict_ema (default: all)"
     )
     parser.add_argument(
+        "--without", metavar="NAME", action="append", default=[], help="no tensors under this name; repeatable"
+    )
+    parser.add_argument(
         "--trust",
         action="store_true",
         help="load objects that are more than tensors, too, which runs code that the file chooses: only for files whose origin you "
         "trust",
     )
     args = parser.parse_args(argv)
-    try:
-        count = convert_checkpoint(args.source, args.out, args.part, args.trust)
-    except ExportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{args.out}: {count} tensors")
+    return run_command(lambda: _convert(args), CONVERSION)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    with standard_output_is_ours():
+        converted = convert_checkpoint(args.source, args.out, args.part, args.trust, args.without)
+    text = f"{args.out}: {converted.written} tensors"
+    if converted.left_out:
+        text += f" ({len(converted.left_out)} of an optimizer were left out, as {converted.left_out[0]})"
+    problem = print_answer(visible(text))
+    if problem is not None:
+        raise ExportError(f"{args.out} is complete, but standard output does not take the report: {problem}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exporter.activations import ambiguity_notes, guard_activation
-from exporter.checkpoint_files import CONFIG_NAME, SUFFIXES, find_checkpoint
+from exporter.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX, SUFFIXES, find_checkpoint, readable
 from exporter.errors import ExportError
 from exporter.hub import hub_access
 from exporter.licences import License, license_of_repository, license_of_tag
@@ -18,7 +18,7 @@ from exporter.model_list import choose_default_tag, published_figures, suggest, 
 
 RANDOM = "none"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
-HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+HUB_PREFIX = "hf-hub:"
 DEMO_LICENSE = License("MIT", "LICENSE of openclip-engines")
 _OFFLINE_REMEDY = (
     "pass a checkpoint file with --pretrained PATH or a folder as local-dir:PATH, copy the Hugging Face cache of a machine "
@@ -78,8 +78,9 @@ def _from_folder(name: str, pretrained: str | None) -> Origin:
         raise ExportError(f"the demo model is not at {folder}; make it with `python -m exporter.demo.train`")
     if not demo and name == FOLDER_PREFIX:
         raise ExportError("local-dir: wants a path after the colon: local-dir:/models/my-clip")
-    if not folder.is_dir():
-        raise ExportError(f"no such folder: {folder}")
+    with readable(folder):
+        if not folder.is_dir():
+            raise ExportError(f"no such folder: {folder}")
     config = _read_config(folder / CONFIG_NAME)
     is_random = _only_random(name, pretrained)
     label = "demo" if demo else f"{FOLDER_PREFIX}{folder.resolve().name}"
@@ -194,14 +195,15 @@ def _from_architecture(
 def _checkpoint_path(name: str, pretrained: str, tags: tuple[str, ...]) -> Path:
     path = Path(pretrained).expanduser()
     looks_like_path = os.sep in pretrained or path.suffix in SUFFIXES
-    if path.exists() or looks_like_path:
-        if path.is_dir():
-            raise ExportError(
-                f"{path} is a folder; for a folder in open_clip's format pass {FOLDER_PREFIX}{path} as MODEL"
-            )
-        if not path.is_file():
-            raise ExportError(f"no such checkpoint: {path}")
-        return path
+    with readable(path):
+        if path.exists() or looks_like_path:
+            if path.is_dir():
+                raise ExportError(
+                    f"{path} is a folder; for a folder in open_clip's format pass {FOLDER_PREFIX}{path} as MODEL"
+                )
+            if not path.is_file():
+                raise ExportError(f"no such checkpoint: {path}")
+            return path
     known = (
         f"its tags: {', '.join(tags)}" if tags else "it has no tags: pass a checkpoint file, or none for random weights"
     )
@@ -234,8 +236,9 @@ def _unknown_model(name: str, names: list[str]) -> str:
 
 def _read_config(path: Path) -> dict[str, Any]:
     """``open_clip_config.json``, checked to hold what building needs."""
-    if not path.is_file():
-        raise ExportError(f"{path.parent} is not in open_clip's format: it has no {CONFIG_NAME}")
+    with readable(path):
+        if not path.is_file():
+            raise ExportError(f"{path.parent} is not in open_clip's format: it has no {CONFIG_NAME}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from engines.optional import error_words
+from engines.terminal import say, visible
 from exporter.errors import ExportError
 
-_MODULES = ("torch", "open_clip", "onnx", "onnxscript", "onnx_ir")
+_MODULES = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")
+CONVERSION = ("torch", "safetensors")  # what `exporter.convert_checkpoint` needs of them
 _INSTALL = "pip install 'openclip-engines[export]'"
 
 
-def check_requirements() -> None:
+def check_requirements(modules: Sequence[str] = _MODULES) -> None:
     """Say what is missing before anything imports it with a traceback.
 
     Raises:
         ExportError: a library is not installed. That those which are can be imported is not tried: it takes seconds.
     """
-    missing = [name for name in _MODULES if find_spec(name) is None]
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise ExportError(f"exporting needs {', '.join(missing)}: {_INSTALL}")
+        raise ExportError(f"{_doing(modules)} needs {', '.join(missing)}: {_INSTALL}")
 
 
-def broken_requirement(error: BaseException) -> ExportError | None:
+def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> int:
+    """Run a command line; what the user can mend becomes one line on standard error.
+
+    With ``OPENCLIP_ENGINES_DEBUG`` in the environment the traceback is printed instead.
+
+    Args:
+        run: the command, which returns its exit code.
+        modules: the libraries that it imports.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        check_requirements(modules)
+        return run()
+    except ExportError as error:
+        if os.environ.get("OPENCLIP_ENGINES_DEBUG"):
+            raise
+        say(f"error: {visible(str(error))}", sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except (Exception, SystemExit) as error:
+        problem = broken_requirement(error, modules)
+        if problem is None or os.environ.get("OPENCLIP_ENGINES_DEBUG"):
+            raise
+        say(f"error: {visible(str(problem))}", sys.stderr)
+        return problem.exit_code
+
+
+def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) -> ExportError | None:
     """What to say of an error that came up while one of the libraries was being imported; None of any other error.
 
     The innermost library is named whose own file is on the way to the error: open_clip, where it imports a PyTorch that works and
@@ -34,7 +69,7 @@ def broken_requirement(error: BaseException) -> ExportError | None:
     while trace is not None:
         scope = trace.tb_frame.f_globals
         # The body of a library's __init__.py, in a module that Python has taken out again because it failed.
-        if trace.tb_frame.f_code.co_name == "<module>" and scope.get("__name__") in _MODULES:
+        if trace.tb_frame.f_code.co_name == "<module>" and scope.get("__name__") in modules:
             name = scope["__name__"]
             if name not in sys.modules:
                 broken = name
@@ -42,6 +77,10 @@ def broken_requirement(error: BaseException) -> ExportError | None:
     if broken is None:
         return None
     return ExportError(
-        f"exporting needs {broken}, which is installed and cannot be imported ({error_words(error)}): mend that or install it anew "
-        f"({_INSTALL})"
+        f"{_doing(modules)} needs {broken}, which is installed and cannot be imported ({error_words(error)}): mend that or install "
+        f"it anew ({_INSTALL})"
     )
+
+
+def _doing(modules: Sequence[str]) -> str:
+    return "converting" if modules == CONVERSION else "exporting"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.manifest import Model, Preprocess
+from engines.manifest_ranges import NUMBERS
 from exporter.errors import ExportError
 from exporter.model_list import ModelRow, list_models
 from exporter.origins import HUB_PREFIX, Origin, resolve_origin
@@ -136,15 +137,28 @@ def _describe(origin: Origin, model: Any, weights: str) -> Model:
         weights=weights,
         quick_gelu=origin.quick_gelu,
         embed_dim=int(origin.config["embed_dim"]),
-        logit_scale=math.exp(float(model.logit_scale)),
+        logit_scale=_logit_scale(origin, model),
         logit_bias=float(bias) if bias is not None else None,
         license=origin.license.id if origin.license else None,
         license_source=origin.license.source if origin.license else None,
     )
 
 
+def _logit_scale(origin: Origin, model: Any) -> float:
+    """What similarities are multiplied by; the checkpoint holds its logarithm."""
+    logarithm = float(model.logit_scale)
+    _, most = NUMBERS["Model.logit_scale"]
+    if math.log(most) < logarithm < math.inf:  # infinity and NaN are found later, in all tensors at once
+        raise ExportError(
+            f"logit_scale of {origin.checkpoint or origin.label} is {logarithm:g}, and its exponential is above {most:g}: the "
+            "value is wrong, because open_clip stores the logarithm (4.6 for a scale of 100); save the checkpoint with that"
+        )
+    return math.exp(logarithm)
+
+
 def _preprocess(origin: Origin, model: Any) -> Preprocess:
     """open_clip's preprocessing of this checkpoint at the model's own image size, as its inference transform reads it."""
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     config: Mapping[str, Any] = merge_preprocess_dict(PreprocessCfg(), dict(origin.preprocess))
@@ -155,8 +169,9 @@ def _preprocess(origin: Origin, model: Any) -> Preprocess:
         raise ExportError(f"resize_mode {mode!r} of {origin.label} is none of shortest, longest, squash")
     return Preprocess(
         size=(height, width),
-        mean=_triple(config["mean"]),
-        std=_triple(config["std"]),
+        # open_clip's transform takes its default in place of 0 and of an empty list.
+        mean=_triple(config["mean"] or OPENAI_DATASET_MEAN, "mean", origin.label),
+        std=_triple(config["std"] or OPENAI_DATASET_STD, "std", origin.label),
         # Everything but bilinear is bicubic at inference, "random" (a training augmentation) included.
         interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
         resize_mode=mode,
@@ -174,9 +189,20 @@ def _fill_color(value: Any, label: str) -> int | tuple[int, int, int]:
     return bytes_[0] if len(set(bytes_)) == 1 else (bytes_[0], bytes_[1], bytes_[2])
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
-    channels = (values,) * 3 if isinstance(values, (int, float)) else tuple(values)
-    return float(channels[0]), float(channels[1]), float(channels[2])
+def _triple(value: Any, field: str, label: str) -> tuple[float, float, float]:
+    """The numbers of the three channels; one number is for all of them."""
+    channels = list(value) if isinstance(value, (list, tuple)) else [value]
+    if len(channels) not in (1, 3) or not all(isinstance(item, (int, float)) for item in channels):
+        raise ExportError(
+            f"{field} {value!r} of {label} is neither a number nor three of them, for red, green and blue"
+        )
+    least, most = NUMBERS[f"Preprocess.{field}"]
+    if not all(least <= item <= most for item in channels):
+        raise ExportError(
+            f"{field} {value!r} of {label} is out of its range, which is {least:g} to {most:g} for each channel"
+        )
+    red, green, blue = map(float, channels * (3 // len(channels)))
+    return red, green, blue
 
 
 def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Callable[..., torch.Tensor]:

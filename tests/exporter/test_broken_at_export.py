@@ -71,6 +71,17 @@ def test_what_every_export_needs_is_broken(tmp_path: Path, module: str) -> None:
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.parametrize("code", ["raise RuntimeError('it is broken')", "raise SystemExit('it is broken')"])
+@pytest.mark.parametrize("module", ["torch", "safetensors"])
+def test_what_a_conversion_needs_is_broken(tmp_path: Path, module: str, code: str) -> None:
+    first = break_library(tmp_path, module, code)
+    ran = run_python("-m", "exporter.convert_checkpoint", str(tmp_path / "a.pt"), "b.safetensors", first=first)
+    assert ran.returncode == 1
+    [line] = ran.stderr.splitlines()
+    assert line.startswith(f"error: converting needs {module}, which is installed and cannot be imported (")
+    assert "it is broken): mend that" in line
+
+
 def test_kernels_without_a_triton_that_works(tmp_path: Path) -> None:
     code = (
         "import sys, torch, kernels.swap\nfrom kernels.add_layer_norm import _OP\nfrom kernels.library import interpreted\n"
