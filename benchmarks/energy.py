@@ -34,7 +34,7 @@ def _gpu_joules() -> float | None:
 def _nvml() -> tuple[Any, Any] | None:
     try:
         import pynvml
-    except ImportError:
+    except (Exception, SystemExit):  # noqa: BLE001 - it is missing, or whatever a broken library raises
         return None
     try:
         pynvml.nvmlInit()

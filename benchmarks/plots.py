@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import looks
 from benchmarks.panels import Guide, Panel, Plot, Series
+from engines.optional import import_or_reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +28,8 @@ _SVG = {"svg.fonttype": "none", "svg.hashsalt": "openclip-engines"}  # text stay
 
 def available() -> str | None:
     """None, or why no plots can be made here."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        return "matplotlib is not installed: pip install 'openclip-engines[bench]'"
-    return None
+    found = import_or_reason("matplotlib", "matplotlib", "pip install 'openclip-engines[bench]'")
+    return found if isinstance(found, str) else None
 
 
 def svg(panel: Panel) -> str:

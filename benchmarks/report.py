@@ -14,6 +14,7 @@ from benchmarks.panels import Plot, Work
 from benchmarks.panels import plots as plots_of
 from benchmarks.rows import Row
 from benchmarks.sections import measured_on, sections
+from engines.optional import import_or_reason
 
 RESULTS = Path(__file__).parent / "results"
 _TITLE = "openclip-engines: measured"
@@ -63,13 +64,15 @@ def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work
     models = {row.model for own in ceilings for row in own if row.what == "throughput" and row.value}
     if not models:
         return {}
-    try:
-        import open_clip
+    for module in ("torch", "open_clip"):
+        found = import_or_reason(module, module, "pip install 'openclip-engines[export]'")
+        if isinstance(found, str):
+            print(f"roofline left out, because operations cannot be counted: {found}", file=sys.stderr)
+            return {}
+    import open_clip
 
-        from benchmarks.flops import count_work
-    except ImportError as error:
-        print(f"roofline left out: {error.name} is needed to count operations", file=sys.stderr)
-        return {}
+    from benchmarks.flops import count_work
+
     known = sorted(models & set(open_clip.list_models()))
     counted = {model: count_work(model) for model in known}
     return {

@@ -217,10 +217,10 @@ def _stable(times: list[float]) -> bool:
 
 
 def _device_free() -> int:
-    """Free bytes of the GPU's memory; 0 without PyTorch."""
+    """Free bytes of the GPU's memory; 0 without a PyTorch that works."""
     try:
         import torch
-    except ImportError:
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever a broken library raises
         return 0
     return int(torch.cuda.mem_get_info()[0])
 
