@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import EngineError
-from engines.manifest import BatchProfile
+from engines.manifest import BatchProfile, TextLength
 from engines.runtime import TowerRuntime
+from engines.text_length import needed_lengths, plan_batches
 
 
 def batch_size(profile: BatchProfile, usual: int) -> int:
@@ -34,6 +35,31 @@ def run_in_batches(runtime: TowerRuntime, inputs: npt.NDArray[Any], usual: int) 
         return runtime.run(np.ascontiguousarray(inputs))
     size = batch_size(runtime.batch, usual)
     return np.concatenate([_run(runtime, inputs[i : i + size]) for i in range(0, len(inputs), size)])
+
+
+def run_ids(
+    runtime: TowerRuntime, ids: npt.NDArray[np.int32], length: TextLength, pad_id: int, usual: int
+) -> npt.NDArray[np.float32]:
+    """Run any number of captions, each cut to about as many ids as its tower needs.
+
+    Args:
+        runtime: the text tower.
+        ids: (N, L) int32, N at least 1; rows that are shorter than ``length.max`` are filled up.
+        length: the tower's rule.
+        pad_id: the id that fills rows up.
+        usual: rows per run where the engine's profile sets no limit.
+
+    Returns:
+        (N, D) float32, in the order of the rows.
+    """
+    if ids.shape[1] < length.max:
+        ids = np.pad(ids, ((0, 0), (0, length.max - ids.shape[1])), constant_values=pad_id)
+    lengths = needed_lengths(ids, length, pad_id)
+    size = batch_size(runtime.batch, usual)
+    batches = plan_batches(lengths, size)
+    parts = [run_in_batches(runtime, ids[rows, : int(lengths[rows].max())], size) for rows in batches]
+    order = np.argsort(np.concatenate(batches))
+    return np.asarray(np.concatenate(parts)[order], dtype=np.float32)
 
 
 def _run(runtime: TowerRuntime, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from engines.bundle_paths import leads_out, resolve_path
 from engines.errors import BundleError
-from engines.manifest import Manifest, manifest_paths
+from engines.manifest import Engine, Manifest, manifest_paths
 from engines.onnx_external_data import check_external_data
 
 # Kinds whose file is an ONNX graph. The other kinds check their file's checksum when they load it.
@@ -38,7 +38,7 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
     """Check that every file is there and has its size; with `full`, or where it is a link out of the folder, its checksum too.
 
     Files that only engines use may be missing or cut, unless `full`: a bundle that was copied without some of its engines serves
-    with the others, and `file_problem` says so when an engine is chosen.
+    with the others, and `engine_problem` says so when an engine is chosen.
 
     Raises:
         BundleError: naming the first file that is missing, not listed, was cut or was changed, and ONNX weights that lie outside
@@ -67,7 +67,8 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
         if full or (relative not in checked_later and leads_out(folder, path)):
             _check_sha256(folder, relative, path, expected.sha256)
     for relative in graphs:
-        if relative not in absent:
+        # An engine's own graph without its weights is no engine, as one that is missing is none.
+        if not absent & {relative, f"{relative}.data"}:
             check_external_data(folder, relative, manifest.files)
 
 
@@ -80,6 +81,16 @@ def file_problem(bundle: str | os.PathLike[str], manifest: Manifest, relative: s
     expected, size = manifest.files.get(relative), path.stat().st_size
     if expected is not None and size != expected.bytes:
         return f"has {size} bytes instead of {expected.bytes}"
+    return None
+
+
+def engine_problem(bundle: str | os.PathLike[str], manifest: Manifest, engine: Engine) -> str | None:
+    """Why an engine's files cannot be opened ("engines/x/image.onnx is missing"), or None."""
+    weights = f"{engine.file}.data"
+    for relative in (engine.file, weights) if weights in manifest.files else (engine.file,):
+        problem = file_problem(bundle, manifest, relative)
+        if problem is not None:
+            return f"{relative} {problem}"
     return None
 
 

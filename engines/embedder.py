@@ -23,7 +23,7 @@ from engines.arguments import (
     whole_number,
 )
 from engines.arrays import as_numpy, like
-from engines.batches import batch_size, check_finite, run_in_batches
+from engines.batches import batch_size, check_finite, run_ids, run_in_batches
 from engines.bundle_files import verify_files
 from engines.bundle_paths import resolve_path
 from engines.decode import Decoder, Pixels, readable
@@ -34,7 +34,6 @@ from engines.image_inputs import ImageInput, private_image, several_images
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import normalize_pixels
 from engines.runtime import TowerRuntime, choose_engine, open_for_forks, report_choice
-from engines.text_length import needed_lengths, plan_batches
 from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
@@ -271,17 +270,5 @@ class Embedder:
         tower, config = self.manifest.towers["text"], self.manifest.tokenizer
         assert tower.length is not None
         assert config is not None
-        width = tower.length.max
-        if ids.shape[1] < width:
-            ids = np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=config.pad_id)
-        lengths = needed_lengths(ids, tower.length, config.pad_id)
-        size = batch_size(runtime.batch, _TEXT_BATCH)
-        result: Embeddings | None = None
-        for rows in plan_batches(lengths, size):
-            longest = int(lengths[rows].max())
-            embeds = run_in_batches(runtime, ids[rows, :longest], size)
-            if result is None:
-                result = np.empty((len(ids), embeds.shape[1]), dtype=np.float32)
-            result[rows] = embeds
-        assert result is not None
+        result = run_ids(runtime, ids, tower.length, config.pad_id, _TEXT_BATCH)
         return check_finite(result, "text", self.manifest.precision)

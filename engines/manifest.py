@@ -231,7 +231,7 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{folder / MANIFEST_NAME} is damaged or was edited: {error}") from error
+        raise BundleError(f"{folder / MANIFEST_NAME} is damaged or was edited: {_short(str(error))}") from error
     problem = out_of_range(manifest) or contradiction(manifest)
     if problem is not None:
         raise BundleError(
@@ -240,6 +240,11 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     for relative in (*manifest_paths(manifest), *manifest.files):
         resolve_path(folder, relative)
     return manifest
+
+
+def _short(message: str) -> str:
+    """A message that quotes a value of any length; its end names the place."""
+    return message if len(message) <= 300 else f"{message[:150]}…{message[-120:]}"
 
 
 def _manifest_data(folder: Path) -> bytes:

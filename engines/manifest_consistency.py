@@ -10,6 +10,7 @@ from engines.manifest_engines import Engine, Profile, Range
 if TYPE_CHECKING:
     from engines.manifest import Manifest, Tensor, TextLength, Tower
 
+_ANY_BATCH = ("onnxruntime", "openvino", "aotinductor")  # kinds of engines that take a batch of one row, too
 _MOST_RUN_BYTES = 8 << 30  # of the rows of an engine's smallest run, which fewer rows are filled up to
 _NUMBER_BYTES = {"uint8": 1, "int32": 4, "float32": 4}
 
@@ -64,10 +65,10 @@ def _text(manifest: Manifest, tower: Tower) -> Iterator[str]:
     if length is None:
         yield "towers.text.length is missing: a text tower has one"
         return
-    if not length.min <= length.max <= tokenizer.context_length:
+    if not length.min <= length.max == tokenizer.context_length:
         yield (
-            f"towers.text.length has min {length.min} and max {length.max}: both must be ordered, and at most the tokenizer's "
-            f"context_length of {tokenizer.context_length}"
+            f"towers.text.length has min {length.min} and max {length.max}: max must be the tokenizer's context_length, "
+            f"{tokenizer.context_length}, because a caption that is cut before its end has another embedding, and min at most that"
         )
     if tower.input.dtype != "int32" or not (_rows_of(tower.input, (None,)) or _rows_of(tower.input, (length.max,))):
         yield "towers.text.input must be int32 of shape (N, L), where L is a name or towers.text.length.max"
@@ -105,8 +106,8 @@ def _engine(manifest: Manifest, engine: Engine) -> Iterator[str]:
     most = batch.max if batch.max is not None else max(batch.min, batch.opt or 1)
     if not batch.min <= (batch.opt if batch.opt is not None else batch.min) <= most:
         yield f".batch must be ordered, min <= opt <= max, not {batch.min}, {batch.opt}, {batch.max}"
-    if batch.min > 1 and not engine.profiles:
-        yield f".batch.min is {batch.min}: only an engine with profiles has another least batch than 1"
+    if batch.min > 1 and (engine.kind in _ANY_BATCH or not engine.profiles):
+        yield f".batch.min is {batch.min}: only an engine that is built for some batches (profiles) has another least batch than 1"
     row = _NUMBER_BYTES[tower.input.dtype]
     for size in tower.input.shape[1:]:
         row *= size if isinstance(size, int) else (tower.length.max if tower.length is not None else 1)

@@ -68,15 +68,15 @@ def check_external_data(folder: Path, graph: str, listed: Container[str]) -> Non
         BundleError: a location that is absolute or leaves the folder, a data file that the manifest does not list, that is
             missing or too short.
     """
-    path = resolve_path(folder, graph)
     sizes: dict[str, int] = {}
-    for item in read_external_data(path):
+    for item in read_external_data(resolve_path(folder, graph)):
         if item.location not in sizes:
             sizes[item.location] = _data_size(folder, graph, item.location, listed)
         end = item.offset + (item.length or 0)
         if item.offset < 0 or end < item.offset or end > sizes[item.location]:
+            relative = (PurePosixPath(graph).parent / item.location).as_posix()
             raise BundleError(
-                f"{item.location} has {sizes[item.location]} bytes, but {path.name} keeps tensor {item.tensor} at bytes "
+                f"{relative} has {sizes[item.location]} bytes, but {graph} keeps tensor {item.tensor} at bytes "
                 f"{item.offset} to {end}: the file was cut; copy or export the bundle again"
             )
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import file_problem
+from engines.bundle_files import engine_problem
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.forks import PerProcess, skip_exit_handlers_in_children
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
@@ -75,9 +75,8 @@ def best_first(
     """The same one by one: an engine's library is imported when the engine's turn comes."""
     for engine in _ranked(manifest, tower):
         if kind is None or engine.kind == kind:
-            problem = file_problem(bundle, manifest, engine.file)
-            reason = None if problem is None else f"{engine.file} {problem}"
-            yield Candidate(engine, reason or why_not(engine, manifest.precision, device))
+            problem = engine_problem(bundle, manifest, engine)
+            yield Candidate(engine, problem or why_not(engine, manifest.precision, device))
 
 
 def _ranked(manifest: Manifest, tower: TowerName) -> list[Engine]:

@@ -6,11 +6,12 @@ import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.batches import run_in_batches
+from engines.batches import run_ids, run_in_batches
 from engines.bundle_files import verify_files
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
@@ -18,7 +19,7 @@ from engines.float64_check import Float64Check
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
 from engines.preprocess import normalize_pixels
 from engines.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
-from engines.runtime import choose_engine, open_tower
+from engines.runtime import TowerRuntime, choose_engine, open_tower
 
 _KEYS = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
 _BATCH = 8
@@ -191,10 +192,10 @@ def _verify_kind(
         try:
             inputs = reference.inputs[name]
             if len(inputs):  # where not, float32 is rough on all of them
-                embeds[name] = run_in_batches(runtime, _as_input(inputs, tower, manifest), _BATCH)
+                embeds[name] = _run(runtime, inputs, tower, manifest)
             rough = reference.rough.get(name)
             if rough is not None:
-                found = run_in_batches(runtime, _as_input(rough.inputs, tower, manifest), _BATCH)
+                found = _run(runtime, rough.inputs, tower, manifest)
                 float64[name] = check_distances(distances(rough.embeds, found), rough.eager)
                 only_rough[name] = compare_embeddings(rough.embeds, found)
         finally:
@@ -219,8 +220,10 @@ def _verify_kind(
     )
 
 
-def _as_input(rows: npt.NDArray[np.generic], tower: Tower, manifest: Manifest) -> npt.NDArray[np.generic]:
-    """Reference rows as the graph takes them."""
-    if tower.length is None and tower.input.dtype == "float32":
-        return normalize_pixels(rows.astype(np.uint8, copy=False), manifest.preprocess)
-    return rows
+def _run(runtime: TowerRuntime, rows: npt.NDArray[Any], tower: Tower, manifest: Manifest) -> npt.NDArray[np.float32]:
+    """Embeddings (N, D) of reference rows, in the way in which an embedder runs them."""
+    if tower.length is not None and manifest.tokenizer is not None:
+        return run_ids(runtime, rows.astype(np.int32, copy=False), tower.length, manifest.tokenizer.pad_id, _BATCH)
+    if tower.input.dtype == "float32":
+        rows = normalize_pixels(rows.astype(np.uint8, copy=False), manifest.preprocess)
+    return run_in_batches(runtime, rows, _BATCH)

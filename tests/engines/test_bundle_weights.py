@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from edited_bundles import edit_manifest, relist
 
 import engines
 from engines.__main__ import main
-from engines.errors import BundleError
+from engines.errors import BundleError, EngineUnavailableError
 from engines.verify import verify_bundle
 
 USES: dict[str, Callable[[Path], object]] = {
@@ -120,10 +121,25 @@ def test_a_bundle_without_an_engines_own_graph_serves_with_its_other_engines(bun
         verify_bundle(bundle_copy)
 
 
-def test_an_engines_own_graph_without_its_weights(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    graph = own_graph(bundle_copy)
-    (bundle_copy / f"{graph}.data").unlink()
-    refused(bundle_copy, r"engines/onnxruntime/image\.onnx.*missing", capsys)
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_an_engines_own_graph_without_its_weights(damage: str, bundle_copy: Path) -> None:
+    """Such an engine is none; the others serve."""
+    weights = bundle_copy / f"{own_graph(bundle_copy)}.data"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    if damage == "missing":
+        weights.unlink()
+    said = r"engines/onnxruntime/image\.onnx\.data (is missing|has 1000 bytes instead of \d+)"
+    with pytest.raises(EngineUnavailableError, match=said):
+        engines.load(bundle_copy)
+    with pytest.raises(BundleError, match=said):
+        verify_bundle(bundle_copy)
+
+    def change(data: Any) -> None:
+        data["engines"].append({**data["engines"][0], "file": "image.onnx"})
+
+    edit_manifest(bundle_copy, change)
+    with engines.load(bundle_copy) as clip:
+        assert clip.encode_image(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 64)
 
 
 def test_a_manifest_without_files(bundle_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

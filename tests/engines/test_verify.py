@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from edited_bundles import edit_manifest, relist
+from onnx import TensorProto, helper, numpy_helper
 
 import engines
 from engines.__main__ import main
@@ -168,3 +171,46 @@ def accept(bundle: Path, name: str) -> None:
     file = File(bytes=(bundle / name).stat().st_size, sha256=file_sha256(bundle / name))
     data["files"][name] = {"bytes": file.bytes, "sha256": file.sha256}
     path.write_text(json.dumps(data))
+
+
+def mean_of_ids(bundle: Path, keep: str) -> None:
+    """Make the text tower one that sees padding: the mean of the rows that the ids choose in a table."""
+    table = np.random.default_rng(0).normal(size=(49408, 64)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("ReduceMean", ["rows", "axis"], ["mean"], keepdims=0),
+        helper.make_node("LpNormalization", ["mean"], ["embeds"], axis=1, p=2),
+    ]
+    data = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    tower = data["towers"]["text"]
+    graph = helper.make_graph(
+        nodes,
+        "text",
+        [helper.make_tensor_value_info(tower["input"]["name"], TensorProto.INT32, ["N", "L"])],
+        [helper.make_tensor_value_info(tower["output"]["name"], TensorProto.FLOAT, ["N", 64])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([1], np.int64), "axis")],
+    )
+    for node in graph.node:
+        node.input[:] = [tower["input"]["name"] if name == "ids" else name for name in node.input]
+        node.output[:] = [tower["output"]["name"] if name == "embeds" else name for name in node.output]
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (bundle / "text.onnx").write_bytes(model.SerializeToString())
+    with np.load(bundle / "reference.npz") as arrays:
+        reference = dict(arrays)
+    means = table[reference["text_ids"]].mean(axis=1)
+    reference["text_embeds"] = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.savez(bundle / "reference.npz", **reference)
+    relist(bundle, ["text.onnx", "reference.npz"])
+
+    def change(data: Any) -> None:
+        data["towers"]["text"]["length"]["keep"] = keep
+        data["parity"][-1]["limits"]["top1_agreement"] = 0.0  # images are others' than these texts
+
+    edit_manifest(bundle, change)
+
+
+@pytest.mark.parametrize(("keep", "right"), [("fixed", True), ("end", False), ("padding", False)])
+def test_captions_are_cut_as_an_embedder_cuts_them(keep: str, right: bool, bundle_copy: Path) -> None:
+    """A rule by which the manifest cuts what the tower does see gives other embeddings, and verify says so."""
+    mean_of_ids(bundle_copy, keep)
+    assert verify_bundle(bundle_copy)[0].passed == right
