@@ -128,6 +128,7 @@ def test_a_manifest_that_this_user_may_not_read(capsys: pytest.CaptureFixture[st
 def test_groups_of_the_system_that_cannot_be_reached(tmp_path: Path) -> None:
     """Their quota is unknown, and that is none."""
     (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "groups").mkdir()
     (tmp_path / "proc" / "self" / "cgroup").write_text(f"0::/{LONG}\n")
     (tmp_path / "proc" / "self" / "mountinfo").write_text("1 1 0:1 / /groups rw - cgroup2 cgroup2 rw\n")
     assert cpu_quota(tmp_path) is None
