@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -218,6 +217,7 @@ def _print(args: argparse.Namespace, current: Run, reference_error: float) -> No
     import dataclasses
 
     from benchmarks.parity_rows import tables
+    from engines.json_text import json_text
 
     if args.json:
         shown = {
@@ -228,7 +228,7 @@ def _print(args: argparse.Namespace, current: Run, reference_error: float) -> No
             "notes": current.notes,
             "rows": [dataclasses.asdict(row) for row in current.rows],
         }
-        print(json.dumps(shown, indent=2))
+        print(json_text(shown))
         return
     print(tables(current.rows))
     print(f"\neager reproduces the bundle's reference within {reference_error:.1e}; rows are in {current.results}")

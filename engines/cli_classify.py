@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,6 +13,7 @@ import engines
 from engines.cli_common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.errors import ImageError, InputError
 from engines.image_files import find_all_images
+from engines.json_text import json_text
 from engines.tables import format_table
 from engines.terminal import say, visible
 from engines.text_files import read_lines
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         shown = [
             {"file": n, "labels": [{"label": labels[i], "probability": float(r[i])} for i in top]} for n, r, top in best
         ]
-        print(json.dumps({"images": shown, "skipped": skipped, "left_out": found.left_out}, indent=2))
+        print(json_text({"images": shown, "skipped": skipped, "left_out": dict(found.left_out)}))
     elif best:
         table = [(n if k == 0 else "", labels[i], f"{r[i]:.1%}") for n, r, top in best for k, i in enumerate(top)]
         say(format_table(("file", "label", "probability"), table))

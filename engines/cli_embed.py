@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +15,9 @@ import engines
 from engines.bundle_files import file_sha256
 from engines.cli_common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.embed_job import EmbedItems, EmbedJob, JobResult
-from engines.errors import ImageError, InputError
+from engines.errors import BundleError, ImageError, InputError
 from engines.image_files import find_all_images, read_list
+from engines.json_text import json_text
 from engines.manifest import MANIFEST_NAME, TowerName
 from engines.terminal import say, visible
 from engines.text_files import read_lines
@@ -41,10 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Embed; resumes a job that was interrupted."""
     options = load_options(args)
     items, left_out = _items(args)
-    sha = file_sha256(Path(args.bundle) / MANIFEST_NAME) if (Path(args.bundle) / MANIFEST_NAME).is_file() else ""
     tower: TowerName = "text" if args.texts is not None else "image"
     with engines.load(args.bundle, engine=args.engine, device=args.device, towers=(tower,), **options) as clip:
-        identity = f"{sha} {tower} {clip.engines[tower]} {args.max_pixels}"
+        identity = f"{_manifest_sha256(Path(args.bundle))} {tower} {clip.engines[tower]} {args.max_pixels}"
         job = EmbedJob(items, Path(args.out), identity, are_files=tower == "image")
         tell_left_out(left_out)
         try:
@@ -55,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
             return 130
     _tell(result, len(items), left_out, args.json)
     return 0
+
+
+def _manifest_sha256(bundle: Path) -> str:
+    try:
+        return file_sha256(bundle / MANIFEST_NAME)
+    except OSError as error:  # it was read a moment ago
+        raise BundleError(f"cannot read {bundle / MANIFEST_NAME}: {error.strerror or error}") from error
 
 
 def _items(args: argparse.Namespace) -> tuple[list[str], Mapping[str, int]]:
@@ -119,7 +125,7 @@ def _tell(result: JobResult, total: int, left_out: Mapping[str, int], as_json: b
     if as_json:
         skipped = [{"item": item, "message": message} for item, message in result.skipped]
         files = [str(file) for file in result.files]
-        print(json.dumps({"rows": result.rows, "files": files, "skipped": skipped, "left_out": left_out}, indent=2))
+        print(json_text({"rows": result.rows, "files": files, "skipped": skipped, "left_out": dict(left_out)}))
         return
     say(visible(f"{result.rows} of {total} embedded: {', '.join(str(file) for file in result.files)}"))
     if result.skipped:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engines.bundle_files import verify_files
+from engines.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.rough_inputs import describe
 from engines.runtime import Candidate, candidates
 from engines.tables import format_table
-from engines.terminal import say
+from engines.terminal import say, visible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             for name, items in found.items()
             for item in items
         ]
-        print(json.dumps({**msgspec.to_builtins(manifest), "engines": engines}, indent=2))
+        print(json_text({**msgspec.to_builtins(manifest), "engines": engines}))
         return 0
     say(_text(folder, manifest, found, args.full))
     return 0
@@ -66,10 +66,11 @@ def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], f
         lines.append(
             f"  texts       up to {manifest.tokenizer.context_length} of {manifest.tokenizer.vocab_size} tokens"
         )
-    lines += ["", _towers(manifest), "", _engines(found), "", _parity(manifest)]
+    tables = [_towers(manifest), _engines(found), _parity(manifest)]
     if manifest.accuracy:
-        lines += ["", _accuracy(manifest)]
-    return "\n".join(lines)
+        tables.append(_accuracy(manifest))
+    # The manifest's texts come from whoever made the bundle: a line break in one of them must not look like another line.
+    return "\n\n".join(["\n".join(map(visible, lines)), *tables])
 
 
 def _towers(manifest: Manifest) -> str:
@@ -96,7 +97,7 @@ def _towers(manifest: Manifest) -> str:
                 f"{found.samples} samples: {found.calibration})"
             )
             kept += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
-    return "\n".join([table, *kept])
+    return "\n".join([table, *map(visible, kept)])
 
 
 def _tensor(tensor: Tensor) -> str:
@@ -157,4 +158,4 @@ def _parity(manifest: Manifest) -> str:
             rows.append((row.engine, name, *cosines, agreement, verdict, row.verified_with))
     header = ("parity", "tower", "min cosine", "mean", "max error", "top-1", "gate", "measured with")
     said = [f"  {row.engine}, {line}" for row in manifest.parity for line in describe(row)]
-    return "\n".join([format_table(header, rows, "  "), *said])
+    return "\n".join([format_table(header, rows, "  "), *map(visible, said)])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 import msgspec
 
 from engines.cli_common import add_engine_arguments
+from engines.json_text import json_text
 from engines.manifest import Parity, read_manifest
 from engines.rough_inputs import describe
 from engines.tables import format_table
-from engines.terminal import say
+from engines.terminal import say, visible
 from engines.verify import towers_without_engine, verify_bundle
 from engines.verify_pixels import PixelParity, verify_pixels
 
@@ -44,11 +44,11 @@ def run(args: argparse.Namespace) -> int:
             "parity": msgspec.to_builtins(rows),
             "pixels": msgspec.to_builtins(pixels) if pixels.pictures else None,
         }
-        print(json.dumps(found, indent=2))
+        print(json_text(found))
         return 0 if passed else GATE_FAILED
     say(_text(rows) + "\n")
     for engine, towers in missing.items():
-        say(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine")
+        say(visible(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine"))
     if "image" in manifest.towers:
         say(_pixel_lines(pixels))
     if not all(row.passed for row in rows):
@@ -66,8 +66,8 @@ def _pixel_lines(pixels: PixelParity) -> str:
     if not pixels.pictures:
         return "not checked: pixels, for the bundle was exported before bundles carried pictures"
     if pixels.failures:
-        return "\n".join(pixels.failures)
-    return (
+        return "\n".join(map(visible, pixels.failures))
+    return visible(
         f"pixels of {pixels.pictures} hard pictures are the exporter's, to {pixels.max_error} levels of 255 "
         f"(Pillow {pixels.made_with} there, {pixels.pillow} here)"
     )
@@ -91,4 +91,4 @@ def _text(rows: list[Parity]) -> str:
                 )
             )
     table = format_table(("engine", "tower", "min cosine", "mean cosine", "max error", "top-1", "samples"), cells)
-    return "\n".join([table, *(f"{row.verified_with}, {line}" for row in rows for line in describe(row))])
+    return "\n".join([table, *(visible(f"{row.verified_with}, {line}") for row in rows for line in describe(row))])

@@ -57,7 +57,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, int]]:
         below = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
         folder = root / mounted.lstrip("/")
         for step in [PurePosixPath(), *reversed([p for p in (below, *below.parents) if p.parts])]:
-            if ".." not in step.parts and (folder / step).is_dir():
+            if ".." not in step.parts and os.path.isdir(folder / step):
                 yield folder / step, version
 
 

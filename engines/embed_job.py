@@ -11,7 +11,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ import numpy.typing as npt
 
 from engines.embed_part import Part, load_part, save_part, stat_files
 from engines.errors import EngineError, InputError
+from engines.file_kinds import mode_of
 from engines.optional import import_or_reason
 from engines.terminal import visible
 
@@ -67,9 +70,13 @@ class EmbedJob:
             raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
         if out.suffix == ".parquet":
             _import_parquet()
-        if not out.parent.is_dir():
+        folder, file = (
+            mode_of(out.parent, f"the folder of --out {out}", InputError),
+            mode_of(out, f"--out {out}", InputError),
+        )
+        if folder is None or not stat.S_ISDIR(folder):
             raise InputError(f"the folder of --out {out} is not there: make it first")
-        if out.is_dir():
+        if file is not None and stat.S_ISDIR(file):
             raise InputError(f"--out {out} is a folder: pass a file")
         self.items, self.out, self.are_files = items, out, are_files
         self._again: dict[int, list[int]] = {}  # part to those of its items
@@ -103,13 +110,13 @@ class EmbedJob:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
                 _write(job, json.dumps(self.description).encode())
-            done = sum(self._inspect(index) for index in range(self.parts) if self._part(index).is_file())
+            done = sum(self._inspect(index) for index in range(self.parts) if os.path.isfile(self._part(index)))
         return Resumed(done, sum(map(len, self._again.values())))
 
     def run(self, embed: EmbedItems, progress: Callable[[int], None]) -> None:
         """Embed what is missing; `progress` is told how many items each part had left."""
         for index in range(self.parts):
-            whole = not self._part(index).is_file()
+            whole = not os.path.isfile(self._part(index))
             rows = list(range(len(self._rows(index)))) if whole else self._again.get(index, [])
             if not rows:
                 continue
@@ -169,6 +176,8 @@ class EmbedJob:
         rows = self._rows(index)
         try:
             part = load_part(self._part(index), with_embeds=False)
+            if len(part.kept) + len(part.skipped) != len(rows):
+                raise ValueError("it has another number of items")
             again = part.stale([self.items[row] for row in rows]) if self.are_files else []
         except (EngineError, ValueError):
             self._part(index).unlink()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import EngineError
+from engines.npz_files import opened_npz
 
 Embeddings = npt.NDArray[np.float32]
-
-_DAMAGES = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,23 @@ def load_part(path: Path, with_embeds: bool = True) -> Part:
     Raises:
         EngineError: the file is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as part:
-            embeds = part["embeds"] if with_embeds else np.zeros((0, 0), np.float32)
-            skipped = {int(row): str(message) for row, message in json.loads(str(part["skipped"])).items()}
-            return Part(part["kept"], embeds, skipped, part["stats"])
-    except _DAMAGES as error:
-        raise EngineError(f"{path} is damaged ({error}): delete {path.parent} and start again") from error
+    with opened_npz(path, EngineError, "is damaged", f"delete {path.parent} and start again") as arrays:
+        embeds = arrays["embeds"] if with_embeds else np.zeros((0, 0), np.float32)
+        skipped = {int(row): str(message) for row, message in json.loads(str(arrays["skipped"])).items()}
+        part = Part(arrays["kept"], embeds, skipped, arrays["stats"])
+        if not _fits_together(part) or (with_embeds and len(embeds) != len(part.kept)):
+            raise ValueError("its arrays do not fit together")
+        return part
+
+
+def _fits_together(part: Part) -> bool:
+    """Whether types and shapes are right, and each item is kept or skipped.
+
+    NumPy reads less than the file has, and raises nothing, where a changed byte made the shape in a header smaller.
+    """
+    found = [(array.dtype.name, array.ndim) for array in (part.kept, part.embeds, part.stats)]
+    if found != [("int64", 1), ("float32", 2), ("int64", 2)]:
+        return False
+    count = len(part.kept) + len(part.skipped)
+    items = {*part.kept.tolist(), *part.skipped} == set(range(count))
+    return items and part.stats.shape in ((0, 2), (count, 2))

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.errors import InputError
+from engines.file_kinds import mode_of
 from engines.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem, is_image_name
 from engines.text_files import read_lines
 
-_NO_SUFFIX, _LINK, _CLOSED = "without a suffix", "linked folder", "folder that cannot be read"
+_NO_SUFFIX = "without a suffix"
+_LINK, _CLOSED, _SPECIAL = "linked folder", "folder that cannot be read", "pipe or device that is named as a picture"
+_PLURALS = {
+    _LINK: "linked folders",
+    _CLOSED: "folders that cannot be read",
+    _SPECIAL: "pipes or devices that are named as pictures",
+}
 _SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,12}")
 _NAMED = 8  # kinds in one line
 
@@ -25,7 +33,8 @@ class FoundImages:
     Attributes:
         files: sorted within each folder that was searched.
         left_out: how many files of each other suffix (``.mov``; ``without a suffix``) are there, and linked folders, which are not
-            entered, and folders that cannot be read. Hidden files and folders are not counted.
+            entered, folders that cannot be read, and pipes, sockets and devices that are named as pictures. Hidden files
+            and folders are not counted.
     """
 
     files: list[Path]
@@ -40,32 +49,65 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
         own_files: names at the top of the folder that are known to be no pictures, such as captions.txt: not counted.
 
     Raises:
-        InputError: there is nothing at `path`, or no image in it.
+        InputError: there is nothing at `path`, or no image in it; it cannot be reached, or is a pipe or a device.
     """
-    if path.is_file():
-        return FoundImages([path])
-    if not path.exists():
+    mode = mode_of(path, str(path), InputError)
+    if mode is None:
         raise InputError(f"{path} is not there")
-    found, left_out = [], Counter[str]()
-
-    def cannot_enter(error: OSError) -> None:
-        left_out[_CLOSED] += 1
-
-    for folder, folders, names in os.walk(path, onerror=cannot_enter):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        left_out[_LINK] += sum(os.path.islink(os.path.join(folder, name)) for name in folders)
-        for name in names:
-            if name.startswith("."):
-                continue
-            if is_image_name(name):
-                found.append(Path(folder, name))
-            elif Path(folder) != path or name not in own_files:
-                left_out[kind_of(name)] += 1
+    if stat.S_ISREG(mode):
+        return FoundImages([path])
+    if not stat.S_ISDIR(mode):
+        raise InputError(f"{path} is not a regular file: save what it gives to a file, and pass that")
+    found, left_out, own = [], Counter[str](), frozenset(own_files)
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list(_entries(folder))
+        except OSError:
+            left_out[_CLOSED] += 1
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                if entry.is_symlink():
+                    left_out[_LINK] += 1
+                else:
+                    folders.append(Path(entry.path))
+            elif is_image_name(entry.name):
+                if _is_special(entry):
+                    left_out[_SPECIAL] += 1
+                else:
+                    found.append(Path(entry.path))
+            elif folder is not path or entry.name not in own:
+                left_out[kind_of(entry.name)] += 1
     counted = {kind: count for kind, count in left_out.most_common() if count}
     if not found:
         beside = f"; {describe_left_out(counted)}" if counted else ""
         raise InputError(f"{path} has no image file (looked for {', '.join(sorted(SUFFIXES))}{beside})")
     return FoundImages(sorted(found), counted)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to where this user may not look
+        return False
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a named pipe, a socket or a device, or a link to one. The system is asked only about what is no regular file.
+
+    A link to nothing is not: it is named when its picture is to be read.
+    """
+    try:
+        return not entry.is_file() and not stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return False
 
 
 def find_all_images(paths: Iterable[Path]) -> FoundImages:
@@ -91,16 +133,14 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
     if len(kinds) > _NAMED:
         parts.append(f"{sum(count for _, count in kinds[_NAMED:]):,} of {len(kinds) - _NAMED} other kinds")
     line = f"left out: {', '.join(parts)}"
-    if any(kind not in (_LINK, _CLOSED) for kind in left_out):
+    if any(kind not in _PLURALS for kind in left_out):
         line += ": not among the image suffixes"
     problem = heif_problem() if HEIF_SUFFIXES & left_out.keys() else None
     return f"{line}; {problem}" if problem is not None else line
 
 
 def _plural(kind: str, count: int) -> str:
-    if count == 1 or kind not in (_LINK, _CLOSED):
-        return kind
-    return kind.replace("folder", "folders", 1)
+    return kind if count == 1 else _PLURALS.get(kind, kind)
 
 
 def read_list(path: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
+from engines.optional import broken, import_or_reason
+
 # Pictures as people keep them. Pillow registers more (`Image.registered_extensions`): videos, documents that start Ghostscript,
 # data of weather models, textures of games. Those are named as left out, and a file that the user names is always tried.
 SUFFIXES = frozenset(
@@ -42,21 +44,17 @@ def heif_problem() -> str | None:
     Two threads that come at once register the same thing twice, which changes nothing; so there is no lock that a fork could copy
     while it is held.
     """
+    name = "HEIC needs pillow-heif, which"
+    library = import_or_reason("pillow_heif", name, HEIF_REMEDY)
+    if isinstance(library, str):
+        return library
     try:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    except ModuleNotFoundError as error:
-        if error.name in (None, "pillow_heif"):
-            return f"HEIC needs pillow-heif: {HEIF_REMEDY}"
-        return _broken(error)
-    except Exception as error:  # noqa: BLE001  # a binary package can fail in any way, and JPEG works without it
-        return _broken(error)
+        library.register_heif_opener()
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a binary package can fail in any way, and JPEG works without it
+        return broken(name, error, HEIF_REMEDY)
     return None
-
-
-def _broken(error: Exception) -> str:
-    return f"HEIC needs pillow-heif, which cannot be imported ({type(error).__name__}: {error}): install it again"
 
 
 def is_image_name(name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, TypeAlias
@@ -228,9 +229,15 @@ def _check_array(array: npt.NDArray[Any]) -> None:
 @contextmanager
 def _opened_file(name: str) -> Iterator[IO[bytes]]:
     try:
+        mode = os.stat(name).st_mode
+        # A pipe without a writer waits for ever when it is opened. A folder is refused by the system.
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise ImageError(f"{name}: is not a regular file; save what it gives to a file, or pass its bytes")
         file = open(name, "rb")  # noqa: SIM115
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file; check the path") from error
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: cannot be opened ({reason}); check that it is a readable file") from error

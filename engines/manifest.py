@@ -15,6 +15,7 @@ import msgspec
 
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.file_kinds import mode_of
 from engines.float64_check import Float64Check
 from engines.manifest_accuracy import Accuracy, Interval
 from engines.manifest_consistency import contradiction
@@ -218,9 +219,9 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         SchemaVersionError: written by a newer release.
     """
     folder = Path(bundle)
-    if not folder.is_dir():
-        what = "a file, not a bundle's folder" if folder.exists() else "not there"
-        raise BundleError(f"bundle {folder} is {what}")
+    mode = mode_of(folder, f"bundle {folder}", BundleError)
+    if mode is None or not stat.S_ISDIR(mode):
+        raise BundleError(f"bundle {folder} is {'not there' if mode is None else 'a file, not a folder of a bundle'}")
     data = _manifest_data(folder)
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version

@@ -10,7 +10,7 @@ import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
-from engines.errors import EngineError
+from engines.errors import BundleError, EngineError
 from engines.onnx_external_data import CHILDREN, external_data, message_parts
 
 # Protobuf's own limit of a message. The graph and each weight's name are small beside the weights.
@@ -31,11 +31,16 @@ def inline_weights(path: Path, files: Mapping[str, Path], remedy: str, limit: in
         limit: most bytes of the message; None is protobuf's limit.
 
     Raises:
-        EngineError: it would be larger than a message may be.
+        BundleError: a file cannot be read.
+        EngineError: the message would be larger than it may be.
     """
     limit = MAX_MESSAGE_BYTES if limit is None else limit
-    data = {location: _mapped(file) for location, file in files.items()}
-    pieces = _written(memoryview(path.read_bytes()), "model", data)
+    try:
+        data = {location: _mapped(file) for location, file in files.items()}
+        graph = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path} and its weights: {error.strerror or error}") from error
+    pieces = _written(memoryview(graph), "model", data)
     size = sum(map(len, pieces))
     if size > limit:
         raise EngineError(

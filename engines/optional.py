@@ -25,7 +25,8 @@ _FAILED: dict[str, str] = {}
 def import_or_reason(module: str, name: str, install: str, uninstall: str | None = None) -> ModuleType | str:
     """Import a module, or say why it cannot be imported.
 
-    KeyboardInterrupt passes through. SystemExit does not: a library must not end the program because it is imported.
+    KeyboardInterrupt and GeneratorExit pass through. Everything else does not: a library must not end the program because it is
+    imported, be it by SystemExit, or by the PanicException of libraries in Rust, which is no Exception either.
 
     Args:
         module: to import, such as ``cuda.bindings.driver``.
@@ -45,7 +46,9 @@ def import_or_reason(module: str, name: str, install: str, uninstall: str | None
             if error.name is not None and f"{module}.".startswith(f"{error.name}."):
                 return f"{name} is not installed: {install}"
             failed = _FAILED.setdefault(module, error_words(error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a library raises
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a library raises
             failed = _FAILED.setdefault(module, error_words(error))
         else:
             if not _is_leftover(found):

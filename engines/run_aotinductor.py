@@ -7,6 +7,7 @@ to tell whether one can be that fits this machine and the installed version.
 from __future__ import annotations
 
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -256,9 +257,13 @@ class AOTInductorTower:
 def _checked(bundle: Path, engine: Engine) -> Path:
     path = existing_file(bundle, engine.file)
     # The gate of a running export loads engines of a bundle that has no manifest yet.
-    files = read_manifest(bundle).files if (bundle / MANIFEST_NAME).is_file() else {}
+    files = read_manifest(bundle).files if os.path.lexists(bundle / MANIFEST_NAME) else {}
     expected = files.get(engine.file)
-    if expected is not None and file_sha256(path) != expected.sha256:
+    try:
+        changed = expected is not None and file_sha256(path) != expected.sha256
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    if changed:
         raise BundleError(
             f"{engine.file} in bundle {bundle} was changed: its sha256 is not the manifest's; copy it again"
         )

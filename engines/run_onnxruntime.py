@@ -17,7 +17,7 @@ from engines.arguments import whole_number
 from engines.bundle_files import existing_file
 from engines.cores import engine_threads
 from engines.cuda import Cuda
-from engines.errors import EngineError, EngineUnavailableError, InputError
+from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.onnx_external_data import data_elsewhere
@@ -191,8 +191,11 @@ class OnnxRuntimeTower:
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
     elsewhere = data_elsewhere(path)
-    # The library copies what it needs of them.
-    mapped = {name: np.memmap(file, np.uint8, "r") for name, file in elsewhere.items() if file.stat().st_size}
+    try:
+        # The library copies what it needs of them.
+        mapped = {name: np.memmap(file, np.uint8, "r") for name, file in elsewhere.items() if file.stat().st_size}
+    except OSError as error:
+        raise BundleError(f"cannot read the weights of {path}: {error.strerror or error}") from error
     if mapped and hasattr(options, "add_external_initializers_from_files_in_memory"):  # 1.23 has not, and follows links
         options.add_external_initializers_from_files_in_memory(
             list(mapped), list(mapped.values()), [len(data) for data in mapped.values()]

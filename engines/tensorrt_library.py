@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections import deque
 from pathlib import Path
 from types import ModuleType
@@ -91,7 +92,7 @@ def load_engine(trt: Any, bundle: Path, engine: Engine, graph: str, device: int,
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     # The gate of a running export loads engines of a bundle that has no manifest yet.
-    files = read_manifest(bundle).files if (bundle / MANIFEST_NAME).is_file() else {}
+    files = read_manifest(bundle).files if os.path.lexists(bundle / MANIFEST_NAME) else {}
     expected = files.get(engine.file)
     if expected is not None and hashlib.sha256(data).hexdigest() != expected.sha256:
         raise BundleError(

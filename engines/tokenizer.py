@@ -14,6 +14,7 @@ import tokenizers
 
 from engines import manifest
 from engines.errors import BundleError, InputError
+from engines.file_kinds import mode_of
 
 _DROP_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
@@ -33,7 +34,7 @@ class TextTokenizer:
 
     def __init__(self, file: Path, config: manifest.Tokenizer) -> None:
         self.config = config
-        if not file.is_file():
+        if mode_of(file, str(file), BundleError) is None:
             raise BundleError(f"{file}: the tokenizer file is missing; export the bundle again")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(file))

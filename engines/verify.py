@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
 from engines.float64_check import Float64Check
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
+from engines.npz_files import opened_npz
 from engines.preprocess import normalize_pixels
 from engines.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 from engines.runtime import TowerRuntime, choose_engine, open_tower
@@ -113,18 +113,15 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
     inputs: dict[str, npt.NDArray[np.generic]] = {}
     embeds: dict[str, npt.NDArray[np.float32]] = {}
     rough: dict[str, RoughInputs] = {}
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for tower in manifest.towers:
-                keys = _KEYS[tower]
-                inputs[tower], embeds[tower] = arrays[keys[0]], arrays[keys[1]]
-                found = read_rough(arrays, tower, keys[0], len(inputs[tower]))
-                if found is not None:
-                    rough[tower] = found
-                elif not len(inputs[tower]):
-                    raise ValueError(f"{keys[0]} is empty")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path} is missing or damaged ({error}): copy or export the bundle again") from error
+    with opened_npz(path, BundleError, "is missing or damaged", "copy or export the bundle again") as arrays:
+        for tower in manifest.towers:
+            keys = _KEYS[tower]
+            inputs[tower], embeds[tower] = arrays[keys[0]], arrays[keys[1]]
+            found = read_rough(arrays, tower, keys[0], len(inputs[tower]))
+            if found is not None:
+                rough[tower] = found
+            elif not len(inputs[tower]):
+                raise ValueError(f"{keys[0]} is empty")
     return ReferenceData(inputs, embeds, rough)
 
 

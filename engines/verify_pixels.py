@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 
 import msgspec
@@ -14,6 +13,7 @@ import PIL
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, ImageError
 from engines.manifest import Manifest, Preprocess, read_manifest
+from engines.npz_files import opened_npz
 from engines.preprocess import preprocess_image
 
 FILES, PIXELS, STEP = "picture_files/", "picture_pixels/", "picture_step"
@@ -74,18 +74,17 @@ def verify_pixels(bundle: str | os.PathLike[str]) -> PixelParity:
 def _read_pictures(folder: Path, manifest: Manifest) -> tuple[dict[str, bytes], dict[str, npt.NDArray[np.uint8]], int]:
     """Encoded files and pixels by name, and the step between the rows and columns that were kept."""
     path = resolve_path(folder, manifest.reference)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = [key.removeprefix(FILES) for key in arrays.files if key.startswith(FILES)]
-            if not names:
-                return {}, {}, 1
-            files = {name: arrays[FILES + name].astype(np.uint8, casting="safe").tobytes() for name in names}
-            pixels = {name: arrays[PIXELS + name].astype(np.uint8, casting="safe") for name in names}
-            step = int(arrays[STEP])
-            height, width = (len(range(0, side, step)) for side in manifest.preprocess.size)
-            wrong = [name for name in names if pixels[name].shape != (height, width, 3)]
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path} is missing or damaged ({error}): copy or export the bundle again") from error
+    with opened_npz(path, BundleError, "is missing or damaged", "copy or export the bundle again") as arrays:
+        names = [key.removeprefix(FILES) for key in arrays.files if key.startswith(FILES)]
+        if not names:
+            return {}, {}, 1
+        files = {name: arrays[FILES + name].astype(np.uint8, casting="safe").tobytes() for name in names}
+        pixels = {name: arrays[PIXELS + name].astype(np.uint8, casting="safe") for name in names}
+        step = int(arrays[STEP])
+        if step < 1:
+            raise ValueError(f"{STEP} is {step}, and must be 1 or more")
+        height, width = (len(range(0, side, step)) for side in manifest.preprocess.size)
+        wrong = [name for name in names if pixels[name].shape != (height, width, 3)]
     if wrong:
         raise BundleError(
             f"{path} is damaged: the pixels of {wrong[0]} have the shape {pixels[wrong[0]].shape}, not {(height, width, 3)}: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,6 +195,7 @@ def _list(pattern: str) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from engines.json_text import json_text
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 
@@ -223,7 +223,7 @@ def _export(args: argparse.Namespace) -> int:
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)
     whole = {"bundle": str(result.path), **result.report}
-    problem = print_answer(json.dumps(whole, indent=2) if args.json else _summary(result))
+    problem = print_answer(json_text(whole) if args.json else _summary(result))
     result.check_complete()
     if problem is not None:
         raise ExportError(f"{result.path} is complete, but standard output does not take the report: {problem}")

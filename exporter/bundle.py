@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -20,6 +19,7 @@ import msgspec
 
 from engines.bundle_files import file_sha256
 from engines.errors import BundleError
+from engines.json_text import json_text
 from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
 
@@ -104,7 +104,7 @@ class BundleWriter:
             ExportError: the manifest would not be read; the disk is full; `out` appeared meanwhile.
         """
         with _sentences(self.out):
-            (self.folder / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            (self.folder / REPORT_NAME).write_text(json_text(report) + "\n", encoding="utf-8")
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # a preview's
             files = self._files()
             for name in files:

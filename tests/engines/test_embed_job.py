@@ -16,6 +16,7 @@ from PIL import Image
 from engines import embed_job
 from engines.__main__ import main
 from engines.embed_job import EmbedJob, Resumed
+from engines.embed_part import Part, save_part
 from engines.errors import EngineError, InputError
 
 ROWS = 4
@@ -155,16 +156,22 @@ def interrupted(tmp_path: Path, count: int = 2 * ROWS) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "old"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "old", "encrypted", "short"])
 def test_a_part_that_is_damaged_or_of_an_earlier_version_is_made_again(damage: str, tmp_path: Path) -> None:
     names = interrupted(tmp_path)
     part = next((tmp_path / ".x.npy.parts").glob("part-*.npz"))
-    if damage == "old":
+    entry = part.read_bytes().index(b"PK\x01\x02") + 8  # its flags in the archive's directory
+    encrypted = part.read_bytes()[:entry] + b"\1" + part.read_bytes()[entry + 1 :]
+    if damage == "short":
+        save_part(part, Part(np.arange(2), np.ones((2, 2), np.float32), {}, np.ones((2, 2), np.int64)))
+    elif damage == "old":
         with np.load(part) as found:
             whole = {name: found[name] for name in ("kept", "embeds", "skipped")}
         np.savez(part, **whole)
     else:
-        part.write_bytes({"cut": part.read_bytes()[:-300], "garbage": b"garbage", "empty": b""}[damage])
+        part.write_bytes(
+            {"cut": part.read_bytes()[:-300], "garbage": b"garbage", "empty": b"", "encrypted": encrypted}[damage]
+        )
     second = Reader()
     assert run(names, tmp_path / "x.npy", second) == Resumed(0, 0)
     assert second.read == names

@@ -123,7 +123,7 @@ class TestWithoutPillowHeif:
         ran = run_engines(WITHOUT, "embed", str(demo_bundle), str(folder), "--out", out, "--json")
         assert ran.returncode == 0, ran.stderr
         assert (
-            "left out: 2 .heic, 1 .heif: not among the image suffixes; HEIC needs pillow-heif: pip install"
+            "left out: 2 .heic, 1 .heif: not among the image suffixes; HEIC needs pillow-heif, which is not installed: pip install"
             in ran.stderr
         )
         assert json.loads(ran.stdout)["left_out"] == {".heic": 2, ".heif": 1}
@@ -136,11 +136,20 @@ class TestWithoutPillowHeif:
         for name in ("b.heic", "really.jpg"):
             ran = run_engines(WITHOUT, "classify", str(demo_bundle), str(folder / name), "--labels", "a,b")
             assert ran.returncode == 1
-            assert f"{name}: HEIC needs pillow-heif: pip install pillow-heif" in ran.stderr
+            assert f"{name}: HEIC needs pillow-heif, which is not installed: pip install pillow-heif" in ran.stderr
 
-    @pytest.mark.parametrize("raised", ["RuntimeError('no card')", "OSError('libheif.so.1')", "ImportError('_heif')"])
+    @pytest.mark.parametrize(
+        ("name", "raised"),
+        [
+            ("RuntimeError", "RuntimeError('no card')"),
+            ("OSError", "OSError('libheif.so.1')"),
+            ("ImportError", "ImportError('_heif')"),
+            ("SystemExit", "SystemExit('leave')"),
+            ("PanicException", "type('PanicException', (BaseException,), {'__module__': 'builtins'})('a panic')"),
+        ],
+    )
     def test_one_that_is_broken_is_as_good_as_none(
-        self, raised: str, folder: Path, demo_bundle: Path, tmp_path: Path
+        self, name: str, raised: str, folder: Path, demo_bundle: Path, tmp_path: Path
     ) -> None:
         package = tmp_path / "packages"
         package.mkdir()
@@ -150,7 +159,7 @@ class TestWithoutPillowHeif:
         )
         assert ran.returncode == 0, ran.stderr
         assert "a.png" in ran.stdout
-        assert f"HEIC needs pillow-heif, which cannot be imported ({raised.split('(')[0]}: " in ran.stderr
+        assert f"HEIC needs pillow-heif, which is installed and cannot be imported ({name}: " in ran.stderr
         assert ran.stderr.count("\n") == 1
 
     def test_is_not_asked_for_without_heic(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,23 @@ def test_any_exception_of_an_import_is_a_reason(kind: type[BaseException], messa
         assert len(said.splitlines()) == 1
         finder.error = ValueError("another one")
         assert import_or_reason(name, "Library", "pip install it") == said
+    finally:
+        sys.meta_path.remove(finder)  # type: ignore[arg-type]
+
+
+class PanicException(BaseException):
+    """What libraries in Rust raise (PyO3's has this name); no Exception, so that nobody catches it by chance."""
+
+
+@pytest.mark.parametrize("kind", [PanicException, SystemExit, asyncio.CancelledError])
+def test_what_is_no_exception_is_a_reason_too(kind: type[BaseException]) -> None:
+    name = f"made_up_library_{next(NUMBERS)}"
+    finder = Raising(name, kind("a panic"))
+    sys.meta_path.insert(0, finder)  # type: ignore[arg-type]
+    try:
+        said = import_or_reason(name, "Library", "pip install it")
+        assert str(said).startswith("Library is installed and cannot be imported (")
+        assert f"{kind.__name__}: a panic)" in str(said)
     finally:
         sys.meta_path.remove(finder)  # type: ignore[arg-type]
 

@@ -135,6 +135,14 @@ def test_damaged_pictures_are_named(damage: dict[str, np.ndarray | None], bundle
         verify_pixels(bundle_copy)
 
 
+def test_a_step_backwards_is_named(bundle_copy: Path) -> None:
+    """No rows and no columns are what such a step leaves, and so the pixels have the right shape."""
+    pixels = [name for name in arrays_of(bundle_copy) if name.startswith("picture_pixels/")]
+    change(bundle_copy, picture_step=np.array(-1), **dict.fromkeys(pixels, np.zeros((0, 0, 3), np.uint8)))
+    with pytest.raises(BundleError, match=r"reference\.npz is .*damaged \(picture_step is -1"):
+        verify_pixels(bundle_copy)
+
+
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (60, 90)])
