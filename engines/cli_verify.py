@@ -1,4 +1,4 @@
-"""``python -m engines verify``: the parity gate on this machine, and pixels of hard pictures."""
+"""``python -m engines verify``: the parity gate on this machine, pixels of hard pictures, and ids of hard captions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from engines.rough_inputs import describe
 from engines.tables import format_table
 from engines.terminal import say, visible
 from engines.verify import towers_without_engine, verify_bundle
+from engines.verify_ids import IdParity, verify_ids
 from engines.verify_pixels import PixelParity, verify_pixels
 
 GATE_FAILED = 3
@@ -31,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; exit code 3 if an engine fails, or the pixels of a picture are not the exporter's."""
+    """Verify; exit code 3 if an engine fails, or the pixels of a picture or the ids of a caption are not the exporter's."""
     rows = verify_bundle(args.bundle, args.engine, args.device)
-    pixels = verify_pixels(args.bundle)
-    passed = all(row.passed for row in rows) and pixels.passed
+    pixels, ids = verify_pixels(args.bundle), verify_ids(args.bundle)
+    passed = all(row.passed for row in rows) and pixels.passed and ids.passed
     manifest = read_manifest(args.bundle)
     missing = towers_without_engine(manifest, rows)
     if args.json:
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
             "towers_without_engine": missing,
             "parity": msgspec.to_builtins(rows),
             "pixels": msgspec.to_builtins(pixels) if pixels.pictures else None,
+            "ids": msgspec.to_builtins(ids) if ids.captions else None,
         }
         print(json_text(found))
         return 0 if passed else GATE_FAILED
@@ -51,10 +53,14 @@ def run(args: argparse.Namespace) -> int:
         say(visible(f"not checked: the {' and the '.join(towers)} tower, for which the bundle has no {engine} engine"))
     if "image" in manifest.towers:
         say(_pixel_lines(pixels))
+    if "text" in manifest.towers:
+        say(_id_lines(ids))
     if not all(row.passed for row in rows):
         say("FAILED: do not serve with this engine")
     elif not pixels.passed:
         say("FAILED: images become other pixels here than where the bundle was exported")
+    elif not ids.passed:
+        say("FAILED: captions become other ids here than where the bundle was exported")
     elif missing:
         say("verified: files are right, and so are the embeddings of the engines that were built")
     else:
@@ -71,6 +77,14 @@ def _pixel_lines(pixels: PixelParity) -> str:
         f"pixels of {pixels.pictures} hard pictures are the exporter's, to {pixels.max_error} levels of 255 "
         f"(Pillow {pixels.made_with} there, {pixels.pillow} here)"
     )
+
+
+def _id_lines(ids: IdParity) -> str:
+    if not ids.captions:
+        return "not checked: ids of captions, for the bundle was exported before bundles carried captions"
+    if ids.failures:
+        return "\n".join(map(visible, ids.failures))
+    return f"ids of {ids.captions} hard captions are the exporter's"
 
 
 def _text(rows: list[Parity]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,14 @@ def _judged(
     return msgspec.structs.replace(row, engine_ran=ran_here), embeds
 
 
-def write_reference(path: Path, exports: Sequence[TowerExport], preprocess: Preprocess, float64: Float64Gate) -> None:
-    """As many inputs and eager embeddings as fit into the size limit, and hard pictures: `python -m engines verify` reads them.
+def write_reference(
+    path: Path,
+    exports: Sequence[TowerExport],
+    preprocess: Preprocess,
+    float64: Float64Gate,
+    captions: Mapping[str, np.ndarray],
+) -> None:
+    """As many inputs and eager embeddings as fit into the size limit, hard pictures and `captions`: what `verify` reads.
 
     Of a tower that is rough on some inputs, only inputs that were measured: the rough ones apart, with float64's embeddings.
     """
@@ -131,7 +137,7 @@ def write_reference(path: Path, exports: Sequence[TowerExport], preprocess: Prep
     count = _REFERENCE_SAMPLES
     pictures = picture_arrays(preprocess) if any(item.name == "image" for item in exports) else {}
     while True:
-        arrays: dict[str, np.ndarray] = dict(pictures)
+        arrays: dict[str, np.ndarray] = {**pictures, **captions}
         for item in exports:
             most = count if item.name == "image" else 2 * _REFERENCE_SAMPLES
             inputs, embeds = names[item.name]

@@ -190,6 +190,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.float64_gate import Float64Gate
     from exporter.gate import make_report, run_gate, write_reference
     from exporter.parity_data import load_parity_data
+    from exporter.reference_captions import caption_arrays
     from exporter.refusal import finite, refusal
     from exporter.tower_export import export_towers
 
@@ -251,7 +252,10 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
             engines = built.engines
             failed = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
             left_out = (*refused, *failed)
-            write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess, float64)
+            captions = {}
+            if tokenizer is not None and source.tokenizer is not None:
+                captions = caption_arrays(source.tokenizer, writer.folder, tokenizer)
+            write_reference(writer.folder / _REFERENCE_NAME, exports, source.preprocess, float64, captions)
         if not all(row.passed for row in parity):
             if not options.allow_accuracy_loss or not all(map(finite, parity)):
                 raise refusal(parity, precision.name, float64.findings)

@@ -85,7 +85,7 @@ def write_tokenizer(tokenizer: Callable[..., Any], text_config: dict[str, Any], 
         )
     path.write_text(converted, encoding="utf-8")
     try:
-        check_tokenizer(tokenizer, TextTokenizer(path, config), _samples(tokenizer))
+        check_tokenizer(tokenizer, TextTokenizer(path, config), hard_captions(tokenizer))
     except BaseException:
         path.unlink()
         raise
@@ -270,8 +270,8 @@ def _clean_name(clean: Callable[[str], str]) -> Any:
     raise ExportError(f"the tokenizer's cleaning {clean!r} is none of {', '.join(names)}; use one of them")
 
 
-def _samples(tokenizer: Any) -> list[str]:
-    """The built-in texts, and every special token where it may and may not be found."""
+def hard_captions(tokenizer: Callable[..., Any]) -> list[str]:
+    """Texts that tokenizers disagree about, and every special token of this one where it may and may not be found."""
     inner = getattr(tokenizer, "tokenizer", None)
     specials = ["<start_of_text>", "<end_of_text>"] if inner is None else list(inner.all_special_tokens)
     framed = [frame.format(token) for token in specials for frame in ("{}", "a {} b", "a{0}b{0}", "!{}!", "{0}{0}")]

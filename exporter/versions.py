@@ -15,6 +15,8 @@ _PACKAGES = (
     "onnxruntime",
     "polygraphy",
     "pillow",
+    "tokenizers",
+    "ftfy",
 )
 
 

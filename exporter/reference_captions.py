@@ -1,0 +1,34 @@
+"""Hard captions that travel in a bundle with their ids: `python -m engines verify` tokenizes them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.manifest import Tokenizer
+from engines.tokenizer import TextTokenizer
+from engines.verify_ids import IDS, TEXTS
+from exporter.tokenizer_json import hard_captions
+
+_MOST = 64  # captions: some tokenizers have hundreds of special tokens
+
+
+def caption_arrays(original: Callable[..., Any], folder: Path, tokenizer: Tokenizer) -> dict[str, np.ndarray]:
+    """What ``reference.npz`` holds of them, by name of the array.
+
+    Args:
+        original: open_clip's tokenizer, with which the ids were compared when the file was written.
+        folder: of the bundle.
+        tokenizer: the manifest's entry.
+
+    Returns:
+        ``caption_texts`` uint8 (bytes,), a JSON list of K captions; ``caption_ids`` int32 (K, L).
+    """
+    # JSON of a lone surrogate is no text in most languages.
+    texts = [text for text in hard_captions(original) if text == text.encode(errors="ignore").decode()][:_MOST]
+    ids = TextTokenizer(folder / tokenizer.file, tokenizer)(texts)
+    return {TEXTS: np.frombuffer(json.dumps(texts).encode(), np.uint8), IDS: ids}
