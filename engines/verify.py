@@ -122,6 +122,9 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
                 rough[tower] = found
             elif not len(inputs[tower]):
                 raise ValueError(f"{keys[0]} is empty")
+            shape = (len(inputs[tower]), manifest.model.embed_dim)
+            if embeds[tower].shape != shape or embeds[tower].dtype != np.float32:
+                raise ValueError(f"{keys[1]} is {embeds[tower].dtype} {embeds[tower].shape}, not float32 {shape}")
     return ReferenceData(inputs, embeds, rough)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from exporter.errors import ExportError
 
 _MODULES = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")
 CONVERSION = ("torch", "safetensors")  # what `exporter.convert_checkpoint` needs of them
+_REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 _INSTALL = "pip install 'openclip-engines[export]'"
 
 
@@ -51,7 +53,7 @@ def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> in
         print("interrupted: nothing was written", file=sys.stderr)
         return 130
     except (Exception, SystemExit) as error:
-        problem = broken_requirement(error, modules)
+        problem = broken_requirement(error, modules) or _unreachable(error)
         if problem is None or os.environ.get("OPENCLIP_ENGINES_DEBUG"):
             raise
         say(f"error: {visible(str(problem))}", sys.stderr)
@@ -80,6 +82,13 @@ def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) 
         f"{_doing(modules)} needs {broken}, which is installed and cannot be imported ({error_words(error)}): mend that or install "
         f"it anew ({_INSTALL})"
     )
+
+
+def _unreachable(error: BaseException) -> ExportError | None:
+    """What to say of a path at which the system refuses to look; None of any other error."""
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return ExportError(f"{os.fsdecode(error.filename)} cannot be reached ({error.strerror})")
+    return None
 
 
 def _doing(modules: Sequence[str]) -> str:

@@ -173,6 +173,18 @@ def accept(bundle: Path, name: str) -> None:
     path.write_text(json.dumps(data))
 
 
+@pytest.mark.parametrize("wrong", ["rows", "width", "dtype"])
+def test_a_reference_that_disagrees_with_itself(wrong: str, bundle_copy: Path) -> None:
+    with np.load(bundle_copy / "reference.npz") as arrays:
+        changed = dict(arrays)
+    embeds = changed["text_embeds"]
+    changed["text_embeds"] = {"rows": embeds[1:], "width": embeds[:, 1:], "dtype": embeds.astype(np.complex64)}[wrong]
+    np.savez_compressed(bundle_copy / "reference.npz", **changed)
+    accept(bundle_copy, "reference.npz")
+    with pytest.raises(BundleError, match=r"reference\.npz is missing or damaged \(text_embeds is .*, not float32 \("):
+        verify_bundle(bundle_copy)
+
+
 def mean_of_ids(bundle: Path, keep: str) -> None:
     """Make the text tower one that sees padding: the mean of the rows that the ids choose in a table."""
     table = np.random.default_rng(0).normal(size=(49408, 64)).astype(np.float32)

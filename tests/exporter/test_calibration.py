@@ -177,3 +177,12 @@ def test_a_webdataset_of_other_pictures_gives_one_of_each_sample(tmp_path: Path)
     kinds = [data[:2] for data in pictures()]
     assert len(kinds) == 130
     assert {kinds.count(head) for head in (b"II", b"BM", b"\xff\xd8")} <= {43, 44}
+
+
+def test_a_path_that_the_system_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from exporter.__main__ import main
+
+    command = ["demo", "--int8", "--calibration", str(tmp_path / ("a" * 300)), "--out", str(tmp_path / "b")]
+    assert main(command) == 1
+    assert capsys.readouterr().err.endswith("aaa cannot be reached (File name too long)\n")
+    assert not (tmp_path / "b").exists()
