@@ -15,7 +15,6 @@ from pathlib import Path
 
 from benchmarks.results_file import commit
 from benchmarks.rows import Row
-from engines.optional import error_words
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,8 @@ def gpu_problem() -> str | None:
     except ModuleNotFoundError:
         return f"PyTorch is not installed in {sys.executable}: run this with a Python that has its CUDA build"
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a broken library raises
+        from engines.optional import error_words
+
         return f"PyTorch is installed in {sys.executable} and cannot be imported: {error_words(error)}"
     if torch.version.cuda is None:
         return f"the installed PyTorch {torch.__version__} has no CUDA: install its CUDA build"

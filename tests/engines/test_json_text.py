@@ -52,8 +52,8 @@ def test_tuples_and_numbers_of_numpy() -> None:
 def test_an_engine_that_gives_nan(
     demo_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = verify.run_in_batches
-    monkeypatch.setattr(verify, "run_in_batches", lambda *given: run(*given) * np.float32("nan"))
+    run = verify._run
+    monkeypatch.setattr(verify, "_run", lambda *given: run(*given) * np.float32("nan"))
     assert main(["verify", str(demo_bundle), "--json"]) == 3
     found = strict(capsys.readouterr().out)
     assert found["passed"] is False
