@@ -56,10 +56,14 @@ def run_ids(
         ids = np.pad(ids, ((0, 0), (0, length.max - ids.shape[1])), constant_values=pad_id)
     lengths = needed_lengths(ids, length, pad_id)
     size = batch_size(runtime.batch, usual)
-    batches = plan_batches(lengths, size)
-    parts = [run_in_batches(runtime, ids[rows, : int(lengths[rows].max())], size) for rows in batches]
-    order = np.argsort(np.concatenate(batches))
-    return np.asarray(np.concatenate(parts)[order], dtype=np.float32)
+    result: npt.NDArray[np.float32] | None = None
+    for rows in plan_batches(lengths, size):
+        embeds = run_in_batches(runtime, ids[rows, : int(lengths[rows].max())], size)
+        if result is None:
+            result = np.empty((len(ids), embeds.shape[1]), dtype=np.float32)
+        result[rows] = embeds
+    assert result is not None
+    return result
 
 
 def _run(runtime: TowerRuntime, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
