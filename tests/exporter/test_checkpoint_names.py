@@ -20,7 +20,6 @@ from made_checkpoints import (
     load,
     make_model,
     prefixed,
-    register_architectures,
     weights_of,
 )
 from torch import nn
@@ -31,20 +30,7 @@ from exporter.convert_checkpoint import main
 from exporter.errors import ExportError
 from exporter.random_weights import uninitialized_parameters
 
-
-@pytest.fixture(scope="module", autouse=True)
-def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    register_architectures(tmp_path_factory.mktemp("configs"))
-
-
-@pytest.fixture(scope="module")
-def weights(architectures: None) -> Weights:
-    return weights_of(make_model())
-
-
-@pytest.fixture(scope="module")
-def others(architectures: None) -> Weights:
-    return weights_of(make_model(seed=8))
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 class Training(nn.Module):

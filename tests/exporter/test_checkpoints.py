@@ -25,7 +25,6 @@ from made_checkpoints import (
     load,
     make_model,
     prefixed,
-    register_architectures,
     run_line,
     weights_of,
 )
@@ -40,20 +39,7 @@ from exporter.convert_checkpoint import convert_checkpoint, main
 from exporter.errors import ExportError
 from exporter.source import load_source
 
-
-@pytest.fixture(scope="module", autouse=True)
-def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    register_architectures(tmp_path_factory.mktemp("configs"))
-
-
-@pytest.fixture(scope="module")
-def weights(architectures: None) -> Weights:
-    return weights_of(make_model())
-
-
-@pytest.fixture(scope="module")
-def others(architectures: None) -> Weights:
-    return weights_of(make_model(seed=8))
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 class TestPickledObjects:

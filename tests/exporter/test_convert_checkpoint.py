@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_checkpoints import TINY, Weights, assert_equal, load, make_model, prefixed, register_architectures, weights_of
+from made_checkpoints import TINY, Weights, assert_equal, load, prefixed
 from safetensors.torch import load_file, save_file
 
 from exporter.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX
@@ -47,19 +47,7 @@ KEYS_OF_OPTIMIZERS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    register_architectures(tmp_path_factory.mktemp("configs"))
-
-
-@pytest.fixture(scope="module")
-def weights(architectures: None) -> Weights:
-    return weights_of(make_model())
-
-
-@pytest.fixture(scope="module")
-def others(architectures: None) -> Weights:
-    return weights_of(make_model(seed=8))
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 def follow(advice: str) -> tuple[str, str | None]:

@@ -12,7 +12,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from made_checkpoints import TINY, Weights, make_model, register_architectures, weights_of
+from made_checkpoints import TINY, Weights, weights_of
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -22,15 +22,7 @@ from exporter.checkpoints import load_weights
 from exporter.errors import ExportError
 from exporter.source import load_source
 
-
-@pytest.fixture(scope="module", autouse=True)
-def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
-    register_architectures(tmp_path_factory.mktemp("configs"))
-
-
-@pytest.fixture(scope="module")
-def weights(architectures: None) -> Weights:
-    return weights_of(make_model())
+pytestmark = pytest.mark.usefixtures("architectures")
 
 
 def refusal(weights: Weights, architecture: str = "check-tiny") -> str:

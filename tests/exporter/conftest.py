@@ -1,0 +1,34 @@
+"""Fixtures that tests of checkpoints share. What they import is imported when one is used, so that others start fast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from made_checkpoints import Weights
+
+
+@pytest.fixture(scope="module")
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tiny architectures of `made_checkpoints`, by name, in open_clip's list."""
+    from made_checkpoints import register_architectures
+
+    register_architectures(tmp_path_factory.mktemp("configs"))
+
+
+@pytest.fixture(scope="module")
+def weights(architectures: None) -> Weights:
+    """Of the architecture ``check-tiny``. Read only."""
+    from made_checkpoints import make_model, weights_of
+
+    return weights_of(make_model())
+
+
+@pytest.fixture(scope="module")
+def others(architectures: None) -> Weights:
+    """Other weights of the same architecture. Read only."""
+    from made_checkpoints import make_model, weights_of
+
+    return weights_of(make_model(seed=8))
