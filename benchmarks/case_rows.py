@@ -15,7 +15,7 @@ from benchmarks.work import ceiling_tflops, flops_of
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.inputs import Case
-    from benchmarks.samples import Rounds, Samples
+    from benchmarks.samples import Key, Rounds, Samples
     from benchmarks.subject import Subject
     from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
 
@@ -145,6 +145,11 @@ def _latency_rows(passes: Sequence[Sequence[float]], **common: Any) -> list[Row]
         repeats = sum(map(len, passes))
         found.append(Row(figure=name, value=value, unit="ms", repeats=repeats, by_pass=tuple(each), **common))
     return found
+
+
+def key_of(subject: Subject, contender: Contender, case: Case) -> Key:
+    """`Row.case` of the rows of a contender's case."""
+    return failure_row(subject, contender, case, "missing", "").case
 
 
 def _place(subject: Subject, contender: Contender, case: Case) -> dict[str, Any]:

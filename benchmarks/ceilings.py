@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,25 +15,24 @@ from benchmarks import rows as rowfiles
 from benchmarks.estimates import Estimate, estimate
 from benchmarks.machine import clock_mhz, stamp, this_machine, versions
 from benchmarks.rows import FIGURES, Row
+from benchmarks.timing import SECONDS, timed
 
 if TYPE_CHECKING:
-    from benchmarks.step import Keeper
+    from benchmarks.keeper import Keeper
 
 RESULTS = Path(__file__).parent / "results"
 _SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
-_SECONDS = 1.0
-_LEAST, _MOST = 5, 200
 
 
-def keep_ceilings(keeper: Keeper, sizes: Sequence[int] = (), seconds: float = _SECONDS) -> bool:
+def keep_ceilings(keeper: Keeper, sizes: Sequence[int] = (), seconds: float = SECONDS) -> bool:
     """`measure_ceilings` as a step of a suite, unless it has them already."""
     if not keeper.is_done(("ceiling", "copy", "", "torch", "", "0", "")):
         print_ceilings(keeper.add(measure_ceilings(keeper.device, sizes, seconds)))
     return True
 
 
-def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = _SECONDS) -> list[Row]:
+def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = SECONDS) -> list[Row]:
     """Rows of ``what = ceiling``: matrix products as TFLOP/s (int8: TOP/s), copies as GB/s read plus written.
 
     Args:
@@ -93,37 +91,6 @@ def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
     if device == "cuda":
         products |= {"fp16": plain(torch.float16), "bf16": plain(torch.bfloat16), "fp8": fp8}
     return products | {"int8": int8}
-
-
-def timed(run: Callable[[], object], device: str, seconds: float = _SECONDS) -> list[float]:
-    """Seconds of each of some calls, warm: by device events on a GPU.
-
-    Args:
-        run: the call.
-        device: ``cpu`` or ``cuda``.
-        seconds: that calls are made for.
-    """
-    import torch
-
-    for _ in range(3):
-        run()
-    taken: list[float] = []
-    if device == "cuda":
-        torch.cuda.synchronize()
-    end = time.perf_counter() + seconds
-    while len(taken) < _LEAST or (time.perf_counter() < end and len(taken) < _MOST):
-        if device == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            first.record()
-            run()
-            last.record()
-            torch.cuda.synchronize()
-            taken.append(first.elapsed_time(last) / 1e3)
-        else:
-            start = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - start)
-    return taken
 
 
 def _row(what: str, figure: str, precision: str, best: tuple[int, Estimate] | None, problem: str) -> Row:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bounded import run_bounded
 from benchmarks.crew import OUT_OF_TIME
-from benchmarks.run import UserError
+from benchmarks.plan import UserError
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 from benchmarks.suites import MOST
 

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from benchmarks.ceilings import timed
 from benchmarks.estimates import estimate
 from benchmarks.machine import nvidia_smi, versions
 from benchmarks.rows import FIGURES, Row, Status
+from benchmarks.timing import timed
 from benchmarks.work import ceiling_tflops
 from kernels.choices import unmeasured
 
 if TYPE_CHECKING:
-    from benchmarks.step import Keeper
+    from benchmarks.keeper import Keeper
 
 _PACKAGES = (
     "torch", "triton", "torchvision", "open_clip_torch", "timm", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime",

@@ -133,7 +133,7 @@ def packed_attention(
 def mlp(shape: tuple[int, int, int], form: str, dtype: torch.dtype, device: str) -> Work:
     """A linear layer and its GELU, (M, K) to (M, C), by where GELU goes; and the product alone, in float8 too."""
     from kernels.bias_gelu import bias_gelu
-    from kernels.launchers import packages_hold_descriptors
+    from kernels.descriptors import packages_hold_descriptors
     from kernels.linear_gelu import linear_gelu
 
     rows, inner, width = shape

@@ -159,7 +159,7 @@ def _eager(
 
     import torch
 
-    from benchmarks.ceilings import timed
+    from benchmarks.timing import timed
     from exporter.precision import PRECISIONS
 
     found: dict[tuple[str, int], list[float] | str] = {}

@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.ceilings import timed
 from benchmarks.estimates import Estimate, estimate, rates
 from benchmarks.machine import versions
 from benchmarks.package_build import Built, PackageCase, build_package
 from benchmarks.rows import FIGURES, Row
+from benchmarks.timing import timed
 from benchmarks.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.step import Keeper
+    from benchmarks.keeper import Keeper
 
 PROFILE = "profile.json"
 _KERNELS = 25  # of a profile

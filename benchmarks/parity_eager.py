@@ -12,9 +12,9 @@ from engines.manifest import Manifest, Model
 from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
 from exporter.checkpoint_files import FOLDER_PREFIX
+from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.errors import ExportError
-from exporter.parity import open_clip_transform
 from exporter.source import Source, load_source
 
 # Between two machines or two thread counts, eager float32 differs from itself by about 1e-6.

@@ -14,9 +14,10 @@ from benchmarks.exports import NoTimeError, subject_of
 from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.machine import this_machine
 from benchmarks.package_build import PackageCase
+from benchmarks.plan import Plan, UserError
 from benchmarks.rounds import Passes
 from benchmarks.rows import Row
-from benchmarks.run import Plan, Run, UserError
+from benchmarks.run import Run
 from benchmarks.step import run_step
 from benchmarks.suites import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
 from benchmarks.throughput import make_cases

@@ -10,17 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from benchmarks.case_rows import case_rows, failure_row, start_rows
+from benchmarks.case_rows import case_rows, failure_row, key_of, start_rows
 from benchmarks.crew import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
 from benchmarks.energy import read_joules
-from benchmarks.samples import Key, Rounds
+from benchmarks.samples import Rounds
 from benchmarks.worker import OpenedInfo, Prepared, calls_in_a_round
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.inputs import Case
+    from benchmarks.journal import Journal
+    from benchmarks.plan import Plan
     from benchmarks.rows import Row
-    from benchmarks.run import Plan, Run
 
 ENOUGH_PASSES = 2
 _STRIKES = 2  # a contender whose process died this often is not started again
@@ -32,7 +33,7 @@ Pair = tuple["Contender", "Case"]
 class Passes:
     """The passes of one plan."""
 
-    def __init__(self, run: Run, plan: Plan, contenders: Sequence[Contender], pairs: Sequence[Pair], work: Path):
+    def __init__(self, run: Journal, plan: Plan, contenders: Sequence[Contender], pairs: Sequence[Pair], work: Path):
         """Measures nothing yet.
 
         Args:
@@ -50,7 +51,9 @@ class Passes:
     def measure(self, number: int) -> None:
         """One pass, the first is 0: all cases that it has not been measured in."""
         kept = self._run.kept
-        todo = [p for p in self._pairs if p not in self._failed and number not in kept.of(key_of(self._plan, *p))]
+        todo = [
+            p for p in self._pairs if p not in self._failed and number not in kept.of(key_of(self._plan.subject, *p))
+        ]
         one = _Pass(self._run, self._plan, number, self._work, self._failed, self._strikes)
         cases = list(dict.fromkeys(case for _, case in todo))
         try:
@@ -73,14 +76,14 @@ class Passes:
 
     def _give_up(self, case: Case, contenders: Sequence[Contender]) -> None:
         """No time for the case; two passes are enough to know its noise, and what they found is shown."""
-        keys = [key_of(self._plan, c, case) for c in contenders]
+        keys = [key_of(self._plan.subject, c, case) for c in contenders]
         if all(len(self._run.kept.of(key)) >= ENOUGH_PASSES for key in keys):
             those = {key[1:] for key in keys}  # latencies, too
             found = {row.key: row for row in self._run.rows if row.case[1:] in those}
             self._run.console.case(case, list(found.values()))
             return
         self._run.complete = False
-        new = [c for c in contenders if not self._run.kept.of(key_of(self._plan, c, case))]
+        new = [c for c in contenders if not self._run.kept.of(key_of(self._plan.subject, c, case))]
         self._run.add([failure_row(self._plan.subject, c, case, "missing", OUT_OF_TIME) for c in new], "cpu")
 
 
@@ -92,7 +95,7 @@ class _Pass:
     """
 
     def __init__(
-        self, run: Run, plan: Plan, number: int, work: Path, failed: set[Pair], strikes: dict[Contender, int]
+        self, run: Journal, plan: Plan, number: int, work: Path, failed: set[Pair], strikes: dict[Contender, int]
     ) -> None:
         self._run, self._plan, self._number, self._work = run, plan, number, work
         self._failed, self._strikes = failed, strikes
@@ -166,8 +169,8 @@ class _Pass:
         for contender, own in rounds.items():
             if baseline is not None and own is not baseline:
                 own.baseline = list(baseline.seconds)
-            kept.add(key_of(plan, contender, case), self._number, own)
-        samples = {contender: kept.of(key_of(plan, contender, case)) for contender in rounds}
+            kept.add(key_of(plan.subject, contender, case), self._number, own)
+        samples = {contender: kept.of(key_of(plan.subject, contender, case)) for contender in rounds}
         found = case_rows(plan.subject, case, samples, self._info, self._run.folder)
         self._run.add(found, plan.device)
         if self._number + 1 < plan.passes:
@@ -238,7 +241,7 @@ class _Pass:
             if member is None or not member.alive:
                 self._strikes[contender] = self._strikes.get(contender, 0) + 1
             self._failed.add((contender, case))
-            self._run.kept.drop(key_of(self._plan, contender, case))
+            self._run.kept.drop(key_of(self._plan.subject, contender, case))
             self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
             self._run.console.problem(contender.label, str(error))
             return None
@@ -247,10 +250,5 @@ class _Pass:
         """The end of the time cut the case short: what earlier passes found of it stays."""
         self._run.complete = False
         self._failed.add((contender, case))
-        if not self._run.kept.of(key_of(self._plan, contender, case)):
+        if not self._run.kept.of(key_of(self._plan.subject, contender, case)):
             self._run.add([failure_row(self._plan.subject, contender, case, "missing", OUT_OF_TIME)], "cpu")
-
-
-def key_of(plan: Plan, contender: Contender, case: Case) -> Key:
-    """`Row.case` of its rows."""
-    return failure_row(plan.subject, contender, case, "missing", "").case

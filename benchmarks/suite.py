@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         suite = stand_in(suite)
     # Only now: a machine without a GPU needs nothing installed to be told so.
     from benchmarks.parts import run_suite
-    from benchmarks.run import UserError
+    from benchmarks.plan import UserError
 
     results = args.out or _RESULTS / this_machine(suite.device).slug / suite.folder
     models = [name for name in args.models.split(",") if name]

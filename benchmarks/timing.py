@@ -1,10 +1,13 @@
-"""Timing of two or more ways to do the same thing, alternating in one run, so that a noisy machine disturbs all alike."""
+"""Seconds of calls: several ways to do the same thing in turns, so that noise disturbs all alike; or one call on its device."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping
+
+SECONDS = 1.0  # that `timed` makes calls for
+_LEAST, _MOST = 5, 200  # calls that `timed` makes
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int = 7, warmup: int = 1) -> dict[str, float]:
@@ -24,3 +27,34 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int = 7, warmup:
             if turn >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def timed(run: Callable[[], object], device: str, seconds: float = SECONDS) -> list[float]:
+    """Seconds of each of some calls, warm: by device events on a GPU.
+
+    Args:
+        run: the call.
+        device: ``cpu`` or ``cuda``.
+        seconds: that calls are made for.
+    """
+    import torch
+
+    for _ in range(3):
+        run()
+    taken: list[float] = []
+    if device == "cuda":
+        torch.cuda.synchronize()
+    end = time.perf_counter() + seconds
+    while len(taken) < _LEAST or (time.perf_counter() < end and len(taken) < _MOST):
+        if device == "cuda":
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            first.record()
+            run()
+            last.record()
+            torch.cuda.synchronize()
+            taken.append(first.elapsed_time(last) / 1e3)
+        else:
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+    return taken

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from engines.manifest_engines import Engine, Profile, Range
-
-if TYPE_CHECKING:
-    from engines.manifest import Manifest, Tensor, TextLength, Tower
+from engines.manifest_structs import Manifest, Tensor, TextLength, Tower
 
 _ANY_BATCH = ("onnxruntime", "openvino", "aotinductor")  # kinds of engines that take a batch of one row, too
 _MOST_RUN_BYTES = 8 << 30  # of the rows of an engine's smallest run, which fewer rows are filled up to

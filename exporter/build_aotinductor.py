@@ -16,15 +16,15 @@ from engines.manifest import BatchProfile, Engine, Target
 from engines.optional import import_or_reason
 from engines.run_aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
-from exporter.built import Built, LeftOut
+from exporter.built import Built
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError
+from exporter.errors import ExportError, LeftOut
 from exporter.memory import available_memory
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan
+    from exporter.exported_tower import TowerExport
     from exporter.stages import Stages
-    from exporter.tower_export import TowerExport
 
 KIND = "aotinductor"
 CPU = "cpu"

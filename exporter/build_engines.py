@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from engines.gpu import find_gpu, gpu_missing
 from engines.tensorrt_library import library_or_reason
-from exporter.built import Built, LeftOut
+from exporter.built import Built
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError
+from exporter.errors import ExportError, LeftOut
 
 if TYPE_CHECKING:
     from engines.manifest import Engine
     from exporter.aotinductor.program import ProgramPlan
+    from exporter.exported_tower import TowerExport
     from exporter.precision import Precision
     from exporter.stages import Stages
-    from exporter.tower_export import TowerExport
 
 # Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, towers, folder, options, stages)`.
 ENGINES = {

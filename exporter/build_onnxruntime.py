@@ -14,8 +14,8 @@ from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
+    from exporter.exported_tower import TowerExport
     from exporter.stages import Stages
-    from exporter.tower_export import TowerExport
 
 KIND = "onnxruntime"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from engines.gpu import find_gpu
 from engines.manifest import Engine, Profile, Target
 from engines.tensorrt_library import library_version
-from exporter.built import Built, LeftOut
+from exporter.built import Built
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError
+from exporter.errors import ExportError, LeftOut
+from exporter.exported_tower import TowerExport
 from exporter.stages import Stages
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
 from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
-from exporter.tower_export import TowerExport
 
 
 def check(kind: str, options: EngineOptions) -> None:

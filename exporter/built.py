@@ -1,4 +1,4 @@
-"""What building engines gives: those that are there, and those that were to be built and are not, with the reason."""
+"""The outcome of building engines: the engines that are there, and those that could not be built (`exporter.errors.LeftOut`)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engines.manifest import Engine, TowerName
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An engine that a bundle lacks although it was to be built.
-
-    Attributes:
-        kind: of the engine, such as ``aotinductor``.
-        why: one sentence with the cause and, where there is one, the remedy.
-        tower: whose engine it is; None: that of every tower.
-        device: that it was for, such as ``sm80`` or ``cpu``; None: any.
-        named: the user asked for this kind by its name; ``auto`` may have chosen others.
-    """
-
-    kind: str
-    why: str
-    tower: TowerName | None = None
-    device: str | None = None
-    named: bool = True
-
-    def __str__(self) -> str:
-        """``aotinductor cpu of the text tower``."""
-        kind = f"{self.kind} {self.device}" if self.device else self.kind
-        return f"{kind} of the {self.tower} tower" if self.tower else kind
+from exporter.errors import LeftOut
 
 
 @dataclass(frozen=True)

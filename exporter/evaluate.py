@@ -16,10 +16,10 @@ from engines.errors import EngineError, InputError
 from engines.manifest import Accuracy, Engine, Interval, Preprocess
 from engines.runtime import why_not
 from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
+from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, EngineEncoders
 from exporter.errors import ExportError, ParityGateError
 from exporter.metrics import Estimate
-from exporter.parity import open_clip_transform
 from exporter.precision import Precision
 from exporter.refusal import remedy
 from exporter.source import Source

@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.manifest import Preprocess, TowerName
 from engines.rough_inputs import distances
+from exporter.eager_reference import Reference, open_clip_transform
 from exporter.errors import ExportError
 from exporter.memory import release_memory
-from exporter.parity import Reference, open_clip_transform
 from exporter.parity_data import ParityData
 from exporter.source import Source
 

@@ -14,9 +14,9 @@ from engines.float64_check import Float64Check
 from engines.manifest import Limits, Parity, TowerName, TowerParity
 from engines.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
 from engines.verify import cosines_of, top1_hits, within
+from exporter.eager_reference import Reference
 from exporter.finite import listed
 from exporter.float64_eager import Float64Eager, NotMeasurableError
-from exporter.parity import Reference
 
 _FIRST = 4  # inputs whose measurement ends it where an engine is plainly wrong
 _LEAST = 4

@@ -14,16 +14,17 @@ from engines.errors import EngineError
 from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
 from engines.rough_inputs import describe, keys
 from exporter import build_onnxruntime
-from exporter.built import Built, LeftOut
-from exporter.errors import ExportError
+from exporter.built import Built
+from exporter.eager_reference import Reference
+from exporter.errors import ExportError, LeftOut
+from exporter.exported_tower import TowerExport
 from exporter.float64_gate import Float64Gate
 from exporter.memory import release_memory
-from exporter.parity import Reference, judge, run_engine, runnable, simulation_row
+from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.reference_pictures import picture_arrays
 from exporter.source import Source
 from exporter.stages import Stages
-from exporter.tower_export import TowerExport
 from exporter.tower_quantize import report
 
 _REFERENCE_BYTES = 4_000_000

@@ -32,17 +32,18 @@ from exporter.build_engines import (
     quantized_defaults,
     runs_on_cpu,
 )
-from exporter.built import LeftOut, missed
+from exporter.built import missed
 from exporter.engine_options import EngineOptions
-from exporter.errors import ExportError, IncompleteBundleError
+from exporter.errors import ExportError, IncompleteBundleError, LeftOut
 from exporter.stages import Stages
 from exporter.versions import package_versions
 
 if TYPE_CHECKING:
     from exporter.calibration import Calibration
+    from exporter.exported_tower import TowerExport
     from exporter.precision import Precision
     from exporter.source import Source
-    from exporter.tower_export import Graphs, TowerExport
+    from exporter.tower_export import Graphs
     from exporter.towers import ImageInput
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)

@@ -16,10 +16,11 @@ from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from engines.verify import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
+from exporter.eager_reference import Reference, image_reference, text_reference, tower_batches
+from exporter.exported_tower import TowerExport
 from exporter.finite import check_embeddings
 from exporter.memory import release_memory
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
-from exporter.parity import Reference, image_reference, text_reference, tower_batches
 from exporter.parity_data import ParityData
 from exporter.precision import PRECISIONS, Precision, apply_plan
 from exporter.probe import GATE_SHARE, Probe, probe
@@ -31,7 +32,6 @@ from exporter.stages import Stages
 from exporter.text_rules import find_text_length
 from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export
 from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
-from kernels.swap import SwapReport
 
 _PROBE_SAMPLES = 16
 _NOISE = 1.5
@@ -52,41 +52,6 @@ class Graphs:
     cpu: bool
     gpu: bool
     inputs: QuantizationInputs
-
-
-@dataclass(frozen=True)
-class TowerExport:
-    """One exported tower.
-
-    Attributes:
-        name: ``image`` or ``text``.
-        reference: inputs, and eager float32's embeddings for them.
-        graph: the ONNX file.
-        tower: the manifest's entry.
-        probe: of half precisions.
-        quantized: of int8 and fp8.
-        cpu_graph: of a quantized tower, what the CPU runs; None: `graph`.
-        programs: what AOTInductor compiles, where it was asked for; they go when the engines are built.
-    """
-
-    name: TowerName
-    reference: Reference
-    graph: OnnxGraph
-    tower: Tower
-    probe: Probe | None
-    quantized: Quantized | None = None
-    cpu_graph: OnnxGraph | None = None
-    programs: TowerPrograms | None = None
-
-    @property
-    def graph_for_cpu(self) -> OnnxGraph:
-        """What engines for the CPU run."""
-        return self.graph if self.cpu_graph is None else self.cpu_graph
-
-    @property
-    def swapped(self) -> SwapReport | None:
-        """Fused modules in the programs."""
-        return None if self.programs is None else self.programs.swapped
 
 
 def export_towers(

@@ -25,7 +25,7 @@ from kernels.blocks import (
     FusedStack,
 )
 from kernels.choices import NATIVE, choose
-from kernels.launchers import packages_hold_descriptors
+from kernels.descriptors import packages_hold_descriptors
 from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, kind, unknown
 from kernels.swap_ends import plan_ends
 

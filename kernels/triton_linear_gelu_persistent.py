@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch._subclasses.fake_tensor import FakeTensor
 
-from kernels.launchers import DESCRIPTORS_IN_PACKAGES, packages_hold_descriptors
+from kernels.descriptors import DESCRIPTORS_IN_PACKAGES, packages_hold_descriptors
 from kernels.library import interpreted, launchable
 from kernels.rows import as_rows
 from kernels.static import StaticCase

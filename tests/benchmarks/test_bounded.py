@@ -19,7 +19,8 @@ from benchmarks.crew import OUT_OF_TIME, OutOfTimeError, hired
 from benchmarks.exports import NoTimeError, export_command, subject_of
 from benchmarks.inputs import image_case
 from benchmarks.machine import this_machine
-from benchmarks.run import Plan, Run, UserError
+from benchmarks.plan import Plan, UserError
+from benchmarks.run import Run
 from benchmarks.subject import Subject
 from benchmarks.suites import SUITES, Sweep
 

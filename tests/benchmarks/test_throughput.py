@@ -23,8 +23,9 @@ from benchmarks.crew import ContenderError, Member, hired
 from benchmarks.estimates import estimate, rates, speedup
 from benchmarks.inputs import SETS, Case, image_case, text_case
 from benchmarks.machine import this_machine
+from benchmarks.plan import Plan
 from benchmarks.rows import Row
-from benchmarks.run import Plan, Run
+from benchmarks.run import Run
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 from benchmarks.worker import Worker
 

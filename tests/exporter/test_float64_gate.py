@@ -24,10 +24,11 @@ from engines.__main__ import main
 from engines.bundle_files import file_sha256
 from engines.manifest import TowerName, read_manifest
 from engines.verify import verify_bundle
+from exporter.eager_reference import Reference
 from exporter.errors import ParityGateError
 from exporter.float64_eager import Float64Eager, Measured, disturbed
 from exporter.float64_gate import Float64Gate
-from exporter.parity import Reference, judge
+from exporter.parity import judge
 from exporter.passes import run_passes
 from exporter.precision import PRECISIONS
 from exporter.source import load_source

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kernels import launchers
+from kernels import descriptors, launchers
 from kernels.linear_gelu import linear_gelu
 
 HALF = torch.float16
@@ -60,7 +60,7 @@ def test_a_compiler_that_breaks_descriptors_never_sees_them(
     """PyTorch 2.11 gives all programs of a kernel in a package the memory of one program's descriptors."""
     persistent = pytest.importorskip("kernels.triton_linear_gelu_persistent")
     monkeypatch.setattr(torch, "__version__", release)
-    assert launchers.packages_hold_descriptors() is holds
+    assert descriptors.packages_hold_descriptors() is holds
     persistent.check(torch.empty(7, 64, dtype=HALF), torch.empty(64, 64, dtype=HALF))  # eager launches are right
     with FakeTensorMode():
         x, weight = torch.empty(7, 64, dtype=HALF), torch.empty(64, 64, dtype=HALF)

@@ -1,0 +1,65 @@
+"""What a step of a suite gets: its order, and the keeper of its rows. `benchmarks.step` runs it in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import rows as rowfiles
+from benchmarks.machine import Machine, clock_mhz, stamp
+from benchmarks.rows import Row
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a child is to do.
+
+    Attributes:
+        work: ``module:function``; it is called with a `Keeper` and `arguments`, and returns whether there was time for everything.
+        arguments: by name, plain data.
+        machine: that computes.
+        results: folder of the rows.
+        commit: of the code.
+        deadline: of ``time.monotonic()``, which all processes of a machine share: nothing is begun after it.
+        done: cases (`Row.case`) that need not be measured.
+    """
+
+    work: str
+    arguments: dict[str, Any]
+    machine: Machine
+    results: Path
+    commit: str
+    deadline: float
+    done: tuple[tuple[str, ...], ...]
+
+
+class Keeper:
+    """Where a step's rows go."""
+
+    def __init__(self, order: Order) -> None:
+        self.machine, self.results, self.commit = order.machine, order.results, order.commit
+        self.device, self.deadline = order.machine.device, order.deadline
+        self._done = frozenset(order.done)
+
+    def add(self, found: Sequence[Row]) -> list[Row]:
+        """Keep rows that were measured just now; return them with machine, commit and date."""
+        stamped = stamp(found, self.machine, clock_mhz=clock_mhz(self.device), commit=self.commit)
+        rowfiles.merge(self.results, stamped, whole_cases=True)
+        return stamped
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run was interrupted before, and measured something then."""
+        return bool(self._done)
+
+    def is_done(self, case: tuple[str, ...]) -> bool:
+        """Whether an interrupted run has measured a case (`Row.case`)."""
+        return case in self._done
+
+    @property
+    def late(self) -> bool:
+        """Whether nothing may be begun any more."""
+        return time.monotonic() > self.deadline

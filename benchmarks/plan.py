@@ -1,0 +1,59 @@
+"""What a run measures: a model, contenders, cases, and how many rounds in how many passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.contenders import Contender
+from benchmarks.inputs import Case
+from benchmarks.subject import Subject
+
+_MOST_ROUNDS = 20  # in a pass
+
+
+class UserError(Exception):
+    """Something the user can mend: one sentence, exit code 1."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Attributes:
+        subject: the model.
+        contenders: the baseline first.
+        cases: writes the inputs into a folder and says what they are.
+        device: ``cpu`` or ``cuda``.
+        rounds: of each case, over all passes, at least.
+        round_seconds: that a contender's calls fill in a round. The shorter it is, the less the machine changes within a round.
+        case_seconds: a case whose rounds are shorter gets as many as fill this time in a pass, all contenders together.
+        only: which contender takes part in which case; the baseline takes part in all.
+        load_together: load all contenders at the same time. Faster where there are many cores; what loading took is not kept then.
+        passes: over all cases, each with fresh processes, that the rounds are divided over.
+    """
+
+    subject: Subject
+    contenders: tuple[Contender, ...]
+    cases: Callable[[Path], list[Case]]
+    device: str
+    rounds: int = 9
+    round_seconds: float = 0.05
+    case_seconds: float = 0.0
+    only: Callable[[Contender, Case], bool] = lambda contender, case: True
+    load_together: bool = False
+    passes: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "passes", max(1, min(self.passes, self.rounds)))
+
+    def rounds_of(self, number: int, seconds: float) -> int:
+        """Rounds of a case in a pass.
+
+        Args:
+            number: of the pass; the first is 0.
+            seconds: that one round takes.
+        """
+        least = self.rounds // self.passes + (number < self.rounds % self.passes)
+        return max(least, min(_MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-7))))
