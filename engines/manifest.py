@@ -15,6 +15,7 @@ import msgspec
 from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
 from engines.file_kinds import mode_of
+from engines.float64_check import Float64Check
 from engines.manifest_accuracy import Accuracy, Interval
 from engines.manifest_consistency import contradiction
 from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
@@ -43,6 +44,7 @@ __all__ = [
     "Build",
     "Engine",
     "File",
+    "Float64Check",
     "Interval",
     "Kernels",
     "Limits",
