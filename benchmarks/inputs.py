@@ -121,7 +121,7 @@ def _lengths(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _tokenize(subject: Subject, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """By the bundle's tokenizer, or by open_clip's."""
     if subject.bundle is not None:
-        from engines.bundle_paths import resolve_path
+        from engines.files.bundle_paths import resolve_path
         from engines.manifest import read_manifest
         from engines.tokenizer import TextTokenizer
 

@@ -217,7 +217,7 @@ def _print(args: argparse.Namespace, current: Run, reference_error: float) -> No
     import dataclasses
 
     from benchmarks.parity_rows import tables
-    from engines.json_text import json_text
+    from engines.files.json_text import json_text
 
     if args.json:
         shown = {

@@ -12,10 +12,10 @@ import os
 import stat
 from pathlib import Path
 
-from engines.bundle_paths import leads_out, resolve_path
 from engines.errors import BundleError
+from engines.files.bundle_paths import leads_out, resolve_path
+from engines.files.onnx_external_data import check_external_data
 from engines.manifest import Engine, Manifest, manifest_paths
-from engines.onnx_external_data import check_external_data
 
 # Kinds whose file is an ONNX graph. The other kinds check their file's checksum when they load it.
 _GRAPH_KINDS = ("onnxruntime", "openvino")

@@ -12,11 +12,11 @@ import numpy as np
 import engines
 from engines.cli_common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.errors import ImageError, InputError
+from engines.files.json_text import json_text
+from engines.files.text_files import read_lines
 from engines.image_files import find_all_images
-from engines.json_text import json_text
 from engines.tables import format_table
 from engines.terminal import say, visible
-from engines.text_files import read_lines
 
 _BATCH = 32
 

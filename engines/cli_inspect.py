@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engines.bundle_files import verify_files
-from engines.json_text import json_text
+from engines.files.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.rough_inputs import describe
 from engines.runtime import Candidate, candidates

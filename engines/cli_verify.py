@@ -7,7 +7,7 @@ import argparse
 import msgspec
 
 from engines.cli_common import add_engine_arguments
-from engines.json_text import json_text
+from engines.files.json_text import json_text
 from engines.manifest import Parity, read_manifest
 from engines.rough_inputs import describe
 from engines.tables import format_table

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import EngineError
-from engines.npz_files import opened_npz
+from engines.files.npz_files import opened_npz
 
 Embeddings = npt.NDArray[np.float32]
 

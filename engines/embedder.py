@@ -25,10 +25,10 @@ from engines.arguments import (
 from engines.arrays import as_numpy, like
 from engines.batches import batch_size, check_finite, run_ids, run_in_batches
 from engines.bundle_files import verify_files
-from engines.bundle_paths import resolve_path
 from engines.decode import Decoder, Pixels, readable
 from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
+from engines.files.bundle_paths import resolve_path
 from engines.forks import PerProcess
 from engines.image_inputs import ImageInput, private_image, several_images
 from engines.manifest import Manifest, Tower, TowerName, read_manifest

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.errors import InputError
-from engines.file_kinds import mode_of
+from engines.files.file_kinds import mode_of
+from engines.files.text_files import read_lines
 from engines.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem, is_image_name
-from engines.text_files import read_lines
 
 _NO_SUFFIX = "without a suffix"
 _LINK, _CLOSED, _SPECIAL = "linked folder", "folder that cannot be read", "pipe or device that is named as a picture"
@@ -147,7 +147,7 @@ def read_list(path: Path) -> list[Path]:
     """The files named in a text file, one a line; relative ones are relative to the working directory.
 
     Raises:
-        InputError: the list cannot be read, is not text (see `engines.text_files`), or is empty.
+        InputError: the list cannot be read, is not text (see `engines.files.text_files`), or is empty.
     """
     files = [Path(line) for line in read_lines(path, "the list") if line.strip()]
     if not files:

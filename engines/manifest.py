@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
-from engines.file_kinds import mode_of
+from engines.files.bundle_paths import resolve_path
+from engines.files.file_kinds import mode_of
 from engines.float64_check import Float64Check
 from engines.manifest_accuracy import Accuracy, Interval
 from engines.manifest_consistency import contradiction

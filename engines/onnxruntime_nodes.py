@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import BundleError, EngineUnavailableError
-from engines.onnx_external_data import message_fields, read_varint
+from engines.files.onnx_external_data import message_fields, read_varint
 
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # a session option: "1" makes `cpu_nodes` possible
 _CPU = "CPUExecutionProvider"

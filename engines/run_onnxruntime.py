@@ -18,9 +18,9 @@ from engines.bundle_files import existing_file
 from engines.cores import engine_threads
 from engines.cuda import Cuda
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.files.onnx_external_data import data_elsewhere
 from engines.gpu import gpu_missing
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.onnx_external_data import data_elsewhere
 from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes

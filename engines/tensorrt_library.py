@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, EngineError
+from engines.files.bundle_paths import resolve_path
 from engines.gpu import find_gpu
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
 from engines.optional import broken, import_or_reason, installed_version

@@ -14,7 +14,7 @@ import tokenizers
 
 from engines import manifest
 from engines.errors import BundleError, InputError
-from engines.file_kinds import mode_of
+from engines.files.file_kinds import mode_of
 
 _DROP_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_paths import resolve_path
 from engines.errors import BundleError
+from engines.files.bundle_paths import resolve_path
+from engines.files.npz_files import opened_npz
 from engines.manifest import Manifest, read_manifest
-from engines.npz_files import opened_npz
 from engines.tokenizer import TextTokenizer
 
 TEXTS, IDS = "caption_texts", "caption_ids"

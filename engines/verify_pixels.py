@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, ImageError
+from engines.files.bundle_paths import resolve_path
+from engines.files.npz_files import opened_npz
 from engines.manifest import Manifest, Preprocess, read_manifest
-from engines.npz_files import opened_npz
 from engines.preprocess import preprocess_image
 
 FILES, PIXELS, STEP = "picture_files/", "picture_pixels/", "picture_step"

@@ -195,7 +195,7 @@ def _list(pattern: str) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from engines.json_text import json_text
+    from engines.files.json_text import json_text
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 

@@ -19,7 +19,7 @@ import msgspec
 
 from engines.bundle_files import file_sha256
 from engines.errors import BundleError
-from engines.json_text import json_text
+from engines.files.json_text import json_text
 from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
 

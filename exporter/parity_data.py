@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from engines.errors import InputError
+from engines.files.text_files import read_lines
 from engines.image_files import describe_left_out, find_images
 from engines.image_formats import open_image
 from engines.optional import installed_version
-from engines.text_files import read_lines
 from exporter.errors import ExportError
 
 CAPTIONS_NAME = "captions.txt"

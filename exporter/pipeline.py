@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from engines.manifest import (
-    SCHEMA_VERSION,
-    Engine,
-    Kernels,
-    Manifest,
-    Tokenizer,
-    TowerName,
-    read_manifest,
-)
+from engines.manifest import SCHEMA_VERSION, Engine, Kernels, Manifest, Tokenizer, TowerName, read_manifest
 from exporter.build_engines import (
     ENGINES,
     build_engines,

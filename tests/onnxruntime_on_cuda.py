@@ -16,10 +16,7 @@ from engines.cuda import Cuda
 from engines.manifest import read_manifest
 from engines.onnxruntime_binding import BoundSession, Place
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_graphs import (
-    WITHOUT_GRAPH,
-    GraphShape,
-)
+from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape
 from engines.run_onnxruntime import open_tower
 
 

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 from PIL import Image
 
-from engines import text_files
 from engines.errors import InputError
+from engines.files import text_files
 
 Picture: TypeAlias = "Path | bytes | Image.Image"
 
@@ -76,7 +76,7 @@ def read_lines(path: Path, strip: bool = True) -> list[str]:
     """The lines of a text file, without blank ones at its end; with the white space around them where it means something.
 
     Raises:
-        InputError: it is not text (see `engines.text_files`), or cannot be read.
+        InputError: it is not text (see `engines.files.text_files`), or cannot be read.
     """
     lines = text_files.read_lines(path)
     while lines and not lines[-1].strip():

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from engines.errors import InputError
+from engines.files.text_files import decode_text, split_lines
 from engines.image_formats import HEIF_SUFFIXES, SUFFIXES
-from engines.text_files import decode_text, split_lines
 from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,

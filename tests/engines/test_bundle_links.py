@@ -163,6 +163,6 @@ def test_openvino_says_what_to_do_where_a_message_would_be_too_large(
     """2 GiB take too long to write in a test: the limit is lowered."""
     pytest.importorskip("openvino")
     with_openvino(snapshot)
-    monkeypatch.setattr("engines.onnx_inline.MAX_MESSAGE_BYTES", 1_000_000)
+    monkeypatch.setattr("engines.files.onnx_inline.MAX_MESSAGE_BYTES", 1_000_000)
     with pytest.raises(EngineError, match=r"more than 1000000 .*local_dir=.*cp -rL.*engine='onnxruntime'"):
         engines.load(snapshot, engine="openvino")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engines import verify
 from engines.__main__ import main
-from engines.json_text import json_text
+from engines.files.json_text import json_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

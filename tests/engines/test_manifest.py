@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from engines import manifest as schema
 from engines.bundle_files import verify_files
-from engines.bundle_paths import resolve_path
 from engines.errors import BundleError, SchemaVersionError
+from engines.files.bundle_paths import resolve_path
 from engines.manifest import manifest_bytes, read_manifest
 
 

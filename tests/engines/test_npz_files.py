@@ -12,8 +12,8 @@ from test_verify import accept
 
 from engines.embed_part import Part, load_part, save_part
 from engines.errors import BundleError, EngineError
+from engines.files.npz_files import opened_npz
 from engines.manifest import Manifest, read_manifest
-from engines.npz_files import opened_npz
 from engines.verify import read_reference
 from engines.verify_pixels import verify_pixels
 

@@ -1,4 +1,4 @@
-"""engines.onnx_external_data: agrees with the onnx package, refuses what leaves the bundle, and never falls over."""
+"""engines.files.onnx_external_data: agrees with the onnx package, refuses what leaves the bundle, and never falls over."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from engines.errors import BundleError, EngineError
-from engines.onnx_external_data import check_external_data, data_elsewhere, read_external_data
-from engines.onnx_inline import inline_weights
+from engines.files.onnx_external_data import check_external_data, data_elsewhere, read_external_data
+from engines.files.onnx_inline import inline_weights
 
 
 def external(name: str, location: str, offset: int | None = None, length: int | None = None) -> TensorProto:

@@ -13,14 +13,7 @@ from onnxruntime_on_cuda import Opened, ids_of, pixels_of
 from engines import errors, onnxruntime_cuda
 from engines.manifest import TextLength, read_manifest
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_graphs import (
-    DEFAULT_BATCHES,
-    CapturedShapes,
-    GraphShape,
-    fitting,
-    graph_batches,
-    graph_shapes,
-)
+from engines.onnxruntime_graphs import DEFAULT_BATCHES, CapturedShapes, GraphShape, fitting, graph_batches, graph_shapes
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from exporter.licences import (
-    UNKNOWN,
-    License,
-    known_licenses,
-    license_of_repository,
-    license_of_tag,
-    repository_of,
-)
+from exporter.licences import UNKNOWN, License, known_licenses, license_of_repository, license_of_tag, repository_of
 
 
 def cached_card(cache: Path, repository: str, content: bytes | None) -> None:

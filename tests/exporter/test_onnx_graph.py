@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.onnx_external_data import check_external_data, read_external_data
+from engines.files.onnx_external_data import check_external_data, read_external_data
 from exporter.onnx_graph import export_graph
 from exporter.towers import TextTower
 from exporter.units import Encoder, TextEncoder

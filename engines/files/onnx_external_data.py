@@ -10,8 +10,8 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from engines.bundle_paths import leads_out, resolve_path
 from engines.errors import BundleError
+from engines.files.bundle_paths import leads_out, resolve_path
 
 # Message field numbers that may hold tensors, by message; the value is the kind of message inside.
 CHILDREN: dict[str, dict[int, str]] = {

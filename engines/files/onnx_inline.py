@@ -1,7 +1,7 @@
 """An ONNX graph whose weights lie in files of their own, as one message with the weights inside.
 
 For libraries that do not open weights through a link. Only the messages on the way to a tensor are written anew; see
-`engines.onnx_external_data` for the field numbers.
+`engines.files.onnx_external_data` for the field numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.errors import BundleError, EngineError
-from engines.onnx_external_data import CHILDREN, external_data, message_parts
+from engines.files.onnx_external_data import CHILDREN, external_data, message_parts
 
 # Protobuf's own limit of a message. The graph and each weight's name are small beside the weights.
 MAX_MESSAGE_BYTES = (1 << 31) - 1
@@ -26,7 +26,7 @@ def inline_weights(path: Path, files: Mapping[str, Path], remedy: str, limit: in
 
     Args:
         path: of the graph.
-        files: location, as the graph names it, to the data file (`engines.onnx_external_data.data_elsewhere`).
+        files: location, as the graph names it, to the data file (`engines.files.onnx_external_data.data_elsewhere`).
         remedy: what to do where the message would be too large, the end of the error's sentence.
         limit: most bytes of the message; None is protobuf's limit.
 
