@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its schema (`engines.manifest_structs` and its like), its version, and the reading of the file.
+"""The manifest of a bundle: its schema (`engines.schema.structs` and its like), its version, and the reading of the file.
 
 The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relative to the bundle, with forward slashes.
 """
@@ -15,12 +15,12 @@ import msgspec
 from engines.errors import BundleError, SchemaVersionError
 from engines.files.bundle_paths import resolve_path
 from engines.files.file_kinds import mode_of
-from engines.float64_check import Float64Check
-from engines.manifest_accuracy import Accuracy, Interval
-from engines.manifest_consistency import contradiction
-from engines.manifest_engines import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
-from engines.manifest_ranges import out_of_range
-from engines.manifest_structs import (
+from engines.schema.accuracy import Accuracy, Interval
+from engines.schema.consistency import contradiction
+from engines.schema.engine_entries import BatchProfile, Build, Engine, Profile, Range, Target, TowerName
+from engines.schema.float64_check import Float64Check
+from engines.schema.ranges import out_of_range
+from engines.schema.structs import (
     File,
     Kernels,
     Limits,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.float64_check import Float64Check
 from engines.manifest import Parity
+from engines.schema.float64_check import Float64Check
 
 # An engine may be this many times as far from float64 as the farthest of eager's own float32 evaluations of the same input.
 # Measured on MobileCLIP2-S0 with random weights: of right engines and of eager with other roundings at most 1.0 where the limits

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from engines.manifest import Range
-from engines.manifest_ranges import NUMBERS
+from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
 
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from engines.float64_check import Float64Check
 from engines.manifest import Limits, Parity, TowerName, TowerParity
 from engines.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
+from engines.schema.float64_check import Float64Check
 from engines.verify import cosines_of, top1_hits, within
 from exporter.eager_reference import Reference
 from exporter.finite import listed

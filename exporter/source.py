@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engines.manifest import Model, Preprocess
-from engines.manifest_ranges import NUMBERS
+from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
 from exporter.model_list import ModelRow, list_models
 from exporter.origins import HUB_PREFIX, Origin, resolve_origin

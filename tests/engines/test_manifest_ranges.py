@@ -26,7 +26,7 @@ from engines import manifest as schema
 from engines.embedder import Embedder
 from engines.errors import BundleError, EngineError
 from engines.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
-from engines.manifest_ranges import MAX_ENTRIES, MAX_TEXT, NUMBERS, TEXTS, out_of_range
+from engines.schema.ranges import MAX_ENTRIES, MAX_TEXT, NUMBERS, TEXTS, out_of_range
 
 FORMAT = Path(schema.__file__).with_name("FORMAT.md")
 IMAGES = [np.random.default_rng(i).integers(0, 256, (50 + i, 70, 3), dtype=np.uint8) for i in range(2)]

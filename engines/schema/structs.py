@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from engines.float64_check import Float64Check
-from engines.manifest_accuracy import Accuracy
-from engines.manifest_engines import Engine, TowerName
+from engines.schema.accuracy import Accuracy
+from engines.schema.engine_entries import Engine, TowerName
+from engines.schema.float64_check import Float64Check
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The range of every field of a manifest; the section "Ranges" of ``engines/FORMAT.md`` holds the same table.
 
 A number stands in `NUMBERS`, a text in `TEXTS` or it is any text of at most `MAX_TEXT` characters. Types and choices are the
-schema's, and what fields say about each other is `engines.manifest_consistency`'s.
+schema's, and what fields say about each other is `engines.schema.consistency`'s.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.manifest_engines import Engine, Profile, Range
-from engines.manifest_structs import Manifest, Tensor, TextLength, Tower
+from engines.schema.engine_entries import Engine, Profile, Range
+from engines.schema.structs import Manifest, Tensor, TextLength, Tower
 
 _ANY_BATCH = ("onnxruntime", "openvino", "aotinductor")  # kinds of engines that take a batch of one row, too
 _MOST_RUN_BYTES = 8 << 30  # of the rows of an engine's smallest run, which fewer rows are filled up to
