@@ -110,7 +110,7 @@ def gpu_problem() -> str | None:
     except ModuleNotFoundError:
         return f"PyTorch is not installed in {sys.executable}: run this with a Python that has its CUDA build"
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a broken library raises
-        from engines.optional import error_words
+        from engines.process.optional import error_words
 
         return f"PyTorch is installed in {sys.executable} and cannot be imported: {error_words(error)}"
     if torch.version.cuda is None:

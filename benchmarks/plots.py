@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import looks
 from benchmarks.panels import Guide, Panel, Plot, Series
-from engines.optional import import_or_reason
+from engines.process.optional import import_or_reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from benchmarks.panels import Plot, Work
 from benchmarks.panels import plots as plots_of
 from benchmarks.rows import Row
 from benchmarks.sections import measured_on, sections
-from engines.optional import import_or_reason
+from engines.process.optional import import_or_reason
 
 RESULTS = Path(__file__).parent / "results"
 _TITLE = "openclip-engines: measured"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import InputError
-from engines.optional import loaded_class
+from engines.process.optional import loaded_class
 
 
 def as_numpy(value: Any) -> npt.NDArray[Any]:

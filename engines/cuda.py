@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import EngineError, EngineUnavailableError
-from engines.optional import import_or_reason
+from engines.process.optional import import_or_reason
 
 _NONBLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _NO_TIMING = 2  # CU_EVENT_DISABLE_TIMING

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.arguments import whole_number
-from engines.cores import usable_cores
 from engines.errors import EngineError, ImageError
-from engines.forks import PerProcess
 from engines.image_inputs import ImageInput, PrivateImage, private_image
 from engines.manifest import Preprocess
 from engines.preprocess import preprocess_private
+from engines.process.cores import usable_cores
+from engines.process.forks import PerProcess
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 

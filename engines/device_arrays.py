@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from engines.errors import EngineUnavailableError, InputError
-from engines.optional import import_or_reason, loaded_class
+from engines.process.optional import import_or_reason, loaded_class
 
 _CUDA_DEVICE = 2  # kDLCUDA of dlpack.h
 LEGACY_STREAM = 1  # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only

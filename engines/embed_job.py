@@ -25,7 +25,7 @@ import numpy.typing as npt
 from engines.embed_part import Part, load_part, save_part, stat_files
 from engines.errors import EngineError, InputError
 from engines.files.file_kinds import mode_of
-from engines.optional import import_or_reason
+from engines.process.optional import import_or_reason
 from engines.terminal import visible
 
 PART_ROWS = 1024

@@ -29,10 +29,10 @@ from engines.decode import Decoder, Pixels, readable
 from engines.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
 from engines.files.bundle_paths import resolve_path
-from engines.forks import PerProcess
 from engines.image_inputs import ImageInput, private_image, several_images
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.preprocess import normalize_pixels
+from engines.process.forks import PerProcess
 from engines.runtime import TowerRuntime, choose_engine, open_for_forks, report_choice
 from engines.tokenizer import TextTokenizer
 

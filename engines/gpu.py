@@ -7,7 +7,7 @@ import functools
 import sys
 from dataclasses import dataclass
 
-from engines.optional import error_words
+from engines.process.optional import error_words
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _NAME_BYTES = 256

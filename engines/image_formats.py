@@ -14,7 +14,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from engines.optional import broken, import_or_reason
+from engines.process.optional import broken, import_or_reason
 
 # Pictures as people keep them. Pillow registers more (`Image.registered_extensions`): videos, documents that start Ghostscript,
 # data of weather models, textures of games. Those are named as left out, and a file that the user names is always tried.

@@ -20,8 +20,8 @@ from PIL import Image, UnidentifiedImageError
 
 from engines.arguments import iterable
 from engines.errors import ImageError, InputError
-from engines.forks import ForkSafeLock
 from engines.image_formats import advice, open_unlimited
+from engines.process.forks import ForkSafeLock
 
 # Twice Pillow's MAX_IMAGE_PIXELS, which is where Pillow itself refuses a file unless that is changed.
 MAX_PIXELS = 178_956_970

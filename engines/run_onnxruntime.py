@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from engines.arguments import whole_number
 from engines.bundle_files import existing_file
-from engines.cores import engine_threads
 from engines.cuda import Cuda
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.files.onnx_external_data import data_elsewhere
@@ -26,7 +25,8 @@ from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
 from engines.onnxruntime_nodes import check_nodes
 from engines.onnxruntime_options import cuda_options, session_options
-from engines.optional import broken, import_or_reason
+from engines.process.cores import engine_threads
+from engines.process.optional import broken, import_or_reason
 
 _LOG = logging.getLogger("engines")
 

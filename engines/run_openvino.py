@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from engines.arguments import whole_number
 from engines.bundle_files import existing_file
-from engines.cores import engine_threads
 from engines.errors import EngineError, EngineUnavailableError
 from engines.files.onnx_external_data import data_elsewhere
 from engines.files.onnx_inline import inline_weights
-from engines.forks import PerProcess
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.optional import broken, import_or_reason
+from engines.process.cores import engine_threads
+from engines.process.forks import PerProcess
+from engines.process.optional import broken, import_or_reason
 
 _NAME, _INSTALL = "OpenVINO", "pip install 'openclip-engines[openvino]'"
 _NO_LINKS = (

@@ -9,7 +9,7 @@ from engines.cuda import Cuda
 from engines.errors import EngineUnavailableError
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine, Tower
-from engines.optional import import_or_reason
+from engines.process.optional import import_or_reason
 from engines.tensorrt_library import INSTALL, library_or_reason, library_version, version_mismatch
 from engines.tensorrt_slot import GraphLimits
 from engines.tensorrt_tower import TensorRTTower

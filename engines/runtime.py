@@ -2,8 +2,8 @@
 
 An engine of kind K is served by the module that `RUNTIMES` names, which is imported only when such an engine is asked about. It
 has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
-`why_not` imports the engine's library, and whatever that raises is a reason (`engines.optional`). So an engine is asked only where
-the answer is needed: those of the kind that the caller named, or with ``auto`` one after the other until one can run.
+`why_not` imports the engine's library, and whatever that raises is a reason (`engines.process.optional`). So an engine is asked
+only where the answer is needed: those of the kind that the caller named, or with ``auto`` one after the other until one can run.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from engines.bundle_files import engine_problem
 from engines.errors import EngineError, EngineUnavailableError, InputError
-from engines.forks import PerProcess, skip_exit_handlers_in_children
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
+from engines.process.forks import PerProcess, skip_exit_handlers_in_children
 
 # Kinds in order of preference, and the modules that run them.
 RUNTIMES = {

@@ -14,7 +14,7 @@ from engines.errors import BundleError, EngineError
 from engines.files.bundle_paths import resolve_path
 from engines.gpu import find_gpu
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
-from engines.optional import broken, import_or_reason, installed_version
+from engines.process.optional import broken, import_or_reason, installed_version
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {

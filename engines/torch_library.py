@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from engines.optional import broken, import_or_reason, installed_version
+from engines.process.optional import broken, import_or_reason, installed_version
 
 _NAME = "PyTorch"
 

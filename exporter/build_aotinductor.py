@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.cores import usable_cores
 from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
-from engines.optional import import_or_reason
+from engines.process.cores import usable_cores
+from engines.process.optional import import_or_reason
 from engines.run_aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.built import Built

@@ -21,7 +21,7 @@ from engines.errors import InputError
 from engines.files.text_files import read_lines
 from engines.image_files import describe_left_out, find_images
 from engines.image_formats import open_image
-from engines.optional import installed_version
+from engines.process.optional import installed_version
 from exporter.errors import ExportError
 
 CAPTIONS_NAME = "captions.txt"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engines.optional import error_words
+from engines.process.optional import error_words
 from engines.terminal import say, visible
 from exporter.errors import ExportError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.optional import installed_version
+from engines.process.optional import installed_version
 
 _PACKAGES = (
     "openclip-engines",

@@ -41,7 +41,7 @@ _FLOAT32_ONLY = ("onnxruntime plain", "openvino plain")  # open_clip's half mode
 
 def missing_library(*modules: str) -> str | None:
     """Why the first of these libraries that cannot be imported cannot, in words; None if all can be."""
-    from engines.optional import error_words
+    from engines.process.optional import error_words
 
     for module in modules:
         try:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engines import cores
-from engines.cores import cpu_quota, engine_threads, usable_cores
+from engines.process import cores
+from engines.process.cores import cpu_quota, engine_threads, usable_cores
 
 V2 = "30 23 0:26 {top} /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = "32 31 0:29 {top} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -137,7 +137,7 @@ def group_with_half_a_cpu() -> Iterator[Path]:
 def test_a_process_in_a_real_group(demo_bundle: Path) -> None:
     code = (
         "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
-        "import engines\nfrom engines.cores import cpu_quota, engine_threads, usable_cores\n"
+        "import engines\nfrom engines.process.cores import cpu_quota, engine_threads, usable_cores\n"
         "print(cpu_quota(), usable_cores(), engine_threads())\n"
         "clip = engines.load(sys.argv[2], engine='onnxruntime')\n"
         "print(clip._decoder._pool.get()._max_workers)\n"

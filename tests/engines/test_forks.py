@@ -15,7 +15,7 @@ from aotinductor_bundle import aotinductor_bundle
 from made_once import made_once, session_folder
 
 from engines.errors import EngineError
-from engines.forks import ForkSafeLock, PerProcess
+from engines.process.forks import ForkSafeLock, PerProcess
 from engines.runtime import open_for_forks
 
 # The child ends by Python's ordinary exit, as gunicorn's workers do, or by multiprocessing's. An alarm ends what hangs.
@@ -175,7 +175,8 @@ assert len([1 for _ in ahead]) == 9
 @needs_fork
 def test_an_engine_on_a_gpu_says_so_in_a_child(monkeypatch: pytest.MonkeyPatch, demo_bundle: Path) -> None:
     """Everything but the card: the child's first call is a named error, and closing there frees nothing."""
-    from engines import forks, runtime
+    from engines import runtime
+    from engines.process import forks
 
     closed: list[str] = []
 
@@ -213,7 +214,7 @@ def test_results_on_a_gpu_are_not_freed_by_a_child(monkeypatch: pytest.MonkeyPat
 def test_a_lock_is_free_in_the_child() -> None:
     code = """
 import os, signal, threading
-from engines.forks import ForkSafeLock
+from engines.process.forks import ForkSafeLock
 lock, held, end = ForkSafeLock(), threading.Event(), threading.Event()
 def hold():
     with lock:

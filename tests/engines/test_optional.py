@@ -1,4 +1,4 @@
-"""engines.optional: one sentence for whatever an import raises, and the same one the second time."""
+"""engines.process.optional: one sentence for whatever an import raises, and the same one the second time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import optional
-from engines.optional import broken, error_words, import_or_reason, installed_version, loaded_class
+from engines.process import optional
+from engines.process.optional import broken, error_words, import_or_reason, installed_version, loaded_class
 
 ERRORS = [
     kind

@@ -13,13 +13,13 @@ import pytest
 import engines
 from engines import cli_classify, cli_embed, cli_inspect, cli_verify, embedder, run_onnxruntime
 from engines.__main__ import main
-from engines.cores import cpu_quota
 from engines.embed_job import EmbedJob
 from engines.errors import BundleError, InputError
 from engines.files.file_kinds import mode_of
 from engines.files.onnx_inline import inline_weights
 from engines.image_files import find_images
 from engines.manifest import read_manifest
+from engines.process.cores import cpu_quota
 from engines.runtime import open_tower
 from engines.tokenizer import TextTokenizer
 

@@ -1,0 +1,1 @@
+"""The process that serves: its cores, its forks, and the optional libraries that it can import."""
