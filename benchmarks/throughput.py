@@ -116,7 +116,7 @@ def pick_device(name: str) -> str:
     """``auto`` is the GPU where PyTorch sees one."""
     if name != "auto":
         return name
-    from engines.gpu import gpu_missing
+    from engines.device.gpu import gpu_missing
 
     return "cpu" if gpu_missing() is not None else "cuda"
 

@@ -22,11 +22,11 @@ from engines.arguments import (
     label_prompts,
     whole_number,
 )
-from engines.arrays import as_numpy, like
 from engines.batches import batch_size, check_finite, run_ids, run_in_batches
 from engines.bundle_files import verify_files
 from engines.decode import Decoder, Pixels, readable
-from engines.device_arrays import current_stream, device_of, like_device
+from engines.device.arrays import as_numpy, like
+from engines.device.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
 from engines.files.bundle_paths import resolve_path
 from engines.image_inputs import ImageInput, private_image, several_images

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda import Cuda, OutOfDeviceMemoryError
-from engines.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
+from engines.device.cuda import Cuda, OutOfDeviceMemoryError
+from engines.device.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
 from engines.errors import EngineError
 from engines.manifest import BatchProfile, Engine
 from engines.onnxruntime_binding import ArenaFullError, BoundSession, Room, run_in_parts

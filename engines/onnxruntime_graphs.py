@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda import Cuda, PinnedBuffer
+from engines.device.cuda import Cuda, PinnedBuffer
 from engines.errors import EngineError, InputError
 from engines.manifest import TextLength
 from engines.onnxruntime_binding import BoundSession

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.arguments import whole_number
-from engines.cuda import Cuda
+from engines.device.cuda import Cuda
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.errors import EngineUnavailableError
-from engines.gpu import find_gpu, gpu_missing
 from engines.manifest import Engine, Tower
 from engines.process.optional import import_or_reason
 from engines.tensorrt_library import INSTALL, library_or_reason, library_version, version_mismatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from engines.cuda import OutOfDeviceMemoryError
+from engines.device.cuda import OutOfDeviceMemoryError
 from engines.errors import EngineError
 from engines.tensorrt_slot import Slot
 

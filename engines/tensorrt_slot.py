@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda import Cuda, OutOfDeviceMemoryError, PinnedBuffer
+from engines.device.cuda import Cuda, OutOfDeviceMemoryError, PinnedBuffer
 from engines.errors import EngineError
 from engines.tensorrt_library import last
 from engines.tensorrt_shapes import Run, TowerShape

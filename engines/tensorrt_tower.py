@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.cuda import Cuda, OutOfDeviceMemoryError
-from engines.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
+from engines.device.cuda import Cuda, OutOfDeviceMemoryError
+from engines.device.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
+from engines.device.gpu import find_gpu
 from engines.errors import EngineError
-from engines.gpu import find_gpu
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.tensorrt_library import load_engine
 from engines.tensorrt_pool import SlotPool

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.gpu import find_gpu, gpu_missing
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.process.cores import usable_cores
 from engines.process.optional import import_or_reason

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.gpu import find_gpu, gpu_missing
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.tensorrt_library import library_or_reason
 from exporter.built import Built
 from exporter.engine_options import EngineOptions

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.gpu import find_gpu
+from engines.device.gpu import find_gpu
 from engines.manifest import Engine, Profile, Target
 from engines.tensorrt_library import library_version
 from exporter.built import Built

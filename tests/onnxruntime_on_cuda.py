@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from fake_cuda import FakeDriver
 
-from engines.cuda import Cuda
+from engines.device.cuda import Cuda
 from engines.manifest import read_manifest
 from engines.onnxruntime_binding import BoundSession, Place
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower

@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines.gpu import Gpu
+from engines.device.gpu import Gpu
 
 # What PyTorch's headers for generated code include.
 _HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h", "cuda_fp8.h")

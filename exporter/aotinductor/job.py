@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from engines.gpu import find_gpu
+from engines.device.gpu import find_gpu
 from engines.manifest import Build
 from exporter.aotinductor.gpu_needs import build_environment, gpu_problem
 from exporter.child_process import Child, ChildFailedError

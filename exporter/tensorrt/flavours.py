@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.gpu import find_gpu, gpu_missing
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.process.optional import import_or_reason
 from engines.tensorrt_library import library_or_reason
 from exporter.engine_options import EngineOptions

@@ -152,7 +152,7 @@ def _layers(network: Any) -> dict[str, dict[str, int]]:
 
 def _inspect(trt: Any, job: BuildJob) -> bool:
     """Write every layer of the engine as JSON, where there is a GPU of the target to load it on."""
-    from engines.gpu import find_gpu
+    from engines.device.gpu import find_gpu
 
     gpu = find_gpu()
     if gpu is None or (job.target is not None and job.target != gpu.target) or job.strip_weights:

@@ -10,7 +10,7 @@ import torch
 
 import engines
 from engines import errors
-from engines.gpu import find_gpu
+from engines.device.gpu import find_gpu
 from engines.manifest import Range, read_manifest
 from engines.verify import read_reference
 from exporter.engine_options import EngineOptions, KernelMode

@@ -18,7 +18,7 @@ from aotinductor_bundle import aotinductor_bundle, run
 
 import engines
 from engines import errors, run_aotinductor, torch_library
-from engines.gpu import gpu_missing
+from engines.device.gpu import gpu_missing
 from engines.manifest import MANIFEST_NAME, Engine, Manifest, Target, manifest_bytes, read_manifest
 from engines.run_aotinductor import AOTInductorTower, cpu_isa, open_tower, why_not
 from engines.runtime import RUNTIMES, candidates

@@ -210,7 +210,7 @@ class TestTensorRT:
     """On a machine that pretends to have a GPU, for without one the libraries are not asked for."""
 
     GPU = (
-        "import engines.run_tensorrt as runtime\nfrom engines.gpu import Gpu\nruntime.gpu_missing = lambda: None\n"
+        "import engines.run_tensorrt as runtime\nfrom engines.device.gpu import Gpu\nruntime.gpu_missing = lambda: None\n"
         "runtime.find_gpu = lambda number=0: Gpu(0, 'NVIDIA A100', (8, 0), (13, 0))\n"
         "import engines.tensorrt_library as library\nlibrary.installed_version = lambda *names: VERSION\n"
     )
@@ -257,7 +257,7 @@ class TestTensorRT:
 class TestArraysOnTheGpu:
     def test_without_cuda_core(self, tmp_path: Path) -> None:
         code = (
-            "from engines.device_arrays import device_view\nfrom engines.errors import EngineUnavailableError\n"
+            "from engines.device.device_arrays import device_view\nfrom engines.errors import EngineUnavailableError\n"
             "try: device_view(object(), 0)\nexcept EngineUnavailableError as error: answer(str(error))"
         )
         said = answer_of(code, break_library(tmp_path, "cuda.core"))
@@ -267,7 +267,7 @@ class TestArraysOnTheGpu:
 
     def test_without_bindings(self, tmp_path: Path) -> None:
         code = (
-            "from engines.cuda import Cuda\nfrom engines.errors import EngineUnavailableError\n"
+            "from engines.device.cuda import Cuda\nfrom engines.errors import EngineUnavailableError\n"
             "try: Cuda()\nexcept EngineUnavailableError as error: answer(str(error))"
         )
         said = answer_of(code, break_library(tmp_path, "cuda.bindings"))
@@ -336,7 +336,7 @@ class TestCommandLine:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared libraries of Linux")
 class TestDriver:
-    ASK = "from engines.gpu import find_gpu, gpu_missing\nanswer([gpu_missing(), find_gpu()])"
+    ASK = "from engines.device.gpu import find_gpu, gpu_missing\nanswer([gpu_missing(), find_gpu()])"
 
     def test_a_library_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "libcuda.so.1").write_text("?", encoding="utf-8")

@@ -199,7 +199,7 @@ def test_an_engine_on_a_gpu_says_so_in_a_child(monkeypatch: pytest.MonkeyPatch, 
 
 @needs_fork
 def test_results_on_a_gpu_are_not_freed_by_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engines import device_arrays
+    from engines.device import device_arrays
 
     freed: list[int] = []
     result = device_arrays.DeviceEmbeddings(77, (1, 2), 0, None, freed.append)

@@ -15,7 +15,7 @@ from fake_cuda import FakeDriver
 from onnxruntime_on_cuda import NotedSession, pixels_of
 
 from engines import errors, run_onnxruntime
-from engines.cuda import Cuda
+from engines.device.cuda import Cuda
 from engines.manifest import read_manifest
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
 from engines.onnxruntime_options import cuda_options

@@ -16,7 +16,7 @@ from shallow import register
 
 import engines
 from engines import errors
-from engines.gpu import find_gpu, gpu_missing
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.manifest import read_manifest
 
 CUDA = "CUDAExecutionProvider"

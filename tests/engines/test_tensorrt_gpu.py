@@ -15,7 +15,7 @@ import pytest
 
 import engines
 from engines import errors
-from engines.gpu import find_gpu, gpu_missing
+from engines.device.gpu import find_gpu, gpu_missing
 from engines.manifest import manifest_bytes, read_manifest
 from engines.tensorrt_library import library_version
 from engines.verify import verify_bundle

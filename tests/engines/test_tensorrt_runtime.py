@@ -18,7 +18,7 @@ from fake_cuda import FakeDriver, FakeTensorRT
 
 from engines import Embedder, errors, tensorrt_tower
 from engines.batches import run_in_batches
-from engines.cuda import Cuda, CudaError
+from engines.device.cuda import Cuda, CudaError
 from engines.manifest import Engine, Manifest, Profile, Range, Target, Tower, read_manifest
 from engines.run_onnxruntime import open_tower as open_onnxruntime
 from engines.tensorrt_shapes import Run, TowerShape

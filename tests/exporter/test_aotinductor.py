@@ -16,7 +16,7 @@ from aotinductor_bundle import aotinductor_bundle, run
 from shallow import FAMILIES, register
 
 import engines
-from engines.gpu import Gpu, gpu_missing
+from engines.device.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.run_aotinductor import cpu_isa, open_tower
 from engines.verify import verify_bundle

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.gpu import Gpu
+from engines.device.gpu import Gpu
 from exporter.aotinductor import gpu_needs, job, worker
 from exporter.aotinductor.gpu_needs import build_environment, cuda_home, gpu_problem, library_file, serves
 from exporter.errors import ExportError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from shallow import FAMILIES, register
 
-from engines.gpu import find_gpu
+from engines.device.gpu import find_gpu
 from engines.manifest import Profile, Range, TextLength, Tower
 from exporter.errors import ExportError
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
@@ -137,7 +137,7 @@ class TestErrors:
 
     def test_weights_cannot_be_stripped_without_a_gpu(self, graph: OnnxGraph) -> None:
         """Why the command line refuses it: 1.7.1 compiles refittable kernels with the driver."""
-        from engines.gpu import gpu_missing
+        from engines.device.gpu import gpu_missing
 
         if gpu_missing() is None:
             pytest.skip("there is a GPU")

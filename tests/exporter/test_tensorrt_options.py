@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import engines
 from engines import errors
-from engines.gpu import gpu_missing
+from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
 from engines.runtime import candidates
 from engines.verify import verify_bundle

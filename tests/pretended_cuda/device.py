@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.cuda import Cuda
+from engines.device.cuda import Cuda
 from pretended_cuda.libraries import DRIVER
 
 

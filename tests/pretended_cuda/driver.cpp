@@ -1,4 +1,4 @@
-// libcuda.so.1 of the pretended device: the device itself, and the driver's calls that engines/cuda.py and cuda.core make.
+// libcuda.so.1 of the pretended device: the device itself, and the driver's calls that engines/device/cuda.py and cuda.core make.
 
 #include "device.h"
 

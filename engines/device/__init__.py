@@ -1,0 +1,1 @@
+"""NVIDIA GPUs without PyTorch: the driver's facts and calls, and arrays that lie on a GPU."""
