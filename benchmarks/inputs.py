@@ -122,8 +122,8 @@ def _tokenize(subject: Subject, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """By the bundle's tokenizer, or by open_clip's."""
     if subject.bundle is not None:
         from engines.files.bundle_paths import resolve_path
+        from engines.inputs.tokenizer import TextTokenizer
         from engines.manifest import read_manifest
-        from engines.tokenizer import TextTokenizer
 
         folder = Path(subject.bundle)
         config = read_manifest(folder).tokenizer

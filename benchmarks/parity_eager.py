@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Manifest, Model
-from engines.preprocess import normalize_pixels
 from engines.verify import compare_embeddings, read_reference
 from exporter.checkpoint_files import FOLDER_PREFIX
 from exporter.eager_reference import open_clip_transform

@@ -14,7 +14,7 @@ from engines.cli_common import add_engine_arguments, add_max_pixels, load_option
 from engines.errors import ImageError, InputError
 from engines.files.json_text import json_text
 from engines.files.text_files import read_lines
-from engines.image_files import find_all_images
+from engines.inputs.image_files import find_all_images
 from engines.tables import format_table
 from engines.terminal import say, visible
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.errors import InputError
-from engines.image_files import describe_left_out
+from engines.inputs.image_files import describe_left_out
 from engines.runtime import DEVICES, RUNTIMES
 from engines.terminal import say
 

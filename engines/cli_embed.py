@@ -18,7 +18,7 @@ from engines.embed_job import EmbedItems, EmbedJob, JobResult
 from engines.errors import BundleError, ImageError, InputError
 from engines.files.json_text import json_text
 from engines.files.text_files import read_lines
-from engines.image_files import find_all_images, read_list
+from engines.inputs.image_files import find_all_images, read_list
 from engines.manifest import MANIFEST_NAME, TowerName
 from engines.terminal import say, visible
 

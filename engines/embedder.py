@@ -11,7 +11,13 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from engines.arguments import (
+from engines.batches import batch_size, check_finite, run_ids, run_in_batches
+from engines.bundle_files import verify_files
+from engines.device.arrays import as_numpy, like
+from engines.device.device_arrays import current_stream, device_of, like_device
+from engines.errors import EngineError, ImageError, InputError
+from engines.files.bundle_paths import resolve_path
+from engines.inputs.arguments import (
     Template,
     check_embeddings,
     check_ids,
@@ -22,19 +28,13 @@ from engines.arguments import (
     label_prompts,
     whole_number,
 )
-from engines.batches import batch_size, check_finite, run_ids, run_in_batches
-from engines.bundle_files import verify_files
-from engines.decode import Decoder, Pixels, readable
-from engines.device.arrays import as_numpy, like
-from engines.device.device_arrays import current_stream, device_of, like_device
-from engines.errors import EngineError, ImageError, InputError
-from engines.files.bundle_paths import resolve_path
-from engines.image_inputs import ImageInput, private_image, several_images
+from engines.inputs.decode import Decoder, Pixels, readable
+from engines.inputs.image_inputs import ImageInput, private_image, several_images
+from engines.inputs.preprocess import normalize_pixels
+from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
-from engines.preprocess import normalize_pixels
 from engines.process.forks import PerProcess
 from engines.runtime import TowerRuntime, choose_engine, open_for_forks, report_choice
-from engines.tokenizer import TextTokenizer
 
 Embeddings = npt.NDArray[np.float32]
 

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from engines.arguments import whole_number
 from engines.bundle_files import existing_file
 from engines.device.cuda import Cuda
 from engines.device.gpu import gpu_missing
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
 from engines.files.onnx_external_data import data_elsewhere
+from engines.inputs.arguments import whole_number
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
 from engines.onnxruntime_cuda import OnnxRuntimeCudaTower

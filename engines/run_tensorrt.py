@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.arguments import whole_number
 from engines.device.cuda import Cuda
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.errors import EngineUnavailableError
+from engines.inputs.arguments import whole_number
 from engines.manifest import Engine, Tower
 from engines.process.optional import import_or_reason
 from engines.tensorrt_library import INSTALL, library_or_reason, library_version, version_mismatch

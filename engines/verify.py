@@ -15,8 +15,8 @@ from engines.bundle_files import verify_files
 from engines.errors import BundleError
 from engines.files.bundle_paths import resolve_path
 from engines.files.npz_files import opened_npz
+from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
-from engines.preprocess import normalize_pixels
 from engines.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 from engines.runtime import TowerRuntime, choose_engine, open_tower
 from engines.schema.float64_check import Float64Check

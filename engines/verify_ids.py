@@ -15,8 +15,8 @@ import numpy.typing as npt
 from engines.errors import BundleError
 from engines.files.bundle_paths import resolve_path
 from engines.files.npz_files import opened_npz
+from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, read_manifest
-from engines.tokenizer import TextTokenizer
 
 TEXTS, IDS = "caption_texts", "caption_ids"
 _LIBRARIES = ("tokenizers", "ftfy")  # what decides over ids beside the bundle's own files

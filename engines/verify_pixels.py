@@ -13,8 +13,8 @@ import PIL
 from engines.errors import BundleError, ImageError
 from engines.files.bundle_paths import resolve_path
 from engines.files.npz_files import opened_npz
+from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Manifest, Preprocess, read_manifest
-from engines.preprocess import preprocess_image
 
 FILES, PIXELS, STEP = "picture_files/", "picture_pixels/", "picture_step"
 LOSSY_SUFFIX = ".jpg"

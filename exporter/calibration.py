@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.decode import Decoder
 from engines.errors import ImageError, InputError
-from engines.image_files import FoundImages, describe_left_out, find_images, read_list
-from engines.image_formats import is_image_name
+from engines.inputs.decode import Decoder
+from engines.inputs.image_files import FoundImages, describe_left_out, find_images, read_list
+from engines.inputs.image_formats import is_image_name
 from engines.manifest import Preprocess
 from exporter.datasets.shards import find_shards, shard_pictures
 from exporter.errors import ExportError

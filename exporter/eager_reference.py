@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.inputs.preprocess import normalize_pixels, preprocess_image
 from engines.manifest import Preprocess
-from engines.preprocess import normalize_pixels, preprocess_image
 from exporter.parity_data import ParityData
 from exporter.source import Source
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from engines.errors import InputError
 from engines.files.text_files import read_lines
-from engines.image_files import describe_left_out, find_images
-from engines.image_formats import open_image
+from engines.inputs.image_files import describe_left_out, find_images
+from engines.inputs.image_formats import open_image
 from engines.process.optional import installed_version
 from exporter.errors import ExportError
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Tokenizer
-from engines.tokenizer import TextTokenizer
 from engines.verify_ids import IDS, TEXTS
 from exporter.tokenizer_json import hard_captions
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from engines.errors import ImageError
+from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess
-from engines.preprocess import preprocess_image
 from engines.verify_pixels import FILES, PIXELS, STEP
 
 _KEPT_SIDE = (

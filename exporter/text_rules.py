@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from engines.inputs.text_length import needed_lengths
 from engines.manifest import TextLength
-from engines.text_length import needed_lengths
 from exporter.towers import TextTower, text_is_fixed_length
 
 MIN_LENGTH = 2

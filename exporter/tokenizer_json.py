@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
 from engines import manifest
-from engines.tokenizer import TextTokenizer
+from engines.inputs.tokenizer import TextTokenizer
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def write_tokenizer(tokenizer: Callable[..., Any], text_config: dict[str, Any], 
         path: the file to write; it is removed again if the proof fails.
 
     Returns:
-        What :class:`engines.tokenizer.TextTokenizer` needs beside the file.
+        What :class:`engines.inputs.tokenizer.TextTokenizer` needs beside the file.
 
     Raises:
         ExportError: the tokenizer is of a kind that the format cannot express, or a text's ids differ.

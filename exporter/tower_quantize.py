@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from engines.inputs.preprocess import normalize_pixels
+from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import Preprocess, Quantization, TextLength, TowerParity
-from engines.preprocess import normalize_pixels
-from engines.text_length import needed_lengths, plan_batches
 from exporter.precision import Precision
 from exporter.probe import meets
 from exporter.quantize import Batches, Quantized, quantize_tower

@@ -76,7 +76,7 @@ class BundleTower:
         return {"decode_share": self._wait / self._total} if self._total else {}
 
     def _embed_files(self, files: list[str]) -> None:
-        from engines.decode import readable
+        from engines.inputs.decode import readable
 
         start, self._wait = time.perf_counter(), 0.0
         batches = self._clip.preprocess_ahead(files, _FILES_BATCH)

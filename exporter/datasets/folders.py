@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines.errors import InputError
-from engines.image_files import describe_left_out, find_images, kind_of
-from engines.image_formats import is_image_name
+from engines.inputs.image_files import describe_left_out, find_images, kind_of
+from engines.inputs.image_formats import is_image_name
 from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,

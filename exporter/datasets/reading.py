@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engines.decode import Decoder
 from engines.errors import ImageError, InputError
+from engines.inputs.decode import Decoder
 from engines.manifest import Preprocess
 from exporter.datasets.data import Dataset, Sample
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from engines.errors import InputError
 from engines.files.text_files import decode_text, split_lines
-from engines.image_formats import HEIF_SUFFIXES, SUFFIXES
+from engines.inputs.image_formats import HEIF_SUFFIXES, SUFFIXES
 from exporter.datasets.data import (
     CLASSES_NAME,
     DEFAULT_TEMPLATES,

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import decode
 from engines.batches import batch_size, check_finite, run_in_batches
-from engines.decode import Decoder, readable
 from engines.errors import EngineError, ImageError, InputError
+from engines.inputs import decode
+from engines.inputs.decode import Decoder, readable
 from engines.manifest import BatchProfile, Preprocess
 
 TRANSFORM = Preprocess(

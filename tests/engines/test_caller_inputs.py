@@ -17,10 +17,10 @@ from made_pictures import archive, encoded, picture
 from PIL import Image
 
 import engines
-from engines.decode import Decoder
 from engines.embedder import Embedder
 from engines.errors import EngineError, ImageError, InputError
-from engines.image_inputs import MAX_PIXELS, damaged, pixel_limit
+from engines.inputs.decode import Decoder
+from engines.inputs.image_inputs import MAX_PIXELS, damaged, pixel_limit
 from engines.manifest import MANIFEST_NAME, manifest_bytes, read_manifest
 
 

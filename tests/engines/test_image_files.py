@@ -15,10 +15,10 @@ from PIL import Image
 
 from engines.__main__ import main
 from engines.errors import ImageError, InputError
-from engines.image_files import describe_left_out, find_all_images, find_images
-from engines.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem
+from engines.inputs.image_files import describe_left_out, find_all_images, find_images
+from engines.inputs.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem
+from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess
-from engines.preprocess import preprocess_image
 
 CONFIG = Preprocess(
     size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic", resize_mode="shortest", fill_color=0
@@ -167,8 +167,8 @@ class TestWithoutPillowHeif:
             (folder / name).unlink()
         (folder / "text.jpg").write_bytes(b"hello")
         code = (
-            "import sys\nfrom pathlib import Path\nfrom engines.image_files import find_images\n"
-            "from engines.image_formats import advice, open_image\n"
+            "import sys\nfrom pathlib import Path\nfrom engines.inputs.image_files import find_images\n"
+            "from engines.inputs.image_formats import advice, open_image\n"
             "from PIL import UnidentifiedImageError\n"
             f"found = find_images(Path({str(folder)!r})).files\nassert len(found) == 2\n"
             "open_image(found[0])\n"
@@ -193,7 +193,7 @@ class TestPillowHeif:
         for what in (f"Path({str(heic)!r})", f"Path({str(heic.parent / 'b.jpg')!r})", f"{str(heic)!r}"):
             for made in (what, f"Path({what}).read_bytes()"):
                 code = (
-                    "from pathlib import Path\nfrom engines.preprocess import preprocess_image\n"
+                    "from pathlib import Path\nfrom engines.inputs.preprocess import preprocess_image\n"
                     f"from engines.manifest import Preprocess\nconfig = {CONFIG!r}\n"
                     f"assert preprocess_image({made}, config).shape == (16, 16, 3)"
                 )
@@ -240,7 +240,7 @@ class TestPillowHeif:
 
     def test_threads_that_come_at_once(self, heic: Path) -> None:
         code = (
-            "import threading\nfrom engines.image_formats import open_image\n"
+            "import threading\nfrom engines.inputs.image_formats import open_image\n"
             "start, sizes = threading.Barrier(8), []\n"
             "def read():\n"
             f"    start.wait()\n    sizes.append(open_image({str(heic)!r}).convert('RGB').size)\n"

@@ -15,8 +15,8 @@ from PIL import Image
 
 from engines.__main__ import main
 from engines.errors import ImageError, InputError
-from engines.image_files import describe_left_out, find_images
-from engines.image_inputs import opened_image
+from engines.inputs.image_files import describe_left_out, find_images
+from engines.inputs.image_inputs import opened_image
 
 KIND = "pipe or device that is named as a picture"
 

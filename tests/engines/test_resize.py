@@ -1,4 +1,4 @@
-"""engines.resize: one rule under every Pillow, which is 13.0's, and the one that FORMAT.md has in words."""
+"""engines.inputs.resize: one rule under every Pillow, which is 13.0's, and the one that FORMAT.md has in words."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 from resize_by_the_book import pixels_by_the_book, resized_size
 
 from engines.errors import ImageError
+from engines.inputs.preprocess import preprocess_image
+from engines.inputs.resize import height_first, resize
 from engines.manifest import Preprocess
-from engines.preprocess import preprocess_image
-from engines.resize import height_first, resize
 
 PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engines.__main__ import main
 from engines.errors import InputError
 from engines.files.text_files import decode_text, read_lines, split_lines
-from engines.image_files import read_list
+from engines.inputs.image_files import read_list
 
 LINES = ["ein Hund", "", "一只猫", "page\x0cfeed", "para\u2029graph", "next\x85line", " spaces ", "last"]
 SAVED = {

@@ -1,4 +1,4 @@
-"""engines.text_length: which ids count, and batches that hold every row once."""
+"""engines.inputs.text_length: which ids count, and batches that hold every row once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import TextLength
-from engines.text_length import needed_lengths, plan_batches
 
 IDS = np.array(
     [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
 from engines.errors import BundleError, InputError
-from engines.tokenizer import _CLEANERS, TextTokenizer
+from engines.inputs.tokenizer import _CLEANERS, TextTokenizer
 from exporter.tokenizer_json import write_tokenizer
 
 

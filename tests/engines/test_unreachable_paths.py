@@ -17,11 +17,11 @@ from engines.embed_job import EmbedJob
 from engines.errors import BundleError, InputError
 from engines.files.file_kinds import mode_of
 from engines.files.onnx_inline import inline_weights
-from engines.image_files import find_images
+from engines.inputs.image_files import find_images
+from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import read_manifest
 from engines.process.cores import cpu_quota
 from engines.runtime import open_tower
-from engines.tokenizer import TextTokenizer
 
 # Imported here because who may not enter a folder may not import from it, either.
 assert all((cli_classify, cli_embed, cli_inspect, cli_verify, embedder, run_onnxruntime))

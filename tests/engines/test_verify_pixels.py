@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from test_verify import accept
 
-import engines.transform
+import engines.inputs.transform
 from engines.__main__ import main
 from engines.errors import BundleError
+from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess, read_manifest
-from engines.preprocess import preprocess_image
 from engines.verify import verify_bundle
 from engines.verify_pixels import LOSSY_LEVELS, verify_pixels
 from exporter.reference_pictures import encoded_pictures, picture_arrays
@@ -65,7 +65,7 @@ def test_another_order_of_the_axes_fails(
     def width_first(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
         return image.resize((size[0], image.height), resampling).resize(size, resampling)
 
-    monkeypatch.setattr(engines.transform, "resize", width_first)
+    monkeypatch.setattr(engines.inputs.transform, "resize", width_first)
     found = verify_pixels(demo_bundle)
     assert not found.passed
     assert found.max_error > 1
@@ -156,7 +156,7 @@ def test_the_tall_picture_tells_the_orders_apart(
     def width_first(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
         return image.resize((size[0], image.height), resampling).resize(size, resampling)
 
-    monkeypatch.setattr(engines.transform, "resize", width_first)
+    monkeypatch.setattr(engines.inputs.transform, "resize", width_first)
     step = int(arrays["picture_step"])
     kept = arrays["picture_pixels/tall.png"]
     assert kept.shape[0] <= 64

@@ -12,8 +12,8 @@ import torch
 from shallow import register
 from torch import nn
 
+from engines.inputs.preprocess import preprocess_image
 from engines.manifest import TowerParity
-from engines.preprocess import preprocess_image
 from engines.verify import compare_embeddings, within
 from exporter.errors import ExportError
 from exporter.parity_data import load_parity_data

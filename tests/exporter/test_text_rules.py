@@ -11,8 +11,8 @@ import pytest
 import torch
 from shallow import register
 
+from engines.inputs.text_length import needed_lengths
 from engines.manifest import TextLength
-from engines.text_length import needed_lengths
 from exporter.source import load_source
 from exporter.text_rules import find_text_length
 from exporter.towers import TextTower, text_tower

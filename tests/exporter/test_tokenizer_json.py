@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.offline_text_towers import write_text_tower
-from engines.tokenizer import TextTokenizer
+from engines.inputs.tokenizer import TextTokenizer
 from exporter.errors import ExportError
 from exporter.tokenizer_json import check_tokenizer, write_tokenizer
 

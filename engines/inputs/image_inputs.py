@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from engines.arguments import iterable
 from engines.errors import ImageError, InputError
-from engines.image_formats import advice, open_unlimited
+from engines.inputs.arguments import iterable
+from engines.inputs.image_formats import advice, open_unlimited
 from engines.process.forks import ForkSafeLock
 
 # Twice Pillow's MAX_IMAGE_PIXELS, which is where Pillow itself refuses a file unless that is changed.

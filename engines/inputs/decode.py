@@ -12,11 +12,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from engines.arguments import whole_number
 from engines.errors import EngineError, ImageError
-from engines.image_inputs import ImageInput, PrivateImage, private_image
+from engines.inputs.arguments import whole_number
+from engines.inputs.image_inputs import ImageInput, PrivateImage, private_image
+from engines.inputs.preprocess import preprocess_private
 from engines.manifest import Preprocess
-from engines.preprocess import preprocess_private
 from engines.process.cores import usable_cores
 from engines.process.forks import PerProcess
 
@@ -33,7 +33,7 @@ class Decoder:
     Args:
         config: the checkpoint's transform.
         workers: threads; None is one per core that this process may use.
-        max_pixels: limit of width x height, see `engines.preprocess.preprocess_image`.
+        max_pixels: limit of width x height, see `engines.inputs.preprocess.preprocess_image`.
 
     Raises:
         InputError: `workers` or `max_pixels` is no whole number of at least 1.
@@ -49,7 +49,7 @@ class Decoder:
     def batches(self, images: Iterable[ImageInput], size: int) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
         """Batches in order, decoded while the caller works on the one before.
 
-        Pillow images and file objects are read in the caller's thread, see `engines.image_inputs`; the rest in the pool's.
+        Pillow images and file objects are read in the caller's thread, see `engines.inputs.image_inputs`; the rest in the pool's.
 
         Args:
             images: any number, in a sequence or from an iterator; an iterator is asked for two batches more than the caller has.

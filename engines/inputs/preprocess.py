@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import InputError
-from engines.image_inputs import MAX_PIXELS, ImageInput, PrivateImage, opened_image, pixel_limit, private_image
+from engines.inputs.image_inputs import MAX_PIXELS, ImageInput, PrivateImage, opened_image, pixel_limit, private_image
+from engines.inputs.transform import resize_and_crop
 from engines.manifest import Preprocess
-from engines.transform import resize_and_crop
 
 __all__ = ["MAX_PIXELS", "ImageInput", "normalize_pixels", "preprocess_image", "preprocess_private"]
 
@@ -38,7 +38,7 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int | No
 
 
 def preprocess_private(image: PrivateImage, config: Preprocess, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
-    """As `preprocess_image`, of what `engines.image_inputs.private_image` gave: in any thread."""
+    """As `preprocess_image`, of what `engines.inputs.image_inputs.private_image` gave: in any thread."""
     with opened_image(image, max_pixels) as (opened, name):
         return resize_and_crop(opened, name, config, pixel_limit(max_pixels))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from engines.errors import InputError
 from engines.files.file_kinds import mode_of
 from engines.files.text_files import read_lines
-from engines.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem, is_image_name
+from engines.inputs.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem, is_image_name
 
 _NO_SUFFIX = "without a suffix"
 _LINK, _CLOSED, _SPECIAL = "linked folder", "folder that cannot be read", "pipe or device that is named as a picture"

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from engines.errors import ImageError
-from engines.image_inputs import by, check_size, damaged
+from engines.inputs.image_inputs import by, check_size, damaged
+from engines.inputs.resize import resize
 from engines.manifest import Preprocess
-from engines.resize import resize
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 

@@ -1,0 +1,1 @@
+"""What callers pass: images become pixels, texts become token ids, equal to open_clip's."""
