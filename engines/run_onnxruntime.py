@@ -20,11 +20,11 @@ from engines.errors import BundleError, EngineError, EngineUnavailableError, Inp
 from engines.files.onnx_external_data import data_elsewhere
 from engines.inputs.arguments import whole_number
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.onnxruntime_binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
-from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
-from engines.onnxruntime_nodes import check_nodes
-from engines.onnxruntime_options import cuda_options, session_options
+from engines.onnxruntime.binding import MEMORY_REMEDY, BoundSession, Place, Room, first_line, is_about_memory
+from engines.onnxruntime.cpu_nodes import check_nodes
+from engines.onnxruntime.cuda_graphs import WITHOUT_GRAPH, GraphShape, graph_batches, graph_shapes
+from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
+from engines.onnxruntime.options import cuda_options, session_options
 from engines.process.cores import engine_threads
 from engines.process.optional import broken, import_or_reason
 
@@ -106,9 +106,9 @@ def open_tower(
         cpu_nodes: of a graph on a GPU: whether nodes that ONNX Runtime would run on the CPU are an ``error``, which names them, or
             allowed. Nodes that compute shapes belong on the CPU and do not count.
         cuda_graphs: batch sizes to capture as CUDA graphs while the tower is opened; smaller batches are filled up. True is
-            `engines.onnxruntime_graphs.DEFAULT_BATCHES`, a number is one size. Nothing else in the process may allocate memory on
-            the GPU until the tower is open. Off by default for that, and because the runs of such a tower are all made by one
-            thread.
+            `engines.onnxruntime.cuda_graphs.DEFAULT_BATCHES`, a number is one size. Nothing else in the process may allocate
+            memory on the GPU until the tower is open. Off by default for that, and because the runs of such a tower are all made
+            by one thread.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is missing or broken, or has no provider for `device`, or nodes would run on the CPU.

@@ -14,9 +14,9 @@ from fake_cuda import FakeDriver
 
 from engines.device.cuda import Cuda
 from engines.manifest import read_manifest
-from engines.onnxruntime_binding import BoundSession, Place
-from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_graphs import WITHOUT_GRAPH, GraphShape
+from engines.onnxruntime.binding import BoundSession, Place
+from engines.onnxruntime.cuda_graphs import WITHOUT_GRAPH, GraphShape
+from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
 from engines.run_onnxruntime import open_tower
 
 

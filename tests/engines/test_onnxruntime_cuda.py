@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from onnxruntime_on_cuda import Opened, ids_of, pixels_of
 
-from engines import errors, onnxruntime_cuda
+from engines import errors
+from engines.onnxruntime import cuda_session as onnxruntime_cuda
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 from onnxruntime_on_cuda import Opened, ids_of, pixels_of
 
-from engines import errors, onnxruntime_cuda
+from engines import errors
 from engines.manifest import TextLength, read_manifest
-from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_graphs import DEFAULT_BATCHES, CapturedShapes, GraphShape, fitting, graph_batches, graph_shapes
+from engines.onnxruntime import cuda_session as onnxruntime_cuda
+from engines.onnxruntime.cuda_graphs import (
+    DEFAULT_BATCHES,
+    CapturedShapes,
+    GraphShape,
+    fitting,
+    graph_batches,
+    graph_shapes,
+)
+from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from onnxruntime_on_cuda import NotedSession, pixels_of
 from engines import errors, run_onnxruntime
 from engines.device.cuda import Cuda
 from engines.manifest import read_manifest
-from engines.onnxruntime_cuda import OnnxRuntimeCudaTower
-from engines.onnxruntime_options import cuda_options
+from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
+from engines.onnxruntime.options import cuda_options
 from engines.run_onnxruntime import OnnxRuntimeTower, open_tower
 
 

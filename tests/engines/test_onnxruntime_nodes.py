@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.errors import BundleError, EngineUnavailableError
-from engines.onnxruntime_nodes import RECORD_ASSIGNMENT, Node, check_nodes, cpu_nodes, refusal, shape_nodes, unasked
+from engines.onnxruntime.cpu_nodes import RECORD_ASSIGNMENT, Node, check_nodes, cpu_nodes, refusal, shape_nodes, unasked
 
 
 def session(path: Path) -> Any:

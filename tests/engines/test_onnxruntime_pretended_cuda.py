@@ -27,8 +27,8 @@ from pretended_cuda.worker import Findings, Job
 from shallow import FAMILIES, register
 
 from engines.manifest import TextLength, read_manifest
-from engines.onnxruntime_graphs import graph_shapes
-from engines.onnxruntime_nodes import shape_nodes
+from engines.onnxruntime.cpu_nodes import shape_nodes
+from engines.onnxruntime.cuda_graphs import graph_shapes
 from exporter.child_process import ChildFailedError, run_child
 from exporter.onnx_graph import example_input, export_graph
 from exporter.pipeline import export

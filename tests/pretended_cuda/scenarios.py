@@ -17,8 +17,8 @@ import numpy as np
 import engines
 from engines import errors
 from engines.manifest import read_manifest
-from engines.onnxruntime_nodes import cpu_nodes
-from engines.onnxruntime_options import cuda_options, session_options
+from engines.onnxruntime.cpu_nodes import cpu_nodes
+from engines.onnxruntime.options import cuda_options, session_options
 from engines.run_onnxruntime import open_tower
 from pretended_cuda.device import Device, DeviceRows
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from engines.errors import EngineError
 from engines.manifest import Tower
-from engines.onnxruntime_gate import Gate
+from engines.onnxruntime.run_gate import Gate
 
 Room = Callable[[], AbstractContextManager[None]]
 

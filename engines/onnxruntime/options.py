@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.onnxruntime_nodes import RECORD_ASSIGNMENT
+from engines.onnxruntime.cpu_nodes import RECORD_ASSIGNMENT
 
 _LOG_ERRORS, _LOG_FATAL = 3, 4
 

@@ -23,8 +23,8 @@ from engines.device.cuda import Cuda, OutOfDeviceMemoryError
 from engines.device.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_device_rows, device_view
 from engines.errors import EngineError
 from engines.manifest import BatchProfile, Engine
-from engines.onnxruntime_binding import ArenaFullError, BoundSession, Room, run_in_parts
-from engines.onnxruntime_graphs import CapturedShapes, GraphShape, fitting
+from engines.onnxruntime.binding import ArenaFullError, BoundSession, Room, run_in_parts
+from engines.onnxruntime.cuda_graphs import CapturedShapes, GraphShape, fitting
 
 _ROWS = 256  # of one run on the device
 _ALIGNMENT = 16  # of inputs and outputs: kernels load and store that much at a time

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from engines.device.cuda import Cuda, PinnedBuffer
 from engines.errors import EngineError, InputError
 from engines.manifest import TextLength
-from engines.onnxruntime_binding import BoundSession
+from engines.onnxruntime.binding import BoundSession
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
 _TOKENS = (16, 32)  # and the longest: lengths of text that are captured
