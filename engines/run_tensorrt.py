@@ -10,9 +10,9 @@ from engines.errors import EngineUnavailableError
 from engines.inputs.arguments import whole_number
 from engines.manifest import Engine, Tower
 from engines.process.optional import import_or_reason
-from engines.tensorrt_library import INSTALL, library_or_reason, library_version, version_mismatch
-from engines.tensorrt_slot import GraphLimits
-from engines.tensorrt_tower import TensorRTTower
+from engines.tensorrt.library import INSTALL, library_or_reason, library_version, version_mismatch
+from engines.tensorrt.slot import GraphLimits
+from engines.tensorrt.tower import TensorRTTower
 
 _AMPERE = (8, 0)
 

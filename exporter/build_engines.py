@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.device.gpu import find_gpu, gpu_missing
-from engines.tensorrt_library import library_or_reason
+from engines.tensorrt.library import library_or_reason
 from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut

@@ -212,7 +212,7 @@ class TestTensorRT:
     GPU = (
         "import engines.run_tensorrt as runtime\nfrom engines.device.gpu import Gpu\nruntime.gpu_missing = lambda: None\n"
         "runtime.find_gpu = lambda number=0: Gpu(0, 'NVIDIA A100', (8, 0), (13, 0))\n"
-        "import engines.tensorrt_library as library\nlibrary.installed_version = lambda *names: VERSION\n"
+        "import engines.tensorrt.library as library\nlibrary.installed_version = lambda *names: VERSION\n"
     )
 
     @pytest.mark.parametrize("kind", ["tensorrt", "tensorrt-rtx"])

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from fake_cuda import FakeDriver, FakeTensorRT
 
-from engines import Embedder, errors, tensorrt_tower
+from engines import Embedder, errors
 from engines.batches import run_in_batches
 from engines.device.cuda import Cuda, CudaError
 from engines.manifest import Engine, Manifest, Profile, Range, Target, Tower, read_manifest
 from engines.run_onnxruntime import open_tower as open_onnxruntime
-from engines.tensorrt_shapes import Run, TowerShape
-from engines.tensorrt_slot import GraphLimits, Slot
-from engines.tensorrt_tower import TensorRTTower
+from engines.tensorrt import tower as tensorrt_tower
+from engines.tensorrt.shapes import Run, TowerShape
+from engines.tensorrt.slot import GraphLimits, Slot
+from engines.tensorrt.tower import TensorRTTower
 
 LATENCY = Range(min=1, opt=4, max=8)
 THROUGHPUT = Range(min=16, opt=32, max=64)
@@ -267,7 +268,7 @@ def test_memory_of_a_result_goes_back_as_it_came(
 
 
 def test_a_flipped_byte_is_found_before_the_plan_is_loaded(rtx_bundle: Path) -> None:
-    from engines.tensorrt_library import load_engine
+    from engines.tensorrt.library import load_engine
 
     manifest = read_manifest(rtx_bundle)
     engine = next(e for e in manifest.engines if e.kind == "tensorrt-rtx")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.manifest import Profile, Range
-from engines.tensorrt_shapes import Run, batch_buckets, length_bucket, plan_runs
+from engines.tensorrt.shapes import Run, batch_buckets, length_bucket, plan_runs
 
 LATENCY = Profile(batch=Range(min=1, opt=1, max=8), length=Range(min=2, opt=16, max=77))
 THROUGHPUT = Profile(batch=Range(min=16, opt=64, max=256), length=Range(min=2, opt=16, max=77))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from engines.device.cuda import Cuda, OutOfDeviceMemoryError, PinnedBuffer
 from engines.errors import EngineError
-from engines.tensorrt_library import last
-from engines.tensorrt_shapes import Run, TowerShape
+from engines.tensorrt.library import last
+from engines.tensorrt.shapes import Run, TowerShape
 
 _ALIGNMENT = 256  # of tensors' addresses, asked for by TensorRT
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from engines.device.cuda import OutOfDeviceMemoryError
 from engines.errors import EngineError
-from engines.tensorrt_slot import Slot
+from engines.tensorrt.slot import Slot
 
 
 class SlotPool:

@@ -16,10 +16,10 @@ from engines.device.device_arrays import LEGACY_STREAM, DeviceEmbeddings, check_
 from engines.device.gpu import find_gpu
 from engines.errors import EngineError
 from engines.manifest import BatchProfile, Engine, Tower
-from engines.tensorrt_library import load_engine
-from engines.tensorrt_pool import SlotPool
-from engines.tensorrt_shapes import Run, TowerShape, plan_runs
-from engines.tensorrt_slot import GraphLimits, Slot
+from engines.tensorrt.library import load_engine
+from engines.tensorrt.pool import SlotPool
+from engines.tensorrt.shapes import Run, TowerShape, plan_runs
+from engines.tensorrt.slot import GraphLimits, Slot
 
 _ERRORS_KEPT = 4
 _PLANS_KEPT = 4096
