@@ -98,7 +98,7 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     """
     import torch
 
-    from engines.run_aotinductor import cpu_isa
+    from engines.runtimes.aotinductor import cpu_isa
     from exporter.aotinductor.job import CompileJob, compiler_problem, run_job
     from exporter.aotinductor.program import ProgramPlan
     from exporter.aotinductor.tower_programs import save_programs
@@ -247,7 +247,7 @@ def _model_inputs(tower: str, preprocess: Any, rows: torch.Tensor) -> torch.Tens
 
 
 def _packed(ids: torch.Tensor) -> list[torch.Tensor]:
-    """Captions end to end, and where each one's start is: as `engines.run_aotinductor` packs them."""
+    """Captions end to end, and where each one's start is: as `engines.runtimes.aotinductor` packs them."""
     import torch
 
     lengths = ids.argmax(dim=1) + 1

@@ -195,7 +195,7 @@ def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, i
 
 def _why_not(current: Run, kind: str, device: str) -> str | None:
     """Why no engine of that kind can run one of the towers here; None if one can for each."""
-    from engines.runtime import candidates, label
+    from engines.runtimes.choice import candidates, label
 
     for tower in current.manifest.towers:
         items = candidates(current.bundle, current.manifest, tower, device, kind)

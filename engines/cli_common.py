@@ -9,7 +9,7 @@ from typing import Any
 
 from engines.errors import InputError
 from engines.inputs.image_files import describe_left_out
-from engines.runtime import DEVICES, RUNTIMES
+from engines.runtimes.choice import DEVICES, RUNTIMES
 from engines.terminal import say
 
 

@@ -12,7 +12,7 @@ from engines.bundle_files import verify_files
 from engines.files.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.rough_inputs import describe
-from engines.runtime import Candidate, candidates
+from engines.runtimes.choice import Candidate, candidates
 from engines.tables import format_table
 from engines.terminal import say, visible
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from engines.batches import batch_size, check_finite, run_ids, run_in_batches
 from engines.bundle_files import verify_files
 from engines.device.arrays import as_numpy, like
 from engines.device.device_arrays import current_stream, device_of, like_device
@@ -34,7 +33,8 @@ from engines.inputs.preprocess import normalize_pixels
 from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.process.forks import PerProcess
-from engines.runtime import TowerRuntime, choose_engine, open_for_forks, report_choice
+from engines.runtimes.batches import batch_size, check_finite, run_ids, run_in_batches
+from engines.runtimes.choice import TowerRuntime, choose_engine, open_for_forks, report_choice
 
 Embeddings = npt.NDArray[np.float32]
 

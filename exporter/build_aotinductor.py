@@ -14,7 +14,7 @@ from engines.device.gpu import find_gpu, gpu_missing
 from engines.manifest import BatchProfile, Engine, Target
 from engines.process.cores import usable_cores
 from engines.process.optional import import_or_reason
-from engines.run_aotinductor import cpu_isa
+from engines.runtimes.aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.built import Built
 from exporter.engine_options import EngineOptions

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
-from engines.run_openvino import openvino_or_reason
+from engines.runtimes.openvino import openvino_or_reason
 from exporter.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError

@@ -14,7 +14,7 @@ from pathlib import Path
 import engines
 from engines.errors import EngineError, InputError
 from engines.manifest import Accuracy, Engine, Interval, Preprocess
-from engines.runtime import why_not
+from engines.runtimes.choice import why_not
 from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
 from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, EngineEncoders

@@ -24,7 +24,7 @@ from exporter.widen_graph import widen_graph
 
 def runnable(engine: Engine, precision: Precision) -> bool:
     """Whether an engine of that precision can be run on this host; bfloat16 graphs can be, with their types widened."""
-    from engines.runtime import why_not
+    from engines.runtimes.choice import why_not
 
     return engine.kind == "onnxruntime" or why_not(engine, precision.name) is None
 
@@ -44,7 +44,7 @@ def run_engine(
 
     A bfloat16 graph that no kernel here can run is run with its types widened to float32, and the description says so.
     """
-    from engines.runtime import open_tower, why_not
+    from engines.runtimes.choice import open_tower, why_not
 
     normalized = engine.tower == "image" and tower.input.dtype == "float32"
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from engines.manifest import read_manifest
 from engines.onnxruntime.binding import BoundSession, Place
 from engines.onnxruntime.cuda_graphs import WITHOUT_GRAPH, GraphShape
 from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
-from engines.run_onnxruntime import open_tower
+from engines.runtimes.onnxruntime import open_tower
 
 
 class LoggingDriver(FakeDriver):

@@ -18,9 +18,9 @@ _FILES_BATCH = 32
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
-    """What `engines.runtime` says, of both towers."""
+    """What `engines.runtimes.choice` says, of both towers."""
     from engines.manifest import read_manifest
-    from engines.runtime import candidates
+    from engines.runtimes.choice import candidates
 
     assert subject.bundle is not None
     folder = Path(subject.bundle)

@@ -71,7 +71,7 @@ class OnnxRuntimeCudaTower:
                 raise
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch on the host; see `engines.runtime.TowerRuntime`. Where memory is short, in parts.
+        """Embed a batch on the host; see `engines.runtimes.choice.TowerRuntime`. Where memory is short, in parts.
 
         Raises:
             EngineError: the run failed, the tower was closed, or there is no room for even one row.

@@ -39,7 +39,7 @@ class TensorRTTower:
     """
 
     on_gpu = True
-    splits = True  # any number of rows: see engines.runtime.TowerRuntime
+    splits = True  # any number of rows: see engines.runtimes.choice.TowerRuntime
 
     def __init__(
         self,

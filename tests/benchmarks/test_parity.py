@@ -208,7 +208,7 @@ class TestEngines:
 
         with_unknown_engine(bundle_copy)
         monkeypatch.setattr(parity_run.engines, "load", fails_once)
-        monkeypatch.setattr("engines.runtime.why_not", lambda engine, precision, device="auto": None)
+        monkeypatch.setattr("engines.runtimes.choice.why_not", lambda engine, precision, device="auto": None)
         code, found, _ = run(bundle_copy, "--limit", "54")
         assert code == 0
         for name, tower in (

@@ -14,7 +14,7 @@ from aotinductor_bundle import aotinductor_bundle, packed_bundle
 import engines
 from engines import errors
 from engines.manifest import Engine, Manifest, manifest_bytes, read_manifest
-from engines.run_aotinductor import AOTInductorTower, open_tower
+from engines.runtimes.aotinductor import AOTInductorTower, open_tower
 from engines.verify import read_reference, verify_bundle
 
 

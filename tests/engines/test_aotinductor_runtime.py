@@ -1,4 +1,4 @@
-"""engines.run_aotinductor: packages of the demo model on the CPU, and every reason not to load one."""
+"""engines.runtimes.aotinductor: packages of the demo model on the CPU, and every reason not to load one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ import torch
 from aotinductor_bundle import aotinductor_bundle, run
 
 import engines
-from engines import errors, run_aotinductor, torch_library
+from engines import errors
 from engines.device.gpu import gpu_missing
 from engines.manifest import MANIFEST_NAME, Engine, Manifest, Target, manifest_bytes, read_manifest
-from engines.run_aotinductor import AOTInductorTower, cpu_isa, open_tower, why_not
-from engines.runtime import RUNTIMES, candidates
+from engines.runtimes import aotinductor as run_aotinductor
+from engines.runtimes import torch_library
+from engines.runtimes.aotinductor import AOTInductorTower, cpu_isa, open_tower, why_not
+from engines.runtimes.choice import RUNTIMES, candidates
 from engines.verify import read_reference
 
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.batches import batch_size, check_finite, run_in_batches
 from engines.errors import EngineError, ImageError, InputError
 from engines.inputs import decode
 from engines.inputs.decode import Decoder, readable
 from engines.manifest import BatchProfile, Preprocess
+from engines.runtimes.batches import batch_size, check_finite, run_in_batches
 
 TRANSFORM = Preprocess(
     size=(8, 8),

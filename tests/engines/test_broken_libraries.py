@@ -201,7 +201,7 @@ class TestPyTorch:
         first = break_library(
             tmp_path, "torch", "__version__ = '1.0.0'\nclass _C:\n    class _aoti: AOTIModelPackageLoader = None"
         )
-        hidden = "import engines.torch_library as library\nlibrary.installed_version = lambda name: None\n"
+        hidden = "import engines.runtimes.torch_library as library\nlibrary.installed_version = lambda name: None\n"
         said = program(packaged, f"{hidden}answer(attempt('aotinductor'))", first)
         assert f"built with torch {_torch_version()}, 1.0.0 is installed" in said
 
@@ -210,7 +210,7 @@ class TestTensorRT:
     """On a machine that pretends to have a GPU, for without one the libraries are not asked for."""
 
     GPU = (
-        "import engines.run_tensorrt as runtime\nfrom engines.device.gpu import Gpu\nruntime.gpu_missing = lambda: None\n"
+        "import engines.runtimes.tensorrt as runtime\nfrom engines.device.gpu import Gpu\nruntime.gpu_missing = lambda: None\n"
         "runtime.find_gpu = lambda number=0: Gpu(0, 'NVIDIA A100', (8, 0), (13, 0))\n"
         "import engines.tensorrt.library as library\nlibrary.installed_version = lambda *names: VERSION\n"
     )

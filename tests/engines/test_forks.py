@@ -16,7 +16,7 @@ from made_once import made_once, session_folder
 
 from engines.errors import EngineError
 from engines.process.forks import ForkSafeLock, PerProcess
-from engines.runtime import open_for_forks
+from engines.runtimes.choice import open_for_forks
 
 # The child ends by Python's ordinary exit, as gunicorn's workers do, or by multiprocessing's. An alarm ends what hangs.
 CHILD = """
@@ -175,8 +175,8 @@ assert len([1 for _ in ahead]) == 9
 @needs_fork
 def test_an_engine_on_a_gpu_says_so_in_a_child(monkeypatch: pytest.MonkeyPatch, demo_bundle: Path) -> None:
     """Everything but the card: the child's first call is a named error, and closing there frees nothing."""
-    from engines import runtime
     from engines.process import forks
+    from engines.runtimes import choice as runtime
 
     closed: list[str] = []
 

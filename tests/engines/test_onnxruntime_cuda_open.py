@@ -14,12 +14,13 @@ import pytest
 from fake_cuda import FakeDriver
 from onnxruntime_on_cuda import NotedSession, pixels_of
 
-from engines import errors, run_onnxruntime
+from engines import errors
 from engines.device.cuda import Cuda
 from engines.manifest import read_manifest
 from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
 from engines.onnxruntime.options import cuda_options
-from engines.run_onnxruntime import OnnxRuntimeTower, open_tower
+from engines.runtimes import onnxruntime as run_onnxruntime
+from engines.runtimes.onnxruntime import OnnxRuntimeTower, open_tower
 
 
 @pytest.fixture

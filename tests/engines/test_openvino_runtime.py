@@ -16,7 +16,7 @@ import engines
 from engines.embedder import Embedder
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.manifest import Engine, Manifest, read_manifest
-from engines.runtime import candidates, choose_engine, open_tower, why_not
+from engines.runtimes.choice import candidates, choose_engine, open_tower, why_not
 
 pytest.importorskip("openvino")
 
@@ -138,12 +138,12 @@ def test_what_may_run_on_a_gpu_comes_first(demo_bundle: Path, manifest: Manifest
     assert [item.engine.kind for item in candidates(demo_bundle, both_cpu, "image")] == ["openvino", "onnxruntime"]
 
 
-# Sends a signal that Python handles: OpenVINO gives threads another stack for signals, see `engines.run_openvino._core`.
+# Sends a signal that Python handles: OpenVINO gives threads another stack for signals, see `engines.runtimes.openvino._core`.
 SIGNAL = """
 import os, signal, sys, threading
 import engines
 from engines.manifest import read_manifest
-from engines.runtime import open_tower
+from engines.runtimes.choice import open_tower
 
 bundle, way = sys.argv[1:]
 manifest = read_manifest(bundle)

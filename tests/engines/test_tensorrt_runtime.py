@@ -17,10 +17,10 @@ import pytest
 from fake_cuda import FakeDriver, FakeTensorRT
 
 from engines import Embedder, errors
-from engines.batches import run_in_batches
 from engines.device.cuda import Cuda, CudaError
 from engines.manifest import Engine, Manifest, Profile, Range, Target, Tower, read_manifest
-from engines.run_onnxruntime import open_tower as open_onnxruntime
+from engines.runtimes.batches import run_in_batches
+from engines.runtimes.onnxruntime import open_tower as open_onnxruntime
 from engines.tensorrt import tower as tensorrt_tower
 from engines.tensorrt.shapes import Run, TowerShape
 from engines.tensorrt.slot import GraphLimits, Slot

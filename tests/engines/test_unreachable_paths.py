@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import engines
-from engines import cli_classify, cli_embed, cli_inspect, cli_verify, embedder, run_onnxruntime
+from engines import cli_classify, cli_embed, cli_inspect, cli_verify, embedder
 from engines.__main__ import main
 from engines.embed_job import EmbedJob
 from engines.errors import BundleError, InputError
@@ -21,7 +21,8 @@ from engines.inputs.image_files import find_images
 from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import read_manifest
 from engines.process.cores import cpu_quota
-from engines.runtime import open_tower
+from engines.runtimes import onnxruntime as run_onnxruntime
+from engines.runtimes.choice import open_tower
 
 # Imported here because who may not enter a folder may not import from it, either.
 assert all((cli_classify, cli_embed, cli_inspect, cli_verify, embedder, run_onnxruntime))

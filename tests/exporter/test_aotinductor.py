@@ -18,7 +18,7 @@ from shallow import FAMILIES, register
 import engines
 from engines.device.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
-from engines.run_aotinductor import cpu_isa, open_tower
+from engines.runtimes.aotinductor import cpu_isa, open_tower
 from engines.verify import verify_bundle
 from exporter import build_aotinductor, build_engines
 from exporter.aotinductor import job as jobs

@@ -155,7 +155,7 @@ class TestGate:
         def refuse(*args: object, **options: object) -> object:
             raise EngineUnavailableError("2 nodes have no kernel here")
 
-        monkeypatch.setattr("engines.run_openvino.open_tower", refuse)
+        monkeypatch.setattr("engines.runtimes.openvino.open_tower", refuse)
         arguments = ["demo", "--towers", "text", "--parity-samples", "4", "--engine", "openvino"]
         assert main([*arguments, "--engine", "onnxruntime", "--out", str(tmp_path / "b")]) == 1
         said = capsys.readouterr().err.splitlines()

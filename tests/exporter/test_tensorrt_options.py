@@ -17,7 +17,7 @@ import engines
 from engines import errors
 from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
-from engines.runtime import candidates
+from engines.runtimes.choice import candidates
 from engines.verify import verify_bundle
 from exporter.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.errors import ExportError

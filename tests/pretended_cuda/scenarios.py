@@ -1,7 +1,7 @@
 """What a worker does on the pretended device. A scenario gets a bundle, writes sections into the log, and returns answers.
 
-Towers are opened as a program that serves opens them: `engines.run_onnxruntime.open_tower`, or `engines.load`. The text tower is
-the one that runs. The image tower is only loaded, for cuDNN has no plan for its convolution here.
+Towers are opened as a program that serves opens them: `engines.runtimes.onnxruntime.open_tower`, or `engines.load`. The text tower
+is the one that runs. The image tower is only loaded, for cuDNN has no plan for its convolution here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engines import errors
 from engines.manifest import read_manifest
 from engines.onnxruntime.cpu_nodes import cpu_nodes
 from engines.onnxruntime.options import cuda_options, session_options
-from engines.run_onnxruntime import open_tower
+from engines.runtimes.onnxruntime import open_tower
 from pretended_cuda.device import Device, DeviceRows
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -120,7 +120,7 @@ class OpenVINOTower:
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtime.TowerRuntime`. Of many callers, the library takes one after the other."""
+        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`. Of many callers, the library takes one after the other."""
         compiled, idle = (
             self._compiled,
             self._idle,

@@ -181,7 +181,7 @@ class OnnxRuntimeTower:
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtime.TowerRuntime`."""
+        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`."""
         return self._bound.run(inputs) if self._room is None else self._bound.run_in_parts(inputs, self._room)
 
     def close(self) -> None:

@@ -28,11 +28,11 @@ from engines.process.forks import PerProcess, skip_exit_handlers_in_children
 
 # Kinds in order of preference, and the modules that run them.
 RUNTIMES = {
-    "tensorrt": "engines.run_tensorrt",
-    "tensorrt-rtx": "engines.run_tensorrt",
-    "openvino": "engines.run_openvino",
-    "onnxruntime": "engines.run_onnxruntime",
-    "aotinductor": "engines.run_aotinductor",
+    "tensorrt": "engines.runtimes.tensorrt",
+    "tensorrt-rtx": "engines.runtimes.tensorrt",
+    "openvino": "engines.runtimes.openvino",
+    "onnxruntime": "engines.runtimes.onnxruntime",
+    "aotinductor": "engines.runtimes.aotinductor",
 }
 _LOG = logging.getLogger("engines")
 DEVICES = ("auto", "cpu", "cuda")

@@ -23,7 +23,7 @@ from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads
 from engines.process.forks import ForkSafeLock, in_forked_child
-from engines.torch_library import torch_or_reason, version_problem
+from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
 _ALIGNMENT = 16  # of inputs on a GPU: kernels load that much at a time
@@ -143,7 +143,7 @@ class AOTInductorTower:
         self.description = f"aotinductor, torch {torch.__version__} on {where}"
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtime.TowerRuntime`.
+        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`.
 
         A package that takes packed captions gets each row up to its end of text, all of them end to end.
 
