@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Manifest, Model
-from engines.verify import compare_embeddings, read_reference
+from engines.verification.embeddings import compare_embeddings, read_reference
 from exporter.checkpoint_files import FOLDER_PREFIX
 from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, encode_ids, full_precision

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.manifest import Manifest
-from engines.verify import top1_agreement
+from engines.verification.embeddings import top1_agreement
 from exporter.datasets import Dataset, Sample, Skipped, read_batches
 from exporter.metrics import Distance, embedding_distance
 from exporter.tasks import BATCH, Encoders, Progress

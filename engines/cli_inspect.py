@@ -11,10 +11,10 @@ import msgspec
 from engines.bundle_files import verify_files
 from engines.files.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
-from engines.rough_inputs import describe
 from engines.runtimes.choice import Candidate, candidates
 from engines.tables import format_table
 from engines.terminal import say, visible
+from engines.verification.rough_inputs import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,12 +9,12 @@ import msgspec
 from engines.cli_common import add_engine_arguments
 from engines.files.json_text import json_text
 from engines.manifest import Parity, read_manifest
-from engines.rough_inputs import describe
 from engines.tables import format_table
 from engines.terminal import say, visible
-from engines.verify import towers_without_engine, verify_bundle
-from engines.verify_ids import IdParity, verify_ids
-from engines.verify_pixels import PixelParity, verify_pixels
+from engines.verification.embeddings import towers_without_engine, verify_bundle
+from engines.verification.ids import IdParity, verify_ids
+from engines.verification.pixels import PixelParity, verify_pixels
+from engines.verification.rough_inputs import describe
 
 GATE_FAILED = 3
 _WITHOUT_ENGINE = (

@@ -232,7 +232,7 @@ def _export(args: argparse.Namespace) -> int:
 
 def _summary(result: Any) -> str:
     """What a person wants to know after an export."""
-    from engines.rough_inputs import describe
+    from engines.verification.rough_inputs import describe
     from exporter.evaluate import lines as accuracy_lines
 
     manifest = result.manifest

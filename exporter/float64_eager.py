@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.manifest import Preprocess, TowerName
-from engines.rough_inputs import distances
+from engines.verification.rough_inputs import distances
 from exporter.eager_reference import Reference, open_clip_transform
 from exporter.errors import ExportError
 from exporter.memory import release_memory

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.manifest import Limits, Parity, TowerName, TowerParity
-from engines.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
 from engines.schema.float64_check import Float64Check
-from engines.verify import cosines_of, top1_hits, within
+from engines.verification.embeddings import cosines_of, top1_hits, within
+from engines.verification.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
 from exporter.eager_reference import Reference
 from exporter.finite import listed
 from exporter.float64_eager import Float64Eager, NotMeasurableError

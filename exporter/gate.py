@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.errors import EngineError
 from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
-from engines.rough_inputs import describe, keys
+from engines.verification.rough_inputs import describe, keys
 from exporter import build_onnxruntime
 from exporter.built import Built
 from exporter.eager_reference import Reference

@@ -189,7 +189,7 @@ def embedding_distance(reference: npt.NDArray[np.floating], candidate: npt.NDArr
     Raises:
         ValueError: the shapes differ, or there is no row.
     """
-    from engines.verify import compare_embeddings
+    from engines.verification.embeddings import compare_embeddings
 
     whole = compare_embeddings(reference, candidate)
     rows = [compare_embeddings(reference[i : i + 1], candidate[i : i + 1]).min_cosine for i in range(len(reference))]

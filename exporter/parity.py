@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from engines.manifest import Engine, Limits, Parity, Preprocess, Tower, TowerName, TowerParity
-from engines.verify import compare_embeddings, top1_agreement, within
+from engines.verification.embeddings import compare_embeddings, top1_agreement, within
 from exporter.eager_reference import Reference, tower_batches
 from exporter.precision import Precision
 from exporter.widen_graph import widen_graph

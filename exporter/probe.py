@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engines.manifest import TowerParity
-from engines.verify import compare_embeddings
+from engines.verification.embeddings import compare_embeddings
 from exporter.precision import Precision, PrecisionPlan
 from exporter.rounding import rounded, rounded_unit, watched
 from exporter.towers import TowerModule

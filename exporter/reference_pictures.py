@@ -16,7 +16,7 @@ from PIL import Image
 from engines.errors import ImageError
 from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess
-from engines.verify_pixels import FILES, PIXELS, STEP
+from engines.verification.pixels import FILES, PIXELS, STEP
 
 _KEPT_SIDE = (
     64  # pixels: of larger pictures every second, third … row and column is kept, or the file would grow beyond 4 MB

@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from engines.manifest import TextLength, Tokenizer, Tower, TowerName
-from engines.verify import compare_embeddings
+from engines.verification.embeddings import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
 from exporter.eager_reference import Reference, image_reference, text_reference, tower_batches

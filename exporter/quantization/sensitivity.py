@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engines.manifest import TowerParity
-from engines.verify import compare_embeddings
+from engines.verification.embeddings import compare_embeddings
 from exporter.quantization.layers import QuantizedLayer
 from exporter.quantization.sites import Site
 from exporter.towers import TowerModule

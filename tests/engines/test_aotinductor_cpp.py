@@ -14,7 +14,7 @@ from aotinductor_bundle import aotinductor_bundle, packed_bundle
 
 import engines
 from engines.manifest import read_manifest
-from engines.verify import read_reference
+from engines.verification.embeddings import read_reference
 
 SOURCE = Path(__file__).parents[2] / "engines" / "cpp" / "embed_aotinductor.cpp"
 TORCH = Path(torch.__file__).parent

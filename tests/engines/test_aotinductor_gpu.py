@@ -12,7 +12,7 @@ import engines
 from engines import errors
 from engines.device.gpu import find_gpu
 from engines.manifest import Range, read_manifest
-from engines.verify import read_reference
+from engines.verification.embeddings import read_reference
 from exporter.engine_options import EngineOptions, KernelMode
 from exporter.pipeline import export
 from exporter.source import load_source

@@ -15,7 +15,7 @@ import engines
 from engines import errors
 from engines.manifest import Engine, Manifest, manifest_bytes, read_manifest
 from engines.runtimes.aotinductor import AOTInductorTower, open_tower
-from engines.verify import read_reference, verify_bundle
+from engines.verification.embeddings import read_reference, verify_bundle
 
 
 @pytest.fixture(scope="module")

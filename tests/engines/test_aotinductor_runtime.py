@@ -24,7 +24,7 @@ from engines.runtimes import aotinductor as run_aotinductor
 from engines.runtimes import torch_library
 from engines.runtimes.aotinductor import AOTInductorTower, cpu_isa, open_tower, why_not
 from engines.runtimes.choice import RUNTIMES, candidates
-from engines.verify import read_reference
+from engines.verification.embeddings import read_reference
 
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")
 

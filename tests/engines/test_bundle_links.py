@@ -16,7 +16,7 @@ from edited_bundles import edit_manifest, hub_snapshot, relist
 import engines
 from engines.__main__ import main
 from engines.errors import BundleError, EngineError
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 
 TEXTS = ["a red circle", "two blue squares on a white background"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)

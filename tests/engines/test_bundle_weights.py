@@ -16,7 +16,7 @@ from edited_bundles import edit_manifest, relist
 import engines
 from engines.__main__ import main
 from engines.errors import BundleError, EngineUnavailableError
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 
 USES: dict[str, Callable[[Path], object]] = {
     "load": lambda bundle: engines.load(bundle).close(),

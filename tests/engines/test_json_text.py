@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines import verify
 from engines.__main__ import main
 from engines.files.json_text import json_text
+from engines.verification import embeddings as verify
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -14,8 +14,8 @@ from engines.embed_part import Part, load_part, save_part
 from engines.errors import BundleError, EngineError
 from engines.files.npz_files import opened_npz
 from engines.manifest import Manifest, read_manifest
-from engines.verify import read_reference
-from engines.verify_pixels import verify_pixels
+from engines.verification.embeddings import read_reference
+from engines.verification.pixels import verify_pixels
 
 CENTRAL, METHOD, FLAGS = b"PK\x01\x02", 10, 8  # the start of an entry of a zip file's directory, and places in it
 

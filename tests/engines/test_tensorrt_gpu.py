@@ -18,7 +18,7 @@ from engines import errors
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.manifest import manifest_bytes, read_manifest
 from engines.tensorrt.library import library_version
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 
 KINDS = [kind for kind in ("tensorrt", "tensorrt-rtx") if library_version(kind) is not None]
 pytestmark = [

@@ -1,4 +1,4 @@
-"""engines.verify: figures are right, nothing that is not finite passes, and a bundle knows when it is damaged."""
+"""engines.verification.embeddings: figures are right, nothing that is not finite passes, and a bundle knows when it is damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engines.__main__ import main
 from engines.bundle_files import file_sha256
 from engines.errors import BundleError, EngineUnavailableError
 from engines.manifest import File, manifest_bytes, read_manifest
-from engines.verify import compare_embeddings, top1_agreement, verify_bundle
+from engines.verification.embeddings import compare_embeddings, top1_agreement, verify_bundle
 
 
 def unit(rows: int, width: int, seed: int = 0) -> np.ndarray:

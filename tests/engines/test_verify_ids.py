@@ -15,7 +15,7 @@ from test_verify_pixels import arrays_of, change
 from engines.__main__ import main
 from engines.errors import BundleError
 from engines.manifest import read_manifest
-from engines.verify_ids import IDS, TEXTS, verify_ids
+from engines.verification.ids import IDS, TEXTS, verify_ids
 
 
 def test_a_good_bundle(demo_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

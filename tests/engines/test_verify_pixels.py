@@ -17,8 +17,8 @@ from engines.__main__ import main
 from engines.errors import BundleError
 from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess, read_manifest
-from engines.verify import verify_bundle
-from engines.verify_pixels import LOSSY_LEVELS, verify_pixels
+from engines.verification.embeddings import verify_bundle
+from engines.verification.pixels import LOSSY_LEVELS, verify_pixels
 from exporter.reference_pictures import encoded_pictures, picture_arrays
 
 

@@ -19,7 +19,7 @@ import engines
 from engines.device.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.runtimes.aotinductor import cpu_isa, open_tower
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 from exporter import build_aotinductor, build_engines
 from exporter.aotinductor import job as jobs
 from exporter.aotinductor import worker

@@ -23,7 +23,7 @@ import exporter.onnx_graph
 from engines.__main__ import main
 from engines.bundle_files import file_sha256
 from engines.manifest import TowerName, read_manifest
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 from exporter.eager_reference import Reference
 from exporter.errors import ParityGateError
 from exporter.float64_eager import Float64Eager, Measured, disturbed

@@ -14,7 +14,7 @@ from torch import nn
 
 from engines.inputs.preprocess import preprocess_image
 from engines.manifest import TowerParity
-from engines.verify import compare_embeddings, within
+from engines.verification.embeddings import compare_embeddings, within
 from exporter.errors import ExportError
 from exporter.parity_data import load_parity_data
 from exporter.precision import PRECISIONS

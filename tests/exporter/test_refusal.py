@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.manifest import Accuracy, Interval, Limits, Parity, TowerName, TowerParity
-from engines.verify import top1_agreement
+from engines.verification.embeddings import top1_agreement
 from exporter.eager_reference import Reference
 from exporter.evaluate import refusal as evaluation_refusal
 from exporter.float64_gate import failing_inputs

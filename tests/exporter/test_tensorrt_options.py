@@ -18,7 +18,7 @@ from engines import errors
 from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
 from engines.runtimes.choice import candidates
-from engines.verify import verify_bundle
+from engines.verification.embeddings import verify_bundle
 from exporter.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.errors import ExportError
 from exporter.tensorrt.flavours import check_flavour

@@ -16,10 +16,10 @@ from engines.files.bundle_paths import resolve_path
 from engines.files.npz_files import opened_npz
 from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
-from engines.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 from engines.runtimes.batches import run_ids, run_in_batches
 from engines.runtimes.choice import TowerRuntime, choose_engine, open_tower
 from engines.schema.float64_check import Float64Check
+from engines.verification.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 
 _KEYS = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
 _BATCH = 8

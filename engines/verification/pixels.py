@@ -40,7 +40,7 @@ def verify_pixels(bundle: str | os.PathLike[str]) -> PixelParity:
     Lossless pictures have to be equal to the bit; JPEG pictures may differ by `LOSSY_LEVELS`, because decoders may round.
 
     Args:
-        bundle: the folder. Its files' checksums are not compared here; `engines.verify.verify_bundle` does that.
+        bundle: the folder. Its files' checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
 
     Returns:
         The figures; `passed` is also true of a bundle without pictures, which an earlier release wrote.

@@ -35,7 +35,7 @@ def verify_ids(bundle: str | os.PathLike[str]) -> IdParity:
     """Tokenize the captions in a bundle's reference file, and compare; ids have to be equal.
 
     Args:
-        bundle: the folder. Its files' checksums are not compared here; `engines.verify.verify_bundle` does that.
+        bundle: the folder. Its files' checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
 
     Returns:
         The figures; `passed` is also true of a bundle without captions, which an earlier release wrote, or without a text tower.
