@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks.noise import Mean
 from benchmarks.rows import Row
 from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
-from engines.tables import format_table
+from engines.commands.tables import format_table
 
 
 @dataclass

@@ -8,21 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 
+from engines.commands.terminal import say, visible
 from engines.errors import EngineError
-from engines.terminal import say, visible
 
 # Command to the module that has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
 COMMANDS = {
-    "inspect": ("engines.cli_inspect", "what is in a bundle, and which of its engines can run here"),
+    "inspect": ("engines.commands.inspect", "what is in a bundle, and which of its engines can run here"),
     "verify": (
-        "engines.cli_verify",
+        "engines.commands.verify",
         "check every file, then compare this machine's engine with eager PyTorch's embeddings",
     ),
     "embed": (
-        "engines.cli_embed",
+        "engines.commands.embed",
         "embed a folder of images, a list of files or a file of texts into .npy or .parquet",
     ),
-    "classify": ("engines.cli_classify", "zero-shot classification of image files"),
+    "classify": ("engines.commands.classify", "zero-shot classification of image files"),
 }
 
 _EPILOG = "exit codes: 0 done; 1 something you can mend, said in one line; 3 verification failed; 130 interrupted."

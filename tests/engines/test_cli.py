@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import engines
-from engines import embed_job
 from engines.__main__ import main
+from engines.commands import embed_job
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engines import embed_job
 from engines.__main__ import main
-from engines.embed_job import EmbedJob, Resumed
-from engines.embed_part import Part, save_part
+from engines.commands import embed_job
+from engines.commands.embed_job import EmbedJob, Resumed
+from engines.commands.embed_part import Part, save_part
 from engines.errors import EngineError, InputError
 
 ROWS = 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_verify import accept
 
-from engines.embed_part import Part, load_part, save_part
+from engines.commands.embed_part import Part, load_part, save_part
 from engines.errors import BundleError, EngineError
 from engines.files.npz_files import opened_npz
 from engines.manifest import Manifest, read_manifest

@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 import engines
-from engines import cli_classify, cli_embed, cli_inspect, cli_verify, embedder
+from engines import embedder
 from engines.__main__ import main
-from engines.embed_job import EmbedJob
+from engines.commands import classify as cli_classify
+from engines.commands import embed as cli_embed
+from engines.commands import inspect as cli_inspect
+from engines.commands import verify as cli_verify
+from engines.commands.embed_job import EmbedJob
 from engines.errors import BundleError, InputError
 from engines.files.file_kinds import mode_of
 from engines.files.onnx_inline import inline_weights

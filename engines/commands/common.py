@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from engines.commands.terminal import say
 from engines.errors import InputError
 from engines.inputs.image_files import describe_left_out
 from engines.runtimes.choice import DEVICES, RUNTIMES
-from engines.terminal import say
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "auto (default)") -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from engines.bundle_files import verify_files
+from engines.commands.tables import format_table
+from engines.commands.terminal import say, visible
 from engines.files.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.runtimes.choice import Candidate, candidates
-from engines.tables import format_table
-from engines.terminal import say, visible
 from engines.verification.rough_inputs import describe
 
 
