@@ -52,9 +52,9 @@ def convert_checkpoint(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    from exporter.checkpoint_files import readable
-    from exporter.checkpoint_names import is_of_optimizer
-    from exporter.checkpoint_reading import read_checkpoint
+    from exporter.weights.checkpoint_files import readable
+    from exporter.weights.checkpoint_names import is_of_optimizer
+    from exporter.weights.checkpoint_reading import read_checkpoint
 
     if out.suffix != ".safetensors":
         raise ExportError(f"{out} does not end in .safetensors, the format that is written; name it so")
@@ -94,7 +94,7 @@ def convert_checkpoint(
 
 def _check(weights: Mapping[str, torch.Tensor], source: Path) -> None:
     """Raise an `ExportError` that names the first tensor which a safetensors file cannot hold."""
-    from exporter.checkpoint_reading import not_plain
+    from exporter.weights.checkpoint_reading import not_plain
 
     writable: dict[torch.dtype, bool] = {}
     for name, tensor in weights.items():

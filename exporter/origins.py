@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exporter.activations import ambiguity_notes, guard_activation
-from exporter.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX, SUFFIXES, find_checkpoint, readable
 from exporter.errors import ExportError
 from exporter.hub import hub_access
 from exporter.licences import License, license_of_repository, license_of_tag
 from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of, without_default
+from exporter.weights.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX, SUFFIXES, find_checkpoint, readable
 
 RANDOM = "none"
 DEMO_FOLDER = Path(__file__).parent / "demo" / "model"

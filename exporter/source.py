@@ -1,7 +1,7 @@
 """A model from its name: weights, the right activation, preprocessing and tokenizer, the last two as plain data.
 
-Random weights (``--pretrained none``) are not open_clip's initialisation but `exporter.random_weights`' seeded one, in which
-no residual branch is dead; see there.
+Random weights (``--pretrained none``) are not open_clip's initialisation but `exporter.weights.random_weights`' seeded one, in
+which no residual branch is dead; see there.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def load_source(
     """
     import torch
 
-    from exporter.checkpoint_files import file_sha256
-    from exporter.checkpoint_reading import read_checkpoint
-    from exporter.checkpoints import load_weights
-    from exporter.random_weights import fill_random, uninitialized_parameters
+    from exporter.weights.checkpoint_files import file_sha256
+    from exporter.weights.checkpoint_reading import read_checkpoint
+    from exporter.weights.checkpoints import load_weights
+    from exporter.weights.random_weights import fill_random, uninitialized_parameters
 
     dtype = dtype or torch.float32
     origin = resolve_origin(name, None if pretrained is None else os.fspath(pretrained), keep_activation, cache_dir)
@@ -97,8 +97,8 @@ def _build(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> torch.nn
     """The model of `origin` with arbitrary weights."""
     import open_clip
 
-    from exporter.architectures import quiet_open_clip
     from exporter.hub import hub_access
+    from exporter.weights.architectures import quiet_open_clip
 
     def create() -> torch.nn.Module:
         with quiet_open_clip():
@@ -208,8 +208,8 @@ def _triple(value: Any, field: str, label: str) -> tuple[float, float, float]:
 def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Callable[..., torch.Tensor]:
     import open_clip
 
-    from exporter.architectures import quiet_open_clip
     from exporter.hub import hub_access
+    from exporter.weights.architectures import quiet_open_clip
 
     cache = str(cache_dir) if cache_dir is not None else None
     source = origin.config["text_cfg"].get("hf_tokenizer_name")

@@ -14,9 +14,9 @@ import open_clip
 import torch
 from torch import nn
 
-from exporter.checkpoint_reading import read_checkpoint
-from exporter.checkpoints import load_weights
-from exporter.random_weights import fill_random
+from exporter.weights.checkpoint_reading import read_checkpoint
+from exporter.weights.checkpoints import load_weights
+from exporter.weights.random_weights import fill_random
 
 ROOT = Path(__file__).parents[2]
 TEXT: dict[str, Any] = {"context_length": 16, "vocab_size": 64, "width": 32, "heads": 2, "layers": 2}

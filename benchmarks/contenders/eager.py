@@ -63,7 +63,7 @@ def _random_model(name: str, device: str) -> Any:
     import open_clip
     import torch
 
-    from exporter.random_weights import fill_random, uninitialized_parameters
+    from exporter.weights.random_weights import fill_random, uninitialized_parameters
 
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # open_clip warns that no weights were loaded

@@ -25,10 +25,10 @@ from made_checkpoints import (
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from exporter.checkpoints import load_weights
 from exporter.convert_checkpoint import main
 from exporter.errors import ExportError
-from exporter.random_weights import uninitialized_parameters
+from exporter.weights.checkpoints import load_weights
+from exporter.weights.random_weights import uninitialized_parameters
 
 pytestmark = pytest.mark.usefixtures("architectures")
 
@@ -251,6 +251,6 @@ class TestNames:
 
 
 def _place(full: str) -> Any:
-    from exporter.checkpoint_reading import Place
+    from exporter.weights.checkpoint_reading import Place
 
     return Place("", full)

@@ -33,11 +33,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from exporter.checkpoint_reading import read_checkpoint
-from exporter.checkpoints import load_weights
 from exporter.convert_checkpoint import convert_checkpoint, main
 from exporter.errors import ExportError
 from exporter.source import load_source
+from exporter.weights.checkpoint_reading import read_checkpoint
+from exporter.weights.checkpoints import load_weights
 
 pytestmark = pytest.mark.usefixtures("architectures")
 

@@ -16,11 +16,11 @@ import torch
 from made_checkpoints import TINY, Weights, assert_equal, load, prefixed
 from safetensors.torch import load_file, save_file
 
-from exporter.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX
-from exporter.checkpoint_names import is_of_optimizer
 from exporter.convert_checkpoint import convert_checkpoint, main
 from exporter.errors import ExportError
 from exporter.source import load_source
+from exporter.weights.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX
+from exporter.weights.checkpoint_names import is_of_optimizer
 
 KEYS_OF_OPTIMIZERS = [
     "optimizer",

@@ -24,12 +24,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import nn
 
-from exporter.architectures import find_architectures, quiet_open_clip
-from exporter.checkpoint_files import file_sha256
-from exporter.checkpoint_reading import read_checkpoint
 from exporter.errors import ExportError
-from exporter.random_weights import fill_random, uninitialized_parameters
 from exporter.source import Source, load_source
+from exporter.weights.architectures import find_architectures, quiet_open_clip
+from exporter.weights.checkpoint_files import file_sha256
+from exporter.weights.checkpoint_reading import read_checkpoint
+from exporter.weights.random_weights import fill_random, uninitialized_parameters
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.offline_text_towers import offline_architecture

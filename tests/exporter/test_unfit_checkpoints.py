@@ -17,10 +17,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from exporter.checkpoint_reading import Place, read_checkpoint
-from exporter.checkpoints import load_weights
 from exporter.errors import ExportError
 from exporter.source import load_source
+from exporter.weights.checkpoint_reading import Place, read_checkpoint
+from exporter.weights.checkpoints import load_weights
 
 pytestmark = pytest.mark.usefixtures("architectures")
 

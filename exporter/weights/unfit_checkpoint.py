@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from exporter.checkpoint_files import CONFIG_NAME
-from exporter.checkpoint_names import Candidate, is_of_optimizer, missing_names, plain_name
-from exporter.checkpoint_reading import Place, not_plain
 from exporter.errors import ExportError
-from exporter.position_embeddings import is_resizable
+from exporter.weights.checkpoint_files import CONFIG_NAME
+from exporter.weights.checkpoint_names import Candidate, is_of_optimizer, missing_names, plain_name
+from exporter.weights.checkpoint_reading import Place, not_plain
+from exporter.weights.position_embeddings import is_resizable
 
 # Parts that libraries put into names, and how their own functions take them out again.
 _REMEDIES = {
@@ -100,7 +100,7 @@ def _wrong_architecture(
     problems: list[str],
 ) -> str:
     """Why the checkpoint cannot be loaded, and what to do: the architecture that it fits, or the names that are foreign to it."""
-    from exporter.architectures import find_architectures
+    from exporter.weights.architectures import find_architectures
 
     inside = {plain_name(place.full.removeprefix(chosen.prefix)): found[place] for place in chosen.extra}
     inside |= {name: found[place] for name, place in chosen.places.items()}

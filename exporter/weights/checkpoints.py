@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from exporter.checkpoint_names import find_model, plain_name
-from exporter.checkpoint_reading import Place
-from exporter.position_embeddings import resize_positions
-from exporter.random_weights import cast_buffers
-from exporter.unfit_checkpoint import check_architecture, check_values
+from exporter.weights.checkpoint_names import find_model, plain_name
+from exporter.weights.checkpoint_reading import Place
+from exporter.weights.position_embeddings import resize_positions
+from exporter.weights.random_weights import cast_buffers
+from exporter.weights.unfit_checkpoint import check_architecture, check_values
 
 # Names that only Apple's MobileCLIP files have; open_clip converts such files.
 _CONVERTIBLE = (
@@ -35,7 +35,7 @@ def load_weights(
 
     Args:
         model: an open_clip model; its own parameters may be uninitialised.
-        checkpoint: from `exporter.checkpoint_reading.read_checkpoint`; emptied.
+        checkpoint: from `exporter.weights.checkpoint_reading.read_checkpoint`; emptied.
         path, architecture: for messages.
 
     Returns:

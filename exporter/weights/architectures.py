@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from exporter.random_weights import uninitialized_parameters
+from exporter.weights.random_weights import uninitialized_parameters
 
 _MOST_BUILDS = 16
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from exporter.checkpoint_files import SUFFIXES, conversion_of, readable
 from exporter.errors import ExportError
+from exporter.weights.checkpoint_files import SUFFIXES, conversion_of, readable
 
 _ZIP = b"PK\x03\x04"
 _OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -70,7 +70,7 @@ def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor
     neither is passed over: numbers, settings, paths, numpy's scalars.
 
     Args:
-        path: a file with one of `exporter.checkpoint_files.SUFFIXES`.
+        path: a file with one of `exporter.weights.checkpoint_files.SUFFIXES`.
         trust: load classes and programs that the file names too, which **runs code that the file chooses**.
 
     Raises:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from exporter.checkpoint_files import Conversion, conversion_of
-from exporter.checkpoint_reading import Place
 from exporter.errors import ExportError
+from exporter.weights.checkpoint_files import Conversion, conversion_of
+from exporter.weights.checkpoint_reading import Place
 
 # Attributes under which wrappers keep the module that they wrap, anywhere in a name: DataParallel and AveragedModel, torch.compile,
 # FSDP (today's and the first one's), activation checkpointing, Lightning Fabric, Opacus.
@@ -84,7 +84,7 @@ def find_model(
     the order of `_PLAIN`. A part that lacks names is returned only if no part is complete.
 
     Args:
-        tensors: from `exporter.checkpoint_reading.read_checkpoint`.
+        tensors: from `exporter.weights.checkpoint_reading.read_checkpoint`.
         expected: the model's own state dict, or tensors of the same shapes.
         path, architecture: for messages.
         computed: buffers that the model makes itself and no checkpoint needs; TorchScript programs hold them nevertheless.

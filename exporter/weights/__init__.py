@@ -1,0 +1,1 @@
+"""Checkpoint files to the weights of a model, and models with random weights."""
