@@ -60,7 +60,7 @@ def _figures(clip: Any, result: Any, scenes: Any) -> list[tuple[str, str, str]]:
 
     from benchmarks.timing import alternate
     from exporter.demo.zero_shot import open_clip_encoders, top1_accuracy
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
 
     source = load_source("demo")
     model: Any = source.model

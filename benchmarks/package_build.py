@@ -191,7 +191,7 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
     torch.backends.cudnn.allow_tf32 = False  # of the convolution over the patches: eager float32 is what is right here
     most = max(*case.batches, _COMPARED)
     if case.model == "demo":
-        from exporter.source import load_source
+        from exporter.source.loading import load_source
 
         source = load_source("demo", None, with_tokenizer=False)
         model: Any = source.model.to(device)

@@ -14,7 +14,7 @@ from engines.verification.embeddings import compare_embeddings, read_reference
 from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.errors import ExportError
-from exporter.source import Source, load_source
+from exporter.source.loading import Source, load_source
 from exporter.weights.checkpoint_files import FOLDER_PREFIX
 
 # Between two machines or two thread counts, eager float32 differs from itself by about 1e-6.

@@ -19,7 +19,7 @@ class Subject:
 
     Attributes:
         name: as the rows call it: the architecture, ``demo``, or what the user asked for.
-        source: what `exporter.source.load_source` or open_clip builds: a name of open_clip's, ``demo``, ``hf-hub:…``.
+        source: what `exporter.source.loading.load_source` or open_clip builds: a name of open_clip's, ``demo``, ``hf-hub:…``.
         pretrained: the tag; None for the source's own weights; ``none`` for random ones.
         size: (height, width) of the images in pixels.
         mean, std: that normalize them.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from exporter.errors import ExportError, IncompleteBundleError, ParityGateError
     from exporter.pipeline import export
-    from exporter.source import list_models
+    from exporter.source.loading import list_models
 
 __all__ = ["ExportError", "IncompleteBundleError", "ParityGateError", "export", "list_models"]
 
@@ -16,7 +16,7 @@ _HOMES = {
     "IncompleteBundleError": "exporter.errors",
     "ParityGateError": "exporter.errors",
     "export": "exporter.pipeline",
-    "list_models": "exporter.model_list",
+    "list_models": "exporter.source.model_list",
 }
 
 

@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(pattern: str) -> int:
-    from exporter.model_list import format_models, list_models
+    from exporter.source.model_list import format_models, list_models
 
     rows = list_models(pattern)
     with contextlib.suppress(BrokenPipeError):

@@ -15,7 +15,7 @@ import torch
 from engines.inputs.preprocess import normalize_pixels, preprocess_image
 from engines.manifest import Preprocess
 from exporter.parity_data import ParityData
-from exporter.source import Source
+from exporter.source.loading import Source
 
 # Eager's share of an export's time is bounded by its arithmetic: about a minute on two cores.
 FLOP_BUDGET = 6e12

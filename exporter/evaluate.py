@@ -22,7 +22,7 @@ from exporter.errors import ExportError, ParityGateError
 from exporter.metrics import Estimate
 from exporter.precision import Precision
 from exporter.refusal import remedy
-from exporter.source import Source
+from exporter.source.loading import Source
 from exporter.tasks import Outcome, accuracies, measure
 
 _CHANGE = "_change"

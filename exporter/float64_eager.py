@@ -25,7 +25,7 @@ from exporter.eager_reference import Reference, open_clip_transform
 from exporter.errors import ExportError
 from exporter.memory import release_memory
 from exporter.parity_data import ParityData
-from exporter.source import Source
+from exporter.source.loading import Source
 
 EVALUATIONS = 8  # with disturbed weights, beside eager's own
 # An error that is uniform within half a unit of the last place has the variance 1/12: that of a flip with this probability.

@@ -23,7 +23,7 @@ from exporter.memory import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision import Precision
 from exporter.reference_pictures import picture_arrays
-from exporter.source import Source
+from exporter.source.loading import Source
 from exporter.stages import Stages
 from exporter.tower_quantize import report
 

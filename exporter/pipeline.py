@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exporter.calibration import Calibration
     from exporter.exported_tower import TowerExport
     from exporter.precision import Precision
-    from exporter.source import Source
+    from exporter.source.loading import Source
     from exporter.tower_export import Graphs
     from exporter.towers import ImageInput
 
@@ -365,7 +365,7 @@ def _check_towers(options: Options) -> None:
 
 def _load(options: Options) -> Source:
     from exporter.finite import check_weights
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
 
     source = load_source(
         options.name,
@@ -382,7 +382,7 @@ def _write_tokenizer(source: Source, options: Options, folder: Path) -> Tokenize
     if "text" not in options.towers:
         return None
     assert source.tokenizer is not None
-    from exporter.tokenizer_json import write_tokenizer
+    from exporter.source.tokenizer_json import write_tokenizer
 
     return write_tokenizer(source.tokenizer, source.text_config, folder / "tokenizer.json")
 

@@ -12,7 +12,7 @@ import numpy as np
 from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Tokenizer
 from engines.verification.ids import IDS, TEXTS
-from exporter.tokenizer_json import hard_captions
+from exporter.source.tokenizer_json import hard_captions
 
 _MOST = 64  # captions: some tokenizers have hundreds of special tokens
 

@@ -27,7 +27,7 @@ from exporter.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.layers import QuantizedConvolution
 from exporter.quantization.products import use_products
 from exporter.quantize import Quantized
-from exporter.source import Source
+from exporter.source.loading import Source
 from exporter.stages import Stages
 from exporter.text_rules import find_text_length
 from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export

@@ -30,7 +30,7 @@ def save_tiny(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
     """A checkpoint of the architecture with random weights, after `change` of its tensors."""
     from safetensors.torch import save_file
 
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
 
     weights = dict(load_source(TINY, "none", with_tokenizer=False).model.state_dict())
     change(weights)

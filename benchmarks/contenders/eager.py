@@ -44,7 +44,7 @@ def load_clip(subject: Subject, device: str = "cpu") -> tuple[Any, str, str]:
     if subject.pretrained == "none":
         return _random_model(subject.source, device), "random", ""
     from exporter.errors import ExportError
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
 
     try:
         source = load_source(subject.source, subject.pretrained, with_tokenizer=False)

@@ -273,7 +273,7 @@ class TestEager:
 
     def test_a_folder_of_the_users(self, bundle_copy: Path, run: Run) -> None:
         """The manifest of a local-dir: model keeps no path."""
-        from exporter.origins import DEMO_FOLDER
+        from exporter.source.origins import DEMO_FOLDER
 
         edit_manifest(bundle_copy, lambda data: data["model"].update(source="local-dir", name="local-dir:mine"))
         code, _, err = run(bundle_copy)

@@ -15,7 +15,7 @@ from engines.manifest import Range, read_manifest
 from engines.verification.embeddings import read_reference
 from exporter.engine_options import EngineOptions, KernelMode
 from exporter.pipeline import export
-from exporter.source import load_source
+from exporter.source.loading import load_source
 
 # Exports are within the time of the first test that asks for one. Tests of one bundle go to one process (xdist's loadgroup).
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(400)]

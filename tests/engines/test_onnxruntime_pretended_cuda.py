@@ -33,7 +33,7 @@ from exporter.child_process import ChildFailedError, run_child
 from exporter.onnx_graph import example_input, export_graph
 from exporter.pipeline import export
 from exporter.precision import PrecisionPlan, apply_plan
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.towers import image_tower, text_tower
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")

@@ -15,7 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
 from engines.errors import BundleError, InputError
 from engines.inputs.tokenizer import _CLEANERS, TextTokenizer
-from exporter.tokenizer_json import write_tokenizer
+from exporter.source.tokenizer_json import write_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError
 from exporter.onnx_graph import example_input
 from exporter.pipeline import Options, export, run_export
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.stages import Stages
 from exporter.towers import image_tower, text_tower
 from kernels.swap import SwapReport

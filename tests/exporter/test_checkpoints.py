@@ -35,7 +35,7 @@ from torch import nn
 
 from exporter.convert_checkpoint import convert_checkpoint, main
 from exporter.errors import ExportError
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.weights.checkpoint_reading import read_checkpoint
 from exporter.weights.checkpoints import load_weights
 

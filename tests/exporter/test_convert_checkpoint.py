@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from exporter.convert_checkpoint import convert_checkpoint, main
 from exporter.errors import ExportError
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.weights.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX
 from exporter.weights.checkpoint_names import is_of_optimizer
 

@@ -13,7 +13,7 @@ import torch
 from exporter.demo import architecture, objective, scenes, train, training_data, zero_shot
 from exporter.demo.train import Settings
 from exporter.demo.training_data import TrainingSet
-from exporter.source import load_source
+from exporter.source.loading import load_source
 
 MODEL = Path(train.__file__).parent / "model"
 TINY = Settings(steps=3, batch=8, renders_per_scene=1, warmup_steps=1)

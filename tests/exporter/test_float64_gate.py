@@ -31,7 +31,7 @@ from exporter.float64_gate import Float64Gate
 from exporter.parity import judge
 from exporter.passes import run_passes
 from exporter.precision import PRECISIONS
-from exporter.source import load_source
+from exporter.source.loading import load_source
 
 CONSTANT, FIRST = 3e4, 9
 

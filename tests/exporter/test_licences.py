@@ -1,4 +1,4 @@
-"""exporter.licences: the table against open_clip's own list, what a licence forbids, and cards of any content."""
+"""exporter.source.licences: the table against open_clip's own list, what a licence forbids, and cards of any content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from exporter.licences import UNKNOWN, License, known_licenses, license_of_repository, license_of_tag, repository_of
+from exporter.source.licences import (
+    UNKNOWN,
+    License,
+    known_licenses,
+    license_of_repository,
+    license_of_tag,
+    repository_of,
+)
 
 
 def cached_card(cache: Path, repository: str, content: bytes | None) -> None:

@@ -1,4 +1,4 @@
-"""exporter.model_list: the published figures, the default tags, suggestions and the table of ``--list``."""
+"""exporter.source.model_list: the published figures, the default tags, suggestions and the table of ``--list``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import ExportError
-from exporter.licences import license_of_tag
-from exporter.model_list import (
+from exporter.source.licences import license_of_tag
+from exporter.source.model_list import (
     choose_default_tag,
     format_models,
     list_models,

@@ -98,7 +98,7 @@ def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
 
     from exporter.onnx_graph import example_input
     from exporter.precision import PrecisionPlan, apply_plan
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
     from exporter.towers import image_tower
     from exporter.widen_graph import widen_graph
 

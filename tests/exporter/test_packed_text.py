@@ -23,7 +23,7 @@ from exporter.engine_options import EngineOptions, KernelMode
 from exporter.onnx_graph import example_input
 from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from exporter.precision import PrecisionPlan, apply_plan
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.stages import Stages
 from exporter.towers import TextTower, image_tower, text_tower
 from kernels.swap import swap

@@ -16,7 +16,7 @@ from exporter.onnx_graph import example_input, export_graph
 from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
 from exporter.probe import probe
 from exporter.rounding import round_to, rounded
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.towers import ImageTower, TowerModule, image_tower, text_tower
 from exporter.units import PostNormResidual, Residual
 

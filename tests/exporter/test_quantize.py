@@ -22,7 +22,7 @@ from exporter.probe import meets
 from exporter.quantization.layers import QuantizedConvolution, QuantizedLayer, QuantizedPatches
 from exporter.quantization.smoothing import find_folds, fold
 from exporter.quantize import Batches, Quantized, quantize_tower
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.towers import TowerModule, image_tower, text_tower
 
 INT8 = PRECISIONS["int8"]

@@ -1,4 +1,4 @@
-"""exporter.source: every way of naming a model, the activation guard, and every kind of bad input, on small real models."""
+"""exporter.source.loading: every way of naming a model, the activation guard, and every kind of bad input, on small real models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from exporter.errors import ExportError
-from exporter.source import Source, load_source
+from exporter.source.loading import Source, load_source
 from exporter.weights.architectures import find_architectures, quiet_open_clip
 from exporter.weights.checkpoint_files import file_sha256
 from exporter.weights.checkpoint_reading import read_checkpoint
@@ -189,7 +189,7 @@ class TestRandomWeights:
         """ViT-H-14 in half precision peaks below twice its two gigabytes: its float32 form never exists."""
         code = (
             "import resource, torch\n"
-            "from exporter.source import load_source\n"
+            "from exporter.source.loading import load_source\n"
             "import open_clip, timm, transformers\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
             "model = load_source('ViT-H-14', 'none', dtype=torch.float16).model\n"
@@ -577,7 +577,7 @@ class TestHuggingFaceText:
 
 def test_importing_the_module_imports_neither_torch_nor_open_clip() -> None:
     root = Path(__file__).parents[2]
-    code = "import sys, exporter.source; print({'torch', 'open_clip', 'transformers'} & set(sys.modules))"
+    code = "import sys, exporter.source.loading; print({'torch', 'open_clip', 'transformers'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=root,

@@ -15,7 +15,7 @@ from engines.manifest import Profile, Range, TextLength, Tower
 from exporter.errors import ExportError
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.tensorrt import worker
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
 from exporter.tensorrt.profiles import input_shapes

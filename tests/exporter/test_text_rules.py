@@ -13,7 +13,7 @@ from shallow import register
 
 from engines.inputs.text_length import needed_lengths
 from engines.manifest import TextLength
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.text_rules import find_text_length
 from exporter.towers import TextTower, text_tower
 

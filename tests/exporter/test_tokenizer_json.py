@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.offline_text_towers import write_text_tower
 from engines.inputs.tokenizer import TextTokenizer
 from exporter.errors import ExportError
-from exporter.tokenizer_json import check_tokenizer, write_tokenizer
+from exporter.source.tokenizer_json import check_tokenizer, write_tokenizer
 
 CORPUS = (
     "a photo of a dog. a drawing of two cats on a mat. the quick brown fox jumps over the lazy dog.",

@@ -18,7 +18,7 @@ from shallow import FAMILIES, register
 
 from engines.manifest import TextLength
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
-from exporter.source import Source, load_source
+from exporter.source.loading import Source, load_source
 from exporter.towers import ImageTower, TextTower, image_tower, text_tower
 from exporter.units import Whole
 

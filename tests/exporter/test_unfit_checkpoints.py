@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from exporter.errors import ExportError
-from exporter.source import load_source
+from exporter.source.loading import load_source
 from exporter.weights.checkpoint_reading import Place, read_checkpoint
 from exporter.weights.checkpoints import load_weights
 

@@ -17,7 +17,7 @@ OPS = ("attention", "packed_attention", "linear_gelu", "bias_gelu", "add_layer_n
 
 def demo_tower(name: str, dtype: torch.dtype) -> Any:
     """A tower of the demo model, all of it in one dtype."""
-    from exporter.source import load_source
+    from exporter.source.loading import load_source
     from exporter.towers import image_tower, text_tower
 
     source = load_source("demo", with_tokenizer=False)

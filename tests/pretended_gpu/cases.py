@@ -21,7 +21,7 @@ from exporter.precision import PrecisionPlan, apply_plan
 from exporter.quantization.layers import quantized
 from exporter.quantization.products import use_products
 from exporter.quantization.sites import find_sites
-from exporter.source import Source, load_source
+from exporter.source.loading import Source, load_source
 from exporter.stages import Stages
 from exporter.towers import TowerModule, image_tower, text_tower
 from kernels import swap

@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from exporter.errors import ExportError
-from exporter.hub import hub_access
+from exporter.source.hub import hub_access
 
 UNKNOWN = "unknown"
 # Licences that allow commercial use and changed copies. OpenRAIL-M also lists uses that it forbids to everybody.

@@ -1,6 +1,6 @@
 """What can be exported: open_clip's architectures, their tags, and each architecture's default tag with its published figure.
 
-The default is the best tag that a product may use: one with a permissive licence (`exporter.licences`).
+The default is the best tag that a product may use: one with a permissive licence (`exporter.source.licences`).
 
 The figures are facts gathered from open_clip's results table and from the authors' own pages; ``default_tags.csv`` names the
 source of each row. A figure belongs to the activation that the tag was trained with: where a table has a tag under a plain
@@ -18,7 +18,7 @@ from functools import lru_cache
 from importlib import resources
 
 from exporter.errors import ExportError
-from exporter.licences import License, license_of_tag
+from exporter.source.licences import License, license_of_tag
 
 
 @dataclass(frozen=True)

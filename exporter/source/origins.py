@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.activations import ambiguity_notes, guard_activation
 from exporter.errors import ExportError
-from exporter.hub import hub_access
-from exporter.licences import License, license_of_repository, license_of_tag
-from exporter.model_list import choose_default_tag, published_figures, suggest, tags_of, without_default
+from exporter.source.activations import ambiguity_notes, guard_activation
+from exporter.source.hub import hub_access
+from exporter.source.licences import License, license_of_repository, license_of_tag
+from exporter.source.model_list import choose_default_tag, published_figures, suggest, tags_of, without_default
 from exporter.weights.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX, SUFFIXES, find_checkpoint, readable
 
 RANDOM = "none"
-DEMO_FOLDER = Path(__file__).parent / "demo" / "model"
+DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "model"
 HUB_PREFIX = "hf-hub:"
 DEMO_LICENSE = License("MIT", "LICENSE of openclip-engines")
 _OFFLINE_REMEDY = (

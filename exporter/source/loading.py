@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from engines.manifest import Model, Preprocess
 from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
-from exporter.model_list import ModelRow, list_models
-from exporter.origins import HUB_PREFIX, Origin, resolve_origin
+from exporter.source.model_list import ModelRow, list_models
+from exporter.source.origins import HUB_PREFIX, Origin, resolve_origin
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +97,7 @@ def _build(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> torch.nn
     """The model of `origin` with arbitrary weights."""
     import open_clip
 
-    from exporter.hub import hub_access
+    from exporter.source.hub import hub_access
     from exporter.weights.architectures import quiet_open_clip
 
     def create() -> torch.nn.Module:
@@ -208,7 +208,7 @@ def _triple(value: Any, field: str, label: str) -> tuple[float, float, float]:
 def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Callable[..., torch.Tensor]:
     import open_clip
 
-    from exporter.hub import hub_access
+    from exporter.source.hub import hub_access
     from exporter.weights.architectures import quiet_open_clip
 
     cache = str(cache_dir) if cache_dir is not None else None
