@@ -105,8 +105,8 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     from exporter.build_aotinductor import inductor_options
     from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
     from exporter.stages import Stages
-    from exporter.text_rules import find_text_length
-    from exporter.towers import TextTower, TowerModule, image_tower, text_tower
+    from exporter.towers.modules import TextTower, TowerModule, image_tower, text_tower
+    from exporter.towers.text_rules import find_text_length
 
     isa, problem = cpu_isa(), compiler_problem()
     if isa is None or problem is not None:

@@ -23,7 +23,7 @@ import torch
 from engines.manifest import Tensor, TextLength
 from exporter.passes import run_passes
 from exporter.quantization.operators import translations
-from exporter.towers import ImageTower, TextTower, TowerModule
+from exporter.towers.modules import ImageTower, TextTower, TowerModule
 
 OPSET = 23  # the first with Attention as one operator, which also takes is_causal
 # Weights start at page boundaries, so that a runtime can map them without a copy.

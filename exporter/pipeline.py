@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from exporter.precision import Precision
     from exporter.source.loading import Source
     from exporter.tower_export import Graphs
-    from exporter.towers import ImageInput
+    from exporter.towers.modules import ImageInput
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 

@@ -1,6 +1,6 @@
 """Precisions: what each one computes in, what the parity gate demands of it, and how it is written into a tower.
 
-A precision is applied to the torch module, unit by unit (`exporter.units`), before it is traced: the graph that comes out is
+A precision is applied to the torch module, unit by unit (`exporter.towers.units`), before it is traced: the graph that comes out is
 strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way. A quantized
 precision rounds the linear layers first (`exporter.quantize`); the rest is in `dtype` in graphs for GPUs and in float32 in graphs
 for CPUs.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engines.manifest import Limits
-from exporter.towers import TowerModule
+from exporter.towers.modules import TowerModule
 
 
 @dataclass(frozen=True)

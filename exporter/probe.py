@@ -12,8 +12,8 @@ from engines.manifest import TowerParity
 from engines.verification.embeddings import compare_embeddings
 from exporter.precision import Precision, PrecisionPlan
 from exporter.rounding import rounded, rounded_unit, watched
-from exporter.towers import TowerModule
-from exporter.units import Unit
+from exporter.towers.modules import TowerModule
+from exporter.towers.units import Unit
 
 # Data seen later may be larger than the probe's: what comes within this factor of the dtype's limit counts as overflow.
 OVERFLOW_MARGIN = 4.0

@@ -29,7 +29,7 @@ from exporter.quantization.sensitivity import search
 from exporter.quantization.sites import Site, find_sites, other_products
 from exporter.quantization.smoothing import choose_strength, find_folds, fold
 from exporter.quantization.statistics import Record, observe
-from exporter.towers import TowerModule
+from exporter.towers.modules import TowerModule
 
 SMOOTHING_SAMPLES = 64
 _SEARCH_FLOPS = 5e12  # of one try; about half a minute on two cores
@@ -96,7 +96,7 @@ def quantize_tower(
     """Quantize a float32 tower in place.
 
     Args:
-        tower: of `exporter.towers`.
+        tower: of `exporter.towers.modules`.
         batches: ``batches(n)`` gives the first n calibration samples as inputs of the tower, ``batches(None)`` all; read as a
             stream, twice.
         dtype: int8 or float8_e4m3fn.

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.blocks import DotProduct
 from exporter.precision import PrecisionPlan
-from exporter.towers import TowerModule
-from exporter.units import Unit
+from exporter.towers.blocks import DotProduct
+from exporter.towers.modules import TowerModule
+from exporter.towers.units import Unit
 
 
 def round_to(value: Any, dtype: torch.dtype) -> Any:

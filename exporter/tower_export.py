@@ -29,9 +29,9 @@ from exporter.quantization.products import use_products
 from exporter.quantize import Quantized
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.text_rules import find_text_length
 from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export
-from exporter.towers import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from exporter.towers.modules import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from exporter.towers.text_rules import find_text_length
 
 _PROBE_SAMPLES = 16
 _NOISE = 1.5

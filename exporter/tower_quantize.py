@@ -17,7 +17,7 @@ from engines.manifest import Preprocess, Quantization, TextLength, TowerParity
 from exporter.precision import Precision
 from exporter.probe import meets
 from exporter.quantize import Batches, Quantized, quantize_tower
-from exporter.towers import ImageTower, TowerModule
+from exporter.towers.modules import ImageTower, TowerModule
 
 BATCH = 8
 

@@ -1,9 +1,9 @@
 """Fused modules in the place of native ones, in a whole tower: all that are known, or nothing.
 
-A tower is `exporter.towers`' ImageTower or TextTower, or `exporter.packed_text`'s: every family of the model list, rebuilt from the
-same few blocks. They are known here by their classes' names, for this package imports no other of ours. First everything is looked
-at and the new modules are made, over the same parameters; only when no block is unknown they take their places, so that no tower is
-ever half swapped.
+A tower is `exporter.towers.modules`' ImageTower or TextTower, or `exporter.towers.packed_text`'s: every family of the model list,
+rebuilt from the same few blocks. They are known here by their classes' names, for this package imports no other of ours. First
+everything is looked at and the new modules are made, over the same parameters; only when no block is unknown they take their
+places, so that no tower is ever half swapped.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ __all__ = ["MODES", "Mode", "SwapReport", "UnknownBlockError", "swap"]
 
 MODES: tuple[Mode, ...] = ("auto", "triton", "native")
 
-_BLOCK, _RESIDUAL, _POST_NORM = "exporter.units.Block", "exporter.units.Residual", "exporter.units.PostNormResidual"
-_SELF_ATTENTION, _FIRST_TOKEN = "exporter.blocks.SelfAttention", "exporter.blocks.FirstTokenAttention"
-_PACKED_ATTENTION = "exporter.packed_text.PackedAttention"
-_WHOLE, _SCALE = "exporter.units.Whole", "exporter.blocks.Scale"
-_BOTTLENECK = "exporter.families.resnet.BottleneckUnit"
+_BLOCK, _RESIDUAL, _POST_NORM = (
+    "exporter.towers.units.Block",
+    "exporter.towers.units.Residual",
+    "exporter.towers.units.PostNormResidual",
+)
+_SELF_ATTENTION, _FIRST_TOKEN = "exporter.towers.blocks.SelfAttention", "exporter.towers.blocks.FirstTokenAttention"
+_PACKED_ATTENTION = "exporter.towers.packed_text.PackedAttention"
+_WHOLE, _SCALE = "exporter.towers.units.Whole", "exporter.towers.blocks.Scale"
+_BOTTLENECK = "exporter.towers.resnet.BottleneckUnit"
 _CONVNEXT_BLOCK, _TIMM_MLP = "timm.models.convnext.ConvNeXtBlock", "timm.layers.mlp.Mlp"
 # Known, and left as they are: no kernel of this package serves them.
 _NATIVE_MLPS = ("timm.layers.mlp.SwiGLU", "timm.layers.mlp.GluMlp", "timm.layers.mlp.GlobalResponseNormMlp")
@@ -57,7 +61,7 @@ def swap(
     """Put fused modules into a tower, in place.
 
     Args:
-        tower: of `exporter.towers` or `exporter.packed_text`, its precision already applied.
+        tower: of `exporter.towers.modules` or `exporter.towers.packed_text`, its precision already applied.
         precision: ``fp32``, ``fp16`` or ``bf16``, for the table.
         kernels: ``triton`` takes every Triton kernel that there is, ``native`` none, ``auto`` for each op the implementation that
             was the fastest on `arch` (`kernels.choices`): one of this project's kernels, a vendor's, or the native one.
@@ -78,7 +82,7 @@ def swap(
     encoder: Any = getattr(tower, "encoder", None)
     if encoder is None:
         raise UnknownBlockError(
-            f"{type(tower).__name__} is no tower: build one with exporter.towers.image_tower or text_tower"
+            f"{type(tower).__name__} is no tower: build one with exporter.towers.modules.image_tower or text_tower"
         )
     target = arch or _arch_here()
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]

@@ -10,10 +10,10 @@ from kernels.blocks import FusedL2Normalize, FusedPatchStem
 from kernels.choices import NATIVE
 from kernels.plan import Plan, kind
 
-_NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.NormalizePixels", "exporter.blocks.L2Normalize"
+_NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.modules.NormalizePixels", "exporter.towers.blocks.L2Normalize"
 # Their first convolution is a product over patches; the rest of the stem is a method `assemble`.
-_PATCH_STEMS = ("exporter.families.clip_transformer.PatchStem", "exporter.families.eva.EvaStem")
-_CONVOLUTION_STEMS = ("exporter.families.resnet.ConvolutionStem", "exporter.families.convnext.ConvNextStem")
+_PATCH_STEMS = ("exporter.towers.clip_transformer.PatchStem", "exporter.towers.eva.EvaStem")
+_CONVOLUTION_STEMS = ("exporter.towers.resnet.ConvolutionStem", "exporter.towers.convnext.ConvNextStem")
 
 
 def plan_ends(tower: Any, plan: Plan) -> None:

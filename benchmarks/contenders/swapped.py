@@ -28,7 +28,7 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
 
     from engines.manifest import Preprocess
     from exporter.precision import PrecisionPlan, apply_plan
-    from exporter.towers import TowerModule, image_tower, text_tower
+    from exporter.towers.modules import TowerModule, image_tower, text_tower
     from kernels.swap import swap
 
     model, weights, note = load_clip(subject, device)

@@ -16,8 +16,8 @@ from torch.fx.experimental import _config
 
 from engines.manifest import TextLength
 from exporter.engine_options import KernelMode
-from exporter.packed_text import PackedTextTower
-from exporter.towers import TowerModule
+from exporter.towers.modules import TowerModule
+from exporter.towers.packed_text import PackedTextTower
 
 _USUAL_TOKENS = 16  # of a caption, with start and end: what kernels are chosen for on a GPU
 

@@ -12,9 +12,9 @@ from engines.manifest import TextLength, TowerName
 from exporter.aotinductor.program import ProgramPlan, save_packed_program, save_program
 from exporter.errors import ExportError
 from exporter.memory import release_memory
-from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from exporter.stages import Stages
-from exporter.towers import TextTower, TowerModule
+from exporter.towers.modules import TextTower, TowerModule
+from exporter.towers.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from kernels.attention_variants import packed_candidates
 from kernels.choices import NATIVE, choose, unmeasured
 from kernels.plan import capability_of

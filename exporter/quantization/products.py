@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from exporter.errors import ExportError
 from exporter.quantization.layers import QuantizedConvolution, QuantizedLinear, QuantizedPatches
 from exporter.quantization.operators import LARGEST
-from exporter.towers import TowerModule
+from exporter.towers.modules import TowerModule
 
 _MULTIPLE = 16
 _FEWEST_ROWS = 17

@@ -12,7 +12,7 @@ from engines.manifest import TowerParity
 from engines.verification.embeddings import compare_embeddings
 from exporter.quantization.layers import QuantizedLayer
 from exporter.quantization.sites import Site
-from exporter.towers import TowerModule
+from exporter.towers.modules import TowerModule
 
 RANKED_WITH = 4  # samples that each layer alone is tried on
 

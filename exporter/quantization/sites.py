@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from exporter.blocks import QueryPool
 from exporter.quantization.layers import QuantizedLayer, is_patches
-from exporter.towers import TowerModule
+from exporter.towers.blocks import QueryPool
+from exporter.towers.modules import TowerModule
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.blocks import FirstTokenAttention, SelfAttention
-from exporter.families.clip_transformer import AttentionHead
 from exporter.quantization.layers import half_scale, round_weight
 from exporter.quantization.operators import LARGEST
-from exporter.towers import TowerModule
-from exporter.units import Residual
+from exporter.towers.blocks import FirstTokenAttention, SelfAttention
+from exporter.towers.clip_transformer import AttentionHead
+from exporter.towers.modules import TowerModule
+from exporter.towers.units import Residual
 
 STRENGTHS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
 _LARGEST_FACTOR = 1e3  # and its inverse: folded weights stay far from float16's ends

@@ -34,7 +34,7 @@ from exporter.onnx_graph import example_input, export_graph
 from exporter.pipeline import export
 from exporter.precision import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
-from exporter.towers import image_tower, text_tower
+from exporter.towers.modules import image_tower, text_tower
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed")
 pytest.importorskip("cuda.core", reason="cuda-core is not installed")

@@ -33,7 +33,7 @@ from exporter.onnx_graph import example_input
 from exporter.pipeline import Options, export, run_export
 from exporter.source.loading import load_source
 from exporter.stages import Stages
-from exporter.towers import image_tower, text_tower
+from exporter.towers.modules import image_tower, text_tower
 from kernels.swap import SwapReport
 
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")

@@ -13,8 +13,8 @@ from torch import nn
 
 from engines.files.onnx_external_data import check_external_data, read_external_data
 from exporter.onnx_graph import export_graph
-from exporter.towers import TextTower
-from exporter.units import Encoder, TextEncoder
+from exporter.towers.modules import TextTower
+from exporter.towers.units import Encoder, TextEncoder
 
 
 class WideHead(nn.Module):
@@ -99,7 +99,7 @@ def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
     from exporter.onnx_graph import example_input
     from exporter.precision import PrecisionPlan, apply_plan
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower
+    from exporter.towers.modules import image_tower
     from exporter.widen_graph import widen_graph
 
     source = load_source(register("EVA02-B-16", tmp_path), "none", with_tokenizer=False)

@@ -21,11 +21,11 @@ from exporter.aotinductor.program import ProgramPlan, save_packed_program
 from exporter.aotinductor.tower_programs import save_programs
 from exporter.engine_options import EngineOptions, KernelMode
 from exporter.onnx_graph import example_input
-from exporter.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from exporter.precision import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
 from exporter.stages import Stages
-from exporter.towers import TextTower, image_tower, text_tower
+from exporter.towers.modules import TextTower, image_tower, text_tower
+from exporter.towers.packed_text import PackedAttention, PackedTextTower, packed_text_tower
 from kernels.swap import swap
 
 END = TextLength(keep="end", extra=0, min=2, max=77)

@@ -17,8 +17,8 @@ from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
 from exporter.probe import probe
 from exporter.rounding import round_to, rounded
 from exporter.source.loading import load_source
-from exporter.towers import ImageTower, TowerModule, image_tower, text_tower
-from exporter.units import PostNormResidual, Residual
+from exporter.towers.modules import ImageTower, TowerModule, image_tower, text_tower
+from exporter.towers.units import PostNormResidual, Residual
 
 HALF = ("fp16", "bf16")
 

@@ -23,7 +23,7 @@ from exporter.quantization.layers import QuantizedConvolution, QuantizedLayer, Q
 from exporter.quantization.smoothing import find_folds, fold
 from exporter.quantize import Batches, Quantized, quantize_tower
 from exporter.source.loading import load_source
-from exporter.towers import TowerModule, image_tower, text_tower
+from exporter.towers.modules import TowerModule, image_tower, text_tower
 
 INT8 = PRECISIONS["int8"]
 SAMPLES = 24
@@ -213,7 +213,7 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
 
 
 def test_a_tower_of_no_known_family_is_refused() -> None:
-    from exporter.units import ImageEncoder, Whole
+    from exporter.towers.units import ImageEncoder, Whole
 
     class Strange(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from exporter.source.loading import load_source
 from exporter.tensorrt import worker
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
 from exporter.tensorrt.profiles import input_shapes
-from exporter.towers import image_tower, text_tower
+from exporter.towers.modules import image_tower, text_tower
 
 pytest.importorskip("tensorrt_rtx")
 

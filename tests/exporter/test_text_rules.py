@@ -1,4 +1,4 @@
-"""exporter.text_rules: how many ids a tower needs is found by trying, and the rule is exact."""
+"""exporter.towers.text_rules: how many ids a tower needs is found by trying, and the rule is exact."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from shallow import register
 from engines.inputs.text_length import needed_lengths
 from engines.manifest import TextLength
 from exporter.source.loading import load_source
-from exporter.text_rules import find_text_length
-from exporter.towers import TextTower, text_tower
+from exporter.towers.modules import TextTower, text_tower
+from exporter.towers.text_rules import find_text_length
 
 
 def rows(lengths: tuple[int, ...], context: int, special: tuple[int, int, int], words: int) -> np.ndarray:

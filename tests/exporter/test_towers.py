@@ -1,4 +1,4 @@
-"""exporter.towers and exporter.families: rebuilt towers give the model's own embeddings, and trace to clean graphs."""
+"""exporter.towers.modules and exporter.towers.families: rebuilt towers give the model's own embeddings, and trace to clean graphs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shallow import FAMILIES, register
 from engines.manifest import TextLength
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.source.loading import Source, load_source
-from exporter.towers import ImageTower, TextTower, image_tower, text_tower
-from exporter.units import Whole
+from exporter.towers.modules import ImageTower, TextTower, image_tower, text_tower
+from exporter.towers.units import Whole
 
 LENGTH = TextLength(keep="end", extra=0, min=2, max=77)
 # Attention blocks of the image tower, of the text tower.
@@ -299,7 +299,7 @@ def test_unknown_text_towers_are_traced_at_a_fixed_length(custom_text: bool, tmp
 
     import open_clip
 
-    from exporter.towers import text_is_fixed_length
+    from exporter.towers.modules import text_is_fixed_length
 
     config = open_clip.get_model_config("ViT-B-32") | {"custom_text": custom_text}
     config["vision_cfg"]["layers"] = 1

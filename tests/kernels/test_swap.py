@@ -55,7 +55,7 @@ EXPECTED: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 def towers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Any, Any]:
     """A shallow model's name, its towers, and the size of its images."""
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower, text_tower
+    from exporter.towers.modules import image_tower, text_tower
 
     name = register(request.param, tmp_path_factory.mktemp("shallow"))
     source = load_source(name, "none", with_tokenizer=False)
@@ -98,7 +98,7 @@ def test_swapped_towers_give_the_same(towers: tuple[str, Any, Any, Any]) -> None
 
 def demo_image_tower() -> Any:
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower
+    from exporter.towers.modules import image_tower
 
     source = load_source("demo", with_tokenizer=False)
     return image_tower(source.model, source.preprocess)
@@ -171,7 +171,7 @@ def test_auto_takes_the_variant_that_won(table: Path) -> None:
 
 def test_tiles_chosen_by_a_length_are_not_for_captions_of_any_length(table: Path) -> None:
     from exporter.source.loading import load_source
-    from exporter.towers import text_tower
+    from exporter.towers.modules import text_tower
 
     def swapped(mode: Mode) -> dict[str, int]:
         tower = text_tower(load_source("demo", with_tokenizer=False).model)
@@ -188,7 +188,7 @@ def test_tiles_chosen_by_a_length_are_not_for_captions_of_any_length(table: Path
 def test_quick_gelu_has_rows_of_its_own(table: Path, tmp_path: Path) -> None:
     """The vendor's epilogue has no QuickGELU, and another form of GELU takes another time."""
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower
+    from exporter.towers.modules import image_tower
 
     for op in ("mlp", "quick_mlp"):
         choices.merge(
@@ -211,7 +211,7 @@ def test_native_changes_nothing() -> None:
 
 def test_what_a_convolutional_tower_keeps_is_listed(tmp_path: Path) -> None:
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower
+    from exporter.towers.modules import image_tower
 
     kept = {}
     for family in ("RN50", "convnext_base_w"):
@@ -227,7 +227,7 @@ def test_what_a_convolutional_tower_keeps_is_listed(tmp_path: Path) -> None:
 
 def test_float32_pixels_are_normalized_already() -> None:
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower
+    from exporter.towers.modules import image_tower
 
     source = load_source("demo", with_tokenizer=False)
     tower = image_tower(source.model, source.preprocess, "float32")

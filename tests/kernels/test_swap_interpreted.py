@@ -18,7 +18,7 @@ OPS = ("attention", "packed_attention", "linear_gelu", "bias_gelu", "add_layer_n
 def demo_tower(name: str, dtype: torch.dtype) -> Any:
     """A tower of the demo model, all of it in one dtype."""
     from exporter.source.loading import load_source
-    from exporter.towers import image_tower, text_tower
+    from exporter.towers.modules import image_tower, text_tower
 
     source = load_source("demo", with_tokenizer=False)
     tower: Any = image_tower(source.model, source.preprocess) if name == "image" else text_tower(source.model)
@@ -50,7 +50,7 @@ def swapped_towers_are_as_close(name: str, dtype: torch.dtype) -> None:
     from mended_interpreter import mend_interpreter
 
     from engines.manifest import TextLength
-    from exporter.packed_text import packed_text_tower
+    from exporter.towers.packed_text import packed_text_tower
     from kernels.swap import swap
 
     mend_interpreter()

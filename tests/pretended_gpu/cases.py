@@ -23,7 +23,7 @@ from exporter.quantization.products import use_products
 from exporter.quantization.sites import find_sites
 from exporter.source.loading import Source, load_source
 from exporter.stages import Stages
-from exporter.towers import TowerModule, image_tower, text_tower
+from exporter.towers.modules import TowerModule, image_tower, text_tower
 from kernels import swap
 from kernels.choices import NATIVE
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.blocks import SelfAttention, linear_of
-from exporter.units import Block, PostNormResidual, TextEncoder, Unit
+from exporter.towers.blocks import SelfAttention, linear_of
+from exporter.towers.units import Block, PostNormResidual, TextEncoder, Unit
 
 _POOLERS = ("MeanPooler", "ClsLastHiddenStatePooler")
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from engines.manifest import Preprocess
-from exporter.blocks import L2Normalize
-from exporter.families import IMAGE_FAMILIES, TEXT_FAMILIES
-from exporter.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
+from exporter.towers.blocks import L2Normalize
+from exporter.towers.families import IMAGE_FAMILIES, TEXT_FAMILIES
+from exporter.towers.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
 
 ImageInput = Literal["uint8", "float32"]
 

@@ -14,7 +14,7 @@ import torch
 
 from engines.inputs.text_length import needed_lengths
 from engines.manifest import TextLength
-from exporter.towers import TextTower, text_is_fixed_length
+from exporter.towers.modules import TextTower, text_is_fixed_length
 
 MIN_LENGTH = 2
 # Embeddings have unit length; cutting what is not used changes them by float32 rounding only, 1.5e-7 where it was measured.

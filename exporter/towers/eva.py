@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.blocks import FirstTokenAttention, Rotary, Scale, SelfAttention, linear_of, pairs_to_halves
-from exporter.units import Block, ImageEncoder, Residual, Unit
+from exporter.towers.blocks import FirstTokenAttention, Rotary, Scale, SelfAttention, linear_of, pairs_to_halves
+from exporter.towers.units import Block, ImageEncoder, Residual, Unit
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:

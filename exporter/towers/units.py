@@ -62,7 +62,7 @@ class Residual(Unit):
     """One residual branch: ``x + after(body(norm(x)))``.
 
     `forward` takes the stream (N, L, C) and, where the body attends with a mask, that mask. A body that answers for the
-    first token only (`exporter.blocks.FirstTokenAttention`) makes the result (N, 1, C).
+    first token only (`exporter.towers.blocks.FirstTokenAttention`) makes the result (N, 1, C).
     """
 
     def __init__(self, norm: nn.Module | None, body: nn.Module, after: nn.Module | None = None) -> None:

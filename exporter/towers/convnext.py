@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.units import ImageEncoder, Unit, Whole
+from exporter.towers.units import ImageEncoder, Unit, Whole
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:

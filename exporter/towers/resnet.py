@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from exporter.blocks import QueryPool
-from exporter.units import ImageEncoder, Unit
+from exporter.towers.blocks import QueryPool
+from exporter.towers.units import ImageEncoder, Unit
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:

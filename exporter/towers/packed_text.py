@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from engines.manifest import TextLength
-from exporter.blocks import L2Normalize, SelfAttention
-from exporter.families.clip_transformer import TextHead, TextStem
-from exporter.towers import TextTower
-from exporter.units import Block, Residual, Unit
+from exporter.towers.blocks import L2Normalize, SelfAttention
+from exporter.towers.clip_transformer import TextHead, TextStem
+from exporter.towers.modules import TextTower
+from exporter.towers.units import Block, Residual, Unit
 from kernels import reference
 from kernels.attention import LARGEST_HEAD, SMALLEST_HEAD
 

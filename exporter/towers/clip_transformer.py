@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.blocks import FirstTokenAttention, QueryPool, Scale, SelfAttention, linear_of
-from exporter.units import Block, ImageEncoder, Residual, TextEncoder, Unit, Whole
+from exporter.towers.blocks import FirstTokenAttention, QueryPool, Scale, SelfAttention, linear_of
+from exporter.towers.units import Block, ImageEncoder, Residual, TextEncoder, Unit, Whole
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
