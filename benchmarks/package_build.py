@@ -103,7 +103,7 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     from exporter.aotinductor.program import ProgramPlan
     from exporter.aotinductor.tower_programs import save_programs
     from exporter.build_aotinductor import inductor_options
-    from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
+    from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
     from exporter.stages import Stages
     from exporter.towers.modules import TextTower, TowerModule, image_tower, text_tower
     from exporter.towers.text_rules import find_text_length
@@ -160,7 +160,7 @@ def _eager(
     import torch
 
     from benchmarks.timing import timed
-    from exporter.precision import PRECISIONS
+    from exporter.precision.precisions import PRECISIONS
 
     found: dict[tuple[str, int], list[float] | str] = {}
     for precision in dict.fromkeys(("fp32", case.precision)):

@@ -143,7 +143,7 @@ def batch_rows(
     """
     import torch
 
-    from exporter.precision import PRECISIONS
+    from exporter.precision.precisions import PRECISIONS
 
     try:
         with torch.inference_mode():

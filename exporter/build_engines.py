@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engines.manifest import Engine
     from exporter.aotinductor.program import ProgramPlan
     from exporter.exported_tower import TowerExport
-    from exporter.precision import Precision
+    from exporter.precision.precisions import Precision
     from exporter.stages import Stages
 
 # Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, towers, folder, options, stages)`.

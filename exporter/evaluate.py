@@ -1,8 +1,8 @@
 """The gate on the task: zero-shot accuracy and retrieval of eager float32 and of the engines, on the same labelled pictures.
 
-An engine may lose as much of a task's accuracy as its precision allows (`exporter.precision`). What is judged is top-1 and
-recall@1, as shares of the very same pictures; one picture alone never decides. Confidence intervals say what the dataset's size can
-tell.
+An engine may lose as much of a task's accuracy as its precision allows (`exporter.precision.precisions`). What is judged is top-1
+and recall@1, as shares of the very same pictures; one picture alone never decides. Confidence intervals say what the dataset's
+size can tell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, EngineEncoders
 from exporter.errors import ExportError, ParityGateError
 from exporter.metrics import Estimate
-from exporter.precision import Precision
+from exporter.precision.precisions import Precision
 from exporter.refusal import remedy
 from exporter.source.loading import Source
 from exporter.tasks import Outcome, accuracies, measure

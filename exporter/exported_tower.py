@@ -8,7 +8,7 @@ from engines.manifest import Tower, TowerName
 from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.eager_reference import Reference
 from exporter.onnx_graph import OnnxGraph
-from exporter.probe import Probe
+from exporter.precision.probe import Probe
 from exporter.quantize import Quantized
 from kernels.swap import SwapReport
 

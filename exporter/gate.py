@@ -21,7 +21,7 @@ from exporter.exported_tower import TowerExport
 from exporter.float64_gate import Float64Gate
 from exporter.memory import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
-from exporter.precision import Precision
+from exporter.precision.precisions import Precision
 from exporter.reference_pictures import picture_arrays
 from exporter.source.loading import Source
 from exporter.stages import Stages

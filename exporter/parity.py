@@ -18,7 +18,7 @@ import torch
 from engines.manifest import Engine, Limits, Parity, Preprocess, Tower, TowerName, TowerParity
 from engines.verification.embeddings import compare_embeddings, top1_agreement, within
 from exporter.eager_reference import Reference, tower_batches
-from exporter.precision import Precision
+from exporter.precision.precisions import Precision
 from exporter.widen_graph import widen_graph
 
 

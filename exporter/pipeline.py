@@ -33,7 +33,7 @@ from exporter.versions import package_versions
 if TYPE_CHECKING:
     from exporter.calibration import Calibration
     from exporter.exported_tower import TowerExport
-    from exporter.precision import Precision
+    from exporter.precision.precisions import Precision
     from exporter.source.loading import Source
     from exporter.tower_export import Graphs
     from exporter.towers.modules import ImageInput
@@ -350,7 +350,7 @@ def _graphs(
 
 
 def _precision(name: str) -> Precision:
-    from exporter.precision import PRECISIONS
+    from exporter.precision.precisions import PRECISIONS
 
     if name not in PRECISIONS:
         raise ExportError(f"precision {name!r} is none of {', '.join(PRECISIONS)}")

@@ -22,8 +22,8 @@ from exporter.finite import check_embeddings
 from exporter.memory import release_memory
 from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity_data import ParityData
-from exporter.precision import PRECISIONS, Precision, apply_plan
-from exporter.probe import GATE_SHARE, Probe, probe
+from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
+from exporter.precision.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.layers import QuantizedConvolution
 from exporter.quantization.products import use_products
 from exporter.quantize import Quantized

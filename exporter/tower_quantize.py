@@ -14,8 +14,8 @@ import torch
 from engines.inputs.preprocess import normalize_pixels
 from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import Preprocess, Quantization, TextLength, TowerParity
-from exporter.precision import Precision
-from exporter.probe import meets
+from exporter.precision.precisions import Precision
+from exporter.precision.probe import meets
 from exporter.quantize import Batches, Quantized, quantize_tower
 from exporter.towers.modules import ImageTower, TowerModule
 

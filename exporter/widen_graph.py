@@ -1,7 +1,7 @@
 """A bfloat16 graph with its types widened to float32, for a machine whose runtime has no bfloat16 kernels.
 
 ONNX Runtime's CPU provider is one. The widened copy has the same nodes and the same (rounded) weights, so running it proves the
-graph itself; what bfloat16 arithmetic costs is measured by the rounding simulation (`exporter.rounding`).
+graph itself; what bfloat16 arithmetic costs is measured by the rounding simulation (`exporter.precision.rounding`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
     import torch
 
     from engines.manifest import Preprocess
-    from exporter.precision import PrecisionPlan, apply_plan
+    from exporter.precision.precisions import PrecisionPlan, apply_plan
     from exporter.towers.modules import TowerModule, image_tower, text_tower
     from kernels.swap import swap
 

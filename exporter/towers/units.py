@@ -2,7 +2,8 @@
 
 A tower is a stem, blocks and a head. What flows between them is the *stream* (in a transformer, the residual stream). A unit
 reads the stream, computes in its own dtype and gives back the stream's dtype, so that one branch that overflows in float16 can
-stay in float32 without its neighbours noticing. `exporter.precision` chooses the dtypes, `exporter.probe` says why.
+stay in float32 without its neighbours noticing. `exporter.precision.precisions` chooses the dtypes, `exporter.precision.probe`
+says why.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Unit(nn.Module):
                 setattr(self, name, buffer.to(compute))
 
     def plan_dtypes(self, compute: torch.dtype, stream: torch.dtype) -> None:
-        """Set the dtypes without converting weights (`exporter.probe` rounds a float32 tower according to such a plan)."""
+        """Set the dtypes without converting weights (`exporter.precision.probe` rounds a float32 tower according to such a plan)."""
         self.compute_dtype, self.stream_dtype = compute, stream
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ from engines.onnxruntime.cuda_graphs import graph_shapes
 from exporter.child_process import ChildFailedError, run_child
 from exporter.onnx_graph import example_input, export_graph
 from exporter.pipeline import export
-from exporter.precision import PrecisionPlan, apply_plan
+from exporter.precision.precisions import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
 from exporter.towers.modules import image_tower, text_tower
 

@@ -30,7 +30,7 @@ from exporter.float64_eager import Float64Eager, Measured, disturbed
 from exporter.float64_gate import Float64Gate
 from exporter.parity import judge
 from exporter.passes import run_passes
-from exporter.precision import PRECISIONS
+from exporter.precision.precisions import PRECISIONS
 from exporter.source.loading import load_source
 
 CONSTANT, FIRST = 3e4, 9

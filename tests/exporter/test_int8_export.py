@@ -16,7 +16,7 @@ from engines.manifest import Manifest, read_manifest
 from exporter.__main__ import main
 from exporter.aotinductor.job import compiler_problem
 from exporter.demo.scenes import evaluation_set
-from exporter.precision import PRECISIONS
+from exporter.precision.precisions import PRECISIONS
 
 HAS_RTX = find_spec("tensorrt_rtx") is not None
 

@@ -97,7 +97,7 @@ def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
     from shallow import register
 
     from exporter.onnx_graph import example_input
-    from exporter.precision import PrecisionPlan, apply_plan
+    from exporter.precision.precisions import PrecisionPlan, apply_plan
     from exporter.source.loading import load_source
     from exporter.towers.modules import image_tower
     from exporter.widen_graph import widen_graph

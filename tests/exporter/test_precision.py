@@ -1,4 +1,4 @@
-"""exporter.precision, probe and rounding: what overflows or loses accuracy is found and stays in float32."""
+"""exporter.precision.precisions, probe and rounding: what overflows or loses accuracy is found and stays in float32."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from shallow import register
 
 from exporter.onnx_graph import example_input, export_graph
-from exporter.precision import PRECISIONS, PrecisionPlan, apply_plan
-from exporter.probe import probe
-from exporter.rounding import round_to, rounded
+from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
+from exporter.precision.probe import probe
+from exporter.precision.rounding import round_to, rounded
 from exporter.source.loading import load_source
 from exporter.towers.modules import ImageTower, TowerModule, image_tower, text_tower
 from exporter.towers.units import PostNormResidual, Residual

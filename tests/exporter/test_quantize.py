@@ -17,8 +17,8 @@ from engines.manifest import TowerParity
 from engines.verification.embeddings import compare_embeddings, within
 from exporter.errors import ExportError
 from exporter.parity_data import load_parity_data
-from exporter.precision import PRECISIONS
-from exporter.probe import meets
+from exporter.precision.precisions import PRECISIONS
+from exporter.precision.probe import meets
 from exporter.quantization.layers import QuantizedConvolution, QuantizedLayer, QuantizedPatches
 from exporter.quantization.smoothing import find_folds, fold
 from exporter.quantize import Batches, Quantized, quantize_tower

@@ -10,8 +10,8 @@ import torch
 
 from engines.manifest import TowerParity
 from engines.verification.embeddings import compare_embeddings
-from exporter.precision import Precision, PrecisionPlan
-from exporter.rounding import rounded, rounded_unit, watched
+from exporter.precision.precisions import Precision, PrecisionPlan
+from exporter.precision.rounding import rounded, rounded_unit, watched
 from exporter.towers.modules import TowerModule
 from exporter.towers.units import Unit
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.precision import PrecisionPlan
+from exporter.precision.precisions import PrecisionPlan
 from exporter.towers.blocks import DotProduct
 from exporter.towers.modules import TowerModule
 from exporter.towers.units import Unit
