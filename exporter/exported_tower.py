@@ -9,7 +9,7 @@ from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.eager_reference import Reference
 from exporter.onnx_graph import OnnxGraph
 from exporter.precision.probe import Probe
-from exporter.quantize import Quantized
+from exporter.quantization.recipe import Quantized
 from kernels.swap import SwapReport
 
 

@@ -22,10 +22,10 @@ from exporter.float64_gate import Float64Gate
 from exporter.memory import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision.precisions import Precision
+from exporter.quantization.for_export import report
 from exporter.reference_pictures import picture_arrays
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.tower_quantize import report
 
 _REFERENCE_BYTES = 4_000_000
 _REFERENCE_SAMPLES = 32

@@ -325,8 +325,8 @@ def _graphs(
     import numpy as np
 
     from exporter.calibration import RECOMMENDED_IMAGES, decode_images
+    from exporter.quantization.for_export import QuantizationInputs
     from exporter.tower_export import Graphs
-    from exporter.tower_quantize import QuantizationInputs
 
     pixels, pixels_source = None, ""
     if "image" in options.towers:

@@ -24,12 +24,12 @@ from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity_data import ParityData
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe
+from exporter.quantization.for_export import QuantizationInputs, describe, quantize_for_export
 from exporter.quantization.layers import QuantizedConvolution
 from exporter.quantization.products import use_products
-from exporter.quantize import Quantized
+from exporter.quantization.recipe import Quantized
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.tower_quantize import QuantizationInputs, describe, quantize_for_export
 from exporter.towers.modules import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
 from exporter.towers.text_rules import find_text_length
 

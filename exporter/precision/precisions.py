@@ -2,8 +2,8 @@
 
 A precision is applied to the torch module, unit by unit (`exporter.towers.units`), before it is traced: the graph that comes out is
 strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way. A quantized
-precision rounds the linear layers first (`exporter.quantize`); the rest is in `dtype` in graphs for GPUs and in float32 in graphs
-for CPUs.
+precision rounds the linear layers first (`exporter.quantization.recipe`); the rest is in `dtype` in graphs for GPUs and in float32
+in graphs for CPUs.
 """
 
 from __future__ import annotations

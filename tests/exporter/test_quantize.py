@@ -20,8 +20,8 @@ from exporter.parity_data import load_parity_data
 from exporter.precision.precisions import PRECISIONS
 from exporter.precision.probe import meets
 from exporter.quantization.layers import QuantizedConvolution, QuantizedLayer, QuantizedPatches
+from exporter.quantization.recipe import Batches, Quantized, quantize_tower
 from exporter.quantization.smoothing import find_folds, fold
-from exporter.quantize import Batches, Quantized, quantize_tower
 from exporter.source.loading import load_source
 from exporter.towers.modules import TowerModule, image_tower, text_tower
 

@@ -16,7 +16,7 @@ from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import Preprocess, Quantization, TextLength, TowerParity
 from exporter.precision.precisions import Precision
 from exporter.precision.probe import meets
-from exporter.quantize import Batches, Quantized, quantize_tower
+from exporter.quantization.recipe import Batches, Quantized, quantize_tower
 from exporter.towers.modules import ImageTower, TowerModule
 
 BATCH = 8
