@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engines.manifest import Tower, TowerName
 from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.eager_reference import Reference
-from exporter.onnx_graph import OnnxGraph
+from exporter.graphs.onnx_graph import OnnxGraph
 from exporter.precision.probe import Probe
 from exporter.quantization.recipe import Quantized
 from kernels.swap import SwapReport

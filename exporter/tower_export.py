@@ -19,8 +19,8 @@ from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
 from exporter.eager_reference import Reference, image_reference, text_reference, tower_batches
 from exporter.exported_tower import TowerExport
 from exporter.finite import check_embeddings
+from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
-from exporter.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.parity_data import ParityData
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe

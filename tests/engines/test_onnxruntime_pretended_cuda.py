@@ -30,7 +30,7 @@ from engines.manifest import TextLength, read_manifest
 from engines.onnxruntime.cpu_nodes import shape_nodes
 from engines.onnxruntime.cuda_graphs import graph_shapes
 from exporter.child_process import ChildFailedError, run_child
-from exporter.onnx_graph import example_input, export_graph
+from exporter.graphs.onnx_graph import example_input, export_graph
 from exporter.pipeline import export
 from exporter.precision.precisions import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source

@@ -29,7 +29,7 @@ from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.child_process import ChildFailedError
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError
-from exporter.onnx_graph import example_input
+from exporter.graphs.onnx_graph import example_input
 from exporter.pipeline import Options, export, run_export
 from exporter.source.loading import load_source
 from exporter.stages import Stages

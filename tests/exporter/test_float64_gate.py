@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rough_model import register_tiny, rough_text_tower, save_tiny
 
 import exporter
-import exporter.onnx_graph
+import exporter.graphs.onnx_graph
 from engines.__main__ import main
 from engines.bundle_files import file_sha256
 from engines.manifest import TowerName, read_manifest
@@ -28,8 +28,8 @@ from exporter.eager_reference import Reference
 from exporter.errors import ParityGateError
 from exporter.float64_eager import Float64Eager, Measured, disturbed
 from exporter.float64_gate import Float64Gate
+from exporter.graphs.passes import run_passes
 from exporter.parity import judge
-from exporter.passes import run_passes
 from exporter.precision.precisions import PRECISIONS
 from exporter.source.loading import load_source
 
@@ -318,7 +318,7 @@ def change_graph(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Model], N
         change(graph)
         return counts
 
-    monkeypatch.setattr(exporter.onnx_graph, "run_passes", run)
+    monkeypatch.setattr(exporter.graphs.onnx_graph, "run_passes", run)
 
 
 def change_projection(bundle: Path, tower: str, scale: float) -> None:

@@ -1,4 +1,4 @@
-"""exporter.onnx_graph: graphs beyond protobuf's 2 GB, the exporter's chatter, and memory."""
+"""exporter.graphs.onnx_graph: graphs beyond protobuf's 2 GB, the exporter's chatter, and memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engines.files.onnx_external_data import check_external_data, read_external_data
-from exporter.onnx_graph import export_graph
+from exporter.graphs.onnx_graph import export_graph
 from exporter.towers.modules import TextTower
 from exporter.towers.units import Encoder, TextEncoder
 
@@ -96,11 +96,11 @@ def test_an_older_onnx_ir_takes_no_alignment(tmp_path: Path, monkeypatch: pytest
 def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
     from shallow import register
 
-    from exporter.onnx_graph import example_input
+    from exporter.graphs.onnx_graph import example_input
+    from exporter.graphs.widen_graph import widen_graph
     from exporter.precision.precisions import PrecisionPlan, apply_plan
     from exporter.source.loading import load_source
     from exporter.towers.modules import image_tower
-    from exporter.widen_graph import widen_graph
 
     source = load_source(register("EVA02-B-16", tmp_path), "none", with_tokenizer=False)
     tower = image_tower(source.model, source.preprocess)

@@ -20,7 +20,7 @@ from exporter.aotinductor.job import CompileJob, CompileResult
 from exporter.aotinductor.program import ProgramPlan, save_packed_program
 from exporter.aotinductor.tower_programs import save_programs
 from exporter.engine_options import EngineOptions, KernelMode
-from exporter.onnx_graph import example_input
+from exporter.graphs.onnx_graph import example_input
 from exporter.precision.precisions import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
 from exporter.stages import Stages

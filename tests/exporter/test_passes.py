@@ -1,4 +1,4 @@
-"""exporter.passes: each rewrite does what it says and nothing else; the graph still computes the same."""
+"""exporter.graphs.passes: each rewrite does what it says and nothing else; the graph still computes the same."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.passes import PASSES, run_passes
-from exporter.passes.fold_weight_transposes import fold_weight_transposes
-from exporter.passes.share_reshape_targets import share_reshape_targets
-from exporter.passes.strip_metadata import strip_metadata
+from exporter.graphs.fold_weight_transposes import fold_weight_transposes
+from exporter.graphs.passes import PASSES, run_passes
+from exporter.graphs.share_reshape_targets import share_reshape_targets
+from exporter.graphs.strip_metadata import strip_metadata
 
 
 class Heads(nn.Module):

@@ -179,8 +179,8 @@ def damage_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that breaks graphs the way a bad rewrite would: one weight of the head is negated."""
     import onnx_ir as ir
 
-    import exporter.onnx_graph
-    from exporter.passes import run_passes
+    import exporter.graphs.onnx_graph
+    from exporter.graphs.passes import run_passes
 
     def run(model: ir.Model) -> dict[str, int]:
         counts = run_passes(model)
@@ -191,7 +191,7 @@ def damage_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
         value.const_value = ir.Tensor(array, name=value.name)
         return counts
 
-    monkeypatch.setattr(exporter.onnx_graph, "run_passes", run)
+    monkeypatch.setattr(exporter.graphs.onnx_graph, "run_passes", run)
 
 
 class TestCommandLine:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from shallow import register
 
-from exporter.onnx_graph import example_input, export_graph
+from exporter.graphs.onnx_graph import example_input, export_graph
 from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
 from exporter.precision.probe import probe
 from exporter.precision.rounding import round_to, rounded

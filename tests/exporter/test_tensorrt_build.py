@@ -13,7 +13,7 @@ from shallow import FAMILIES, register
 from engines.device.gpu import find_gpu
 from engines.manifest import Profile, Range, TextLength, Tower
 from exporter.errors import ExportError
-from exporter.onnx_graph import OnnxGraph, example_input, export_graph
+from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
 from exporter.tensorrt import worker

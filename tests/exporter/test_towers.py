@@ -17,7 +17,7 @@ import torch
 from shallow import FAMILIES, register
 
 from engines.manifest import TextLength
-from exporter.onnx_graph import OnnxGraph, example_input, export_graph
+from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.source.loading import Source, load_source
 from exporter.towers.modules import ImageTower, TextTower, image_tower, text_tower
 from exporter.towers.units import Whole

@@ -16,7 +16,7 @@ from engines.manifest import TextLength
 from exporter.aotinductor import tower_programs
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import save_programs
-from exporter.onnx_graph import example_input
+from exporter.graphs.onnx_graph import example_input
 from exporter.precision.precisions import PrecisionPlan, apply_plan
 from exporter.quantization.layers import quantized
 from exporter.quantization.products import use_products

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from exporter.passes.fold_constants import fold_constants
-from exporter.passes.fold_weight_transposes import fold_weight_transposes
-from exporter.passes.share_reshape_targets import share_reshape_targets
-from exporter.passes.strip_metadata import strip_metadata
+from exporter.graphs.fold_constants import fold_constants
+from exporter.graphs.fold_weight_transposes import fold_weight_transposes
+from exporter.graphs.share_reshape_targets import share_reshape_targets
+from exporter.graphs.strip_metadata import strip_metadata
 
 PASSES: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
     # Weights first: constant folding would transpose them all in memory at once.

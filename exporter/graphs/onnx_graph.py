@@ -21,7 +21,7 @@ import onnx_ir as ir
 import torch
 
 from engines.manifest import Tensor, TextLength
-from exporter.passes import run_passes
+from exporter.graphs.passes import run_passes
 from exporter.quantization.operators import translations
 from exporter.towers.modules import ImageTower, TextTower, TowerModule
 
@@ -38,7 +38,7 @@ class OnnxGraph:
         path: the ``.onnx`` file; its weights are in ``<path>.data``.
         input, output: names, dtypes and shapes, as the manifest wants them.
         operators: how many nodes of each operator.
-        passes: how often each pass of `exporter.passes` matched.
+        passes: how often each pass of `exporter.graphs.passes` matched.
         bytes: of both files.
     """
 

@@ -1,0 +1,1 @@
+"""A tower module to an ONNX file: the export, and one file for each rewrite of the graph."""
