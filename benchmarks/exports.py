@@ -81,7 +81,7 @@ def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
 
 def _calibration(work: Path) -> Path:
     """A folder of natural pictures."""
-    from exporter.parity_data import load_parity_data
+    from exporter.reference.parity_data import load_parity_data
 
     folder = work / "calibration"
     folder.mkdir()

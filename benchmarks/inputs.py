@@ -75,7 +75,7 @@ def files_case(folder: Path, batch: int, count: int, pictures: Path | None = Non
         if not files:
             raise ValueError(f"there is no picture in {pictures} (looked for {', '.join(sorted(suffixes))})")
     else:
-        from exporter.parity_data import load_parity_data
+        from exporter.reference.parity_data import load_parity_data
 
         place = folder / "pictures"
         place.mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def files_case(folder: Path, batch: int, count: int, pictures: Path | None = Non
 
 def caption_ids(subject: Subject, count: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     """(count, context length) ids of captions that have 8 to 25 of them."""
-    from exporter.parity_data import prompt_captions
+    from exporter.reference.parity_data import prompt_captions
 
     ids = _tokenize(subject, prompt_captions(1024))
     lengths = _lengths(ids)
@@ -102,7 +102,7 @@ def caption_ids(subject: Subject, count: int) -> np.ndarray[Any, np.dtype[np.int
 
 def full_ids(subject: Subject, count: int) -> np.ndarray[Any, np.dtype[np.int32]]:
     """(count, context length) ids of texts that are too long: every one of them counts."""
-    from exporter.parity_data import prompt_captions
+    from exporter.reference.parity_data import prompt_captions
 
     captions = prompt_captions(256)
     rng = np.random.default_rng(0)

@@ -56,12 +56,12 @@ class Agreement:
 
 
 def natural_inputs(folder: Path | None, samples: int) -> Inputs:
-    """Crops of photographs and open_clip's prompts, or a folder's pictures; see `exporter.parity_data.load_parity_data`.
+    """Crops of photographs and open_clip's prompts, or a folder's pictures; see `exporter.reference.parity_data.load_parity_data`.
 
     Raises:
         ExportError: the folder has no picture; without a folder, the packages with the photographs are not installed.
     """
-    from exporter.parity_data import load_parity_data
+    from exporter.reference.parity_data import load_parity_data
 
     data = load_parity_data(folder, images=samples, captions=samples)
     pictures = [Sample(f"picture {i}", image) for i, image in enumerate(data.images)]

@@ -22,7 +22,7 @@ from engines.inputs.image_formats import is_image_name
 from engines.manifest import Preprocess
 from exporter.datasets.shards import find_shards, shard_pictures
 from exporter.errors import ExportError
-from exporter.parity_data import CAPTIONS_NAME, read_captions
+from exporter.reference.parity_data import CAPTIONS_NAME, read_captions
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,11 +16,11 @@ from engines.errors import EngineError, InputError
 from engines.manifest import Accuracy, Engine, Interval, Preprocess
 from engines.runtimes.choice import why_not
 from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
-from exporter.eager_reference import open_clip_transform
 from exporter.encoders import EagerEncoders, EngineEncoders
 from exporter.errors import ExportError, ParityGateError
 from exporter.metrics import Estimate
 from exporter.precision.precisions import Precision
+from exporter.reference.eager import open_clip_transform
 from exporter.refusal import remedy
 from exporter.source.loading import Source
 from exporter.tasks import Outcome, accuracies, measure

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from engines.manifest import Tower, TowerName
 from exporter.aotinductor.tower_programs import TowerPrograms
-from exporter.eager_reference import Reference
 from exporter.graphs.onnx_graph import OnnxGraph
 from exporter.precision.probe import Probe
 from exporter.quantization.recipe import Quantized
+from exporter.reference.eager import Reference
 from kernels.swap import SwapReport
 
 

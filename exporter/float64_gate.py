@@ -14,9 +14,9 @@ from engines.manifest import Limits, Parity, TowerName, TowerParity
 from engines.schema.float64_check import Float64Check
 from engines.verification.embeddings import cosines_of, top1_hits, within
 from engines.verification.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
-from exporter.eager_reference import Reference
 from exporter.finite import listed
-from exporter.float64_eager import Float64Eager, NotMeasurableError
+from exporter.reference.eager import Reference
+from exporter.reference.float64_eager import Float64Eager, NotMeasurableError
 
 _FIRST = 4  # inputs whose measurement ends it where an engine is plainly wrong
 _LEAST = 4

@@ -15,7 +15,6 @@ from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
 from engines.verification.rough_inputs import describe, keys
 from exporter import build_onnxruntime
 from exporter.built import Built
-from exporter.eager_reference import Reference
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
 from exporter.float64_gate import Float64Gate
@@ -23,7 +22,8 @@ from exporter.memory import release_memory
 from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision.precisions import Precision
 from exporter.quantization.for_export import report
-from exporter.reference_pictures import picture_arrays
+from exporter.reference.eager import Reference
+from exporter.reference.pictures import picture_arrays
 from exporter.source.loading import Source
 from exporter.stages import Stages
 

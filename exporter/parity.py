@@ -17,9 +17,9 @@ import torch
 
 from engines.manifest import Engine, Limits, Parity, Preprocess, Tower, TowerName, TowerParity
 from engines.verification.embeddings import compare_embeddings, top1_agreement, within
-from exporter.eager_reference import Reference, tower_batches
 from exporter.graphs.widen_graph import widen_graph
 from exporter.precision.precisions import Precision
+from exporter.reference.eager import Reference, tower_batches
 
 
 def runnable(engine: Engine, precision: Precision) -> bool:

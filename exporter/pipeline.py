@@ -179,11 +179,11 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.bundle import BundleWriter, check_destination
     from exporter.evaluate import evaluate_eager, evaluate_engines, open_evaluation
     from exporter.evaluate import refusal as evaluation_refusal
-    from exporter.float64_eager import Float64Eager
     from exporter.float64_gate import Float64Gate
     from exporter.gate import make_report, run_gate, write_reference
-    from exporter.parity_data import load_parity_data
-    from exporter.reference_captions import caption_arrays
+    from exporter.reference.captions import caption_arrays
+    from exporter.reference.float64_eager import Float64Eager
+    from exporter.reference.parity_data import load_parity_data
     from exporter.refusal import finite, refusal
     from exporter.tower_export import export_towers
 

@@ -16,18 +16,18 @@ from engines.manifest import TextLength, Tokenizer, Tower, TowerName
 from engines.verification.embeddings import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
-from exporter.eager_reference import Reference, image_reference, text_reference, tower_batches
 from exporter.exported_tower import TowerExport
 from exporter.finite import check_embeddings
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
-from exporter.parity_data import ParityData
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.for_export import QuantizationInputs, describe, quantize_for_export
 from exporter.quantization.layers import QuantizedConvolution
 from exporter.quantization.products import use_products
 from exporter.quantization.recipe import Quantized
+from exporter.reference.eager import Reference, image_reference, text_reference, tower_batches
+from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 from exporter.stages import Stages
 from exporter.towers.modules import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower

@@ -71,7 +71,7 @@ def _calibration(subject: Subject, tower: str) -> Any:
     import numpy as np
     from PIL import Image
 
-    from exporter.parity_data import load_parity_data
+    from exporter.reference.parity_data import load_parity_data
 
     height, width = subject.size
     images = load_parity_data(None, images=_SAMPLES, captions=1, seed=1).images

@@ -19,7 +19,7 @@ from engines.inputs.preprocess import preprocess_image
 from engines.manifest import Preprocess, read_manifest
 from engines.verification.embeddings import verify_bundle
 from engines.verification.pixels import LOSSY_LEVELS, verify_pixels
-from exporter.reference_pictures import encoded_pictures, picture_arrays
+from exporter.reference.pictures import encoded_pictures, picture_arrays
 
 
 def change(bundle: Path, **arrays: np.ndarray | None) -> None:

@@ -24,13 +24,13 @@ from engines.__main__ import main
 from engines.bundle_files import file_sha256
 from engines.manifest import TowerName, read_manifest
 from engines.verification.embeddings import verify_bundle
-from exporter.eager_reference import Reference
 from exporter.errors import ParityGateError
-from exporter.float64_eager import Float64Eager, Measured, disturbed
 from exporter.float64_gate import Float64Gate
 from exporter.graphs.passes import run_passes
 from exporter.parity import judge
 from exporter.precision.precisions import PRECISIONS
+from exporter.reference.eager import Reference
+from exporter.reference.float64_eager import Float64Eager, Measured, disturbed
 from exporter.source.loading import load_source
 
 CONSTANT, FIRST = 3e4, 9
@@ -345,7 +345,7 @@ def accept(bundle: Path, name: str) -> None:
 
 def test_eager_is_float64_all_the_way(tmp_path: Path) -> None:
     """Nothing computes in less once weights and inputs are float64."""
-    from exporter.float64_eager import _embed, _Float64Only
+    from exporter.reference.float64_eager import _embed, _Float64Only
 
     model: Any = load_source(register_tiny(tmp_path), "none", with_tokenizer=False).model.double()
     with _Float64Only() as seen:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter import parity_data
 from exporter.errors import ExportError
-from exporter.parity_data import MAX_SIDE, ParityData, load_parity_data, prompt_captions
+from exporter.reference import parity_data
+from exporter.reference.parity_data import MAX_SIDE, ParityData, load_parity_data, prompt_captions
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_more_images_than_photographs_use_all_of_them_evenly() -> None:
 
 
 def test_importing_the_module_imports_neither_torch_nor_skimage() -> None:
-    code = "import sys, exporter.parity_data; print({'torch', 'skimage', 'sklearn', 'open_clip'} & {*sys.modules})"
+    code = "import sys, exporter.reference.parity_data; print({'torch', 'skimage', 'sklearn', 'open_clip'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -194,13 +194,11 @@ def test_captions_of_windows(encoding: str, folder: Path) -> None:
 def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.from_pillow(Image.new("RGB", (64, 48), (9, 99, 200))).save(tmp_path / "a.heic")
-    code = (
-        f"from exporter.parity_data import load_parity_data; print(load_parity_data({str(tmp_path)!r}).images[0].size)"
-    )
+    code = f"from exporter.reference.parity_data import load_parity_data; print(load_parity_data({str(tmp_path)!r}).images[0].size)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(64, 48)"
 
 
 def test_a_bare_machine_without_msgspec_reads_it() -> None:
-    code = "import sys; sys.modules['msgspec'] = None; import exporter.parity_data"
+    code = "import sys; sys.modules['msgspec'] = None; import exporter.reference.parity_data"
     subprocess.run([sys.executable, "-c", code], check=True)

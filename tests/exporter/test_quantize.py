@@ -16,12 +16,12 @@ from engines.inputs.preprocess import preprocess_image
 from engines.manifest import TowerParity
 from engines.verification.embeddings import compare_embeddings, within
 from exporter.errors import ExportError
-from exporter.parity_data import load_parity_data
 from exporter.precision.precisions import PRECISIONS
 from exporter.precision.probe import meets
 from exporter.quantization.layers import QuantizedConvolution, QuantizedLayer, QuantizedPatches
 from exporter.quantization.recipe import Batches, Quantized, quantize_tower
 from exporter.quantization.smoothing import find_folds, fold
+from exporter.reference.parity_data import load_parity_data
 from exporter.source.loading import load_source
 from exporter.towers.modules import TowerModule, image_tower, text_tower
 

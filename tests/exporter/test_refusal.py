@@ -10,9 +10,9 @@ import pytest
 
 from engines.manifest import Accuracy, Interval, Limits, Parity, TowerName, TowerParity
 from engines.verification.embeddings import top1_agreement
-from exporter.eager_reference import Reference
 from exporter.evaluate import refusal as evaluation_refusal
 from exporter.float64_gate import failing_inputs
+from exporter.reference.eager import Reference
 from exporter.refusal import refusal
 
 LIMITS = Limits(min_cosine=0.999, mean_cosine=0.9995, top1_agreement=0.95)

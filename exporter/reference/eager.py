@@ -14,7 +14,7 @@ import torch
 
 from engines.inputs.preprocess import normalize_pixels, preprocess_image
 from engines.manifest import Preprocess
-from exporter.parity_data import ParityData
+from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 
 # Eager's share of an export's time is bounded by its arithmetic: about a minute on two cores.

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.manifest import Preprocess, TowerName
 from engines.verification.rough_inputs import distances
-from exporter.eager_reference import Reference, open_clip_transform
 from exporter.errors import ExportError
 from exporter.memory import release_memory
-from exporter.parity_data import ParityData
+from exporter.reference.eager import Reference, open_clip_transform
+from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 
 EVALUATIONS = 8  # with disturbed weights, beside eager's own
