@@ -31,7 +31,7 @@ from exporter.stages import Stages
 from exporter.versions import package_versions
 
 if TYPE_CHECKING:
-    from exporter.calibration import Calibration
+    from exporter.datasets.calibration import Calibration
     from exporter.exported_tower import TowerExport
     from exporter.precision.precisions import Precision
     from exporter.source.loading import Source
@@ -303,7 +303,7 @@ def _calibration(options: Options, precision: Precision) -> Calibration | None:
             if value is not None:
                 raise ExportError(f"{flag} is for --int8 and --fp8: {precision.name} takes no ranges from data")
         return None
-    from exporter.calibration import LEAST_IMAGES, open_calibration
+    from exporter.datasets.calibration import LEAST_IMAGES, open_calibration
 
     if options.calibration_samples is not None and options.calibration_samples < LEAST_IMAGES:
         raise ExportError(f"{options.calibration_samples} calibration images are too few: at least {LEAST_IMAGES}")
@@ -324,7 +324,7 @@ def _graphs(
     """Which graphs a quantized bundle needs, and the calibration data read."""
     import numpy as np
 
-    from exporter.calibration import RECOMMENDED_IMAGES, decode_images
+    from exporter.datasets.calibration import RECOMMENDED_IMAGES, decode_images
     from exporter.quantization.for_export import QuantizationInputs
     from exporter.tower_export import Graphs
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from engines.manifest import Preprocess
-from exporter import calibration
-from exporter.calibration import decode_images, open_calibration
+from exporter.datasets import calibration
+from exporter.datasets.calibration import decode_images, open_calibration
 from exporter.errors import ExportError
 
 CONFIG = Preprocess(
