@@ -102,7 +102,7 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     from exporter.aotinductor.job import CompileJob, compiler_problem, run_job
     from exporter.aotinductor.program import ProgramPlan
     from exporter.aotinductor.tower_programs import save_programs
-    from exporter.build_aotinductor import inductor_options
+    from exporter.builders.aotinductor import inductor_options
     from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
     from exporter.stages import Stages
     from exporter.towers.modules import TextTower, TowerModule, image_tower, text_tower

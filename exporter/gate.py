@@ -13,8 +13,8 @@ import numpy as np
 from engines.errors import EngineError
 from engines.manifest import Engine, Parity, Preprocess, TowerName, TowerParity
 from engines.verification.rough_inputs import describe, keys
-from exporter import build_onnxruntime
-from exporter.built import Built
+from exporter.builders import onnxruntime as build_onnxruntime
+from exporter.builders.built import Built
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
 from exporter.float64_gate import Float64Gate

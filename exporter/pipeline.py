@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from engines.manifest import SCHEMA_VERSION, Engine, Kernels, Manifest, Tokenizer, TowerName, read_manifest
-from exporter.build_engines import (
+from exporter.builders.built import missed
+from exporter.builders.registry import (
     ENGINES,
     build_engines,
     can_run,
@@ -24,7 +25,6 @@ from exporter.build_engines import (
     quantized_defaults,
     runs_on_cpu,
 )
-from exporter.built import missed
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError, LeftOut
 from exporter.stages import Stages

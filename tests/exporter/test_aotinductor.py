@@ -20,12 +20,13 @@ from engines.device.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.runtimes.aotinductor import cpu_isa, open_tower
 from engines.verification.embeddings import verify_bundle
-from exporter import build_aotinductor, build_engines
 from exporter.aotinductor import job as jobs
 from exporter.aotinductor import worker
 from exporter.aotinductor.job import CompileJob, run_job
 from exporter.aotinductor.program import ProgramPlan, save_program
 from exporter.aotinductor.tower_programs import TowerPrograms
+from exporter.builders import aotinductor as build_aotinductor
+from exporter.builders import registry as build_engines
 from exporter.child_process import ChildFailedError
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError

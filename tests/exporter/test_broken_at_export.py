@@ -9,7 +9,7 @@ from broken_libraries import answer_of, break_library, run_python
 
 CHECK = """
 import sys
-from exporter.build_engines import engine_kinds, quantized_defaults
+from exporter.builders.registry import engine_kinds, quantized_defaults
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
@@ -50,7 +50,7 @@ def test_onnx_runtime_is_broken(tmp_path: Path) -> None:
 
 def test_auto_of_quantized_bundles_goes_on_without_tensorrt_rtx(tmp_path: Path) -> None:
     code = (
-        f"{CHECK}from exporter.precision.precisions import PRECISIONS\nimport exporter.build_engines as own\n"
+        f"{CHECK}from exporter.precision.precisions import PRECISIONS\nimport exporter.builders.registry as own\n"
         "own.gpu_missing = lambda: 'none'\n"
         "kinds, _ = quantized_defaults(('auto',), EngineOptions(), PRECISIONS['int8'], stages)\n"
         "try: quantized_defaults(('auto',), EngineOptions(), PRECISIONS['fp8'], stages)\n"

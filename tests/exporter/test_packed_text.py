@@ -14,11 +14,11 @@ import torch
 from shallow import register
 
 from engines.manifest import BatchProfile, Build, TextLength
-from exporter import build_aotinductor
 from exporter.aotinductor import tower_programs
 from exporter.aotinductor.job import CompileJob, CompileResult
 from exporter.aotinductor.program import ProgramPlan, save_packed_program
 from exporter.aotinductor.tower_programs import save_programs
+from exporter.builders import aotinductor as build_aotinductor
 from exporter.engine_options import EngineOptions, KernelMode
 from exporter.graphs.onnx_graph import example_input
 from exporter.precision.precisions import PrecisionPlan, apply_plan

@@ -81,7 +81,7 @@ def make_all(job: Job) -> Findings:
 def _make(case: Case, job: Job, programs: Programs) -> Made:
     from exporter.aotinductor.job import CompileJob
     from exporter.aotinductor.worker import compile_package
-    from exporter.build_aotinductor import inductor_options
+    from exporter.builders.aotinductor import inductor_options
     from pretended_gpu.inductor import OPTIONS, compiled_kernels
 
     start = _seconds()

@@ -9,7 +9,7 @@ from pathlib import Path
 from engines.device.gpu import find_gpu
 from engines.manifest import Engine, Profile, Target
 from engines.tensorrt.library import library_version
-from exporter.built import Built
+from exporter.builders.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport

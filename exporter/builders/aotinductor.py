@@ -16,7 +16,7 @@ from engines.process.cores import usable_cores
 from engines.process.optional import import_or_reason
 from engines.runtimes.aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
-from exporter.built import Built
+from exporter.builders.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.memory import available_memory

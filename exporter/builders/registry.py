@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.tensorrt.library import library_or_reason
-from exporter.built import Built
+from exporter.builders.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 # Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, towers, folder, options, stages)`.
 ENGINES = {
-    "tensorrt": "exporter.build_tensorrt",
-    "tensorrt-rtx": "exporter.build_tensorrt",
-    "aotinductor": "exporter.build_aotinductor",
-    "onnxruntime": "exporter.build_onnxruntime",
-    "openvino": "exporter.build_openvino",
+    "tensorrt": "exporter.builders.tensorrt",
+    "tensorrt-rtx": "exporter.builders.tensorrt",
+    "aotinductor": "exporter.builders.aotinductor",
+    "onnxruntime": "exporter.builders.onnxruntime",
+    "openvino": "exporter.builders.openvino",
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engines.manifest import BatchProfile, Engine, Target
 from engines.runtimes.onnxruntime import onnxruntime_or_reason
-from exporter.built import Built
+from exporter.builders.built import Built
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
 
