@@ -28,7 +28,7 @@ import torch
 import engines
 from engines.errors import InputError
 from exporter.datasets import Dataset
-from exporter.metrics import Estimate, wilson
+from exporter.gate.metrics import Estimate, wilson
 
 BATCH = 32
 _RECALLS = (1, 5, 10)

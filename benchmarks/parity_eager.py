@@ -11,8 +11,8 @@ import numpy as np
 from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Manifest, Model
 from engines.verification.embeddings import compare_embeddings, read_reference
-from exporter.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.errors import ExportError
+from exporter.gate.encoders import EagerEncoders, encode_ids, full_precision
 from exporter.reference.eager import open_clip_transform
 from exporter.source.loading import Source, load_source
 from exporter.weights.checkpoint_files import FOLDER_PREFIX

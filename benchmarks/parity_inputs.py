@@ -14,8 +14,8 @@ import numpy.typing as npt
 from engines.manifest import Manifest
 from engines.verification.embeddings import top1_agreement
 from exporter.datasets import Dataset, Sample, Skipped, read_batches
-from exporter.metrics import Distance, embedding_distance
-from exporter.tasks import BATCH, Encoders, Progress
+from exporter.gate.metrics import Distance, embedding_distance
+from exporter.gate.tasks import BATCH, Encoders, Progress
 
 _TIE_MARGIN = 1e-6
 _TEXTS = 64

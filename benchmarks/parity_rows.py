@@ -9,7 +9,7 @@ from benchmarks.parity_inputs import Agreement
 from benchmarks.rows import FIGURES, Row, Status
 from engines.commands.tables import format_table
 from engines.manifest import Manifest
-from exporter.metrics import Estimate, wilson
+from exporter.gate.metrics import Estimate, wilson
 
 _COSINES = ("min_cosine", "mean_cosine", "p1_cosine", "max_abs_error")
 _ACCURACIES = {

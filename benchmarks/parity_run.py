@@ -17,9 +17,9 @@ from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_par
 from benchmarks.rows import Row, merge
 from engines.manifest import Manifest
 from exporter.datasets import Batch, Dataset, Skipped
-from exporter.encoders import EngineEncoders
-from exporter.metrics import Estimate
-from exporter.tasks import accuracies, measure
+from exporter.gate.encoders import EngineEncoders
+from exporter.gate.metrics import Estimate
+from exporter.gate.tasks import accuracies, measure
 
 if TYPE_CHECKING:
     from benchmarks.clip_benchmark_adapter import Job

@@ -233,7 +233,7 @@ def _export(args: argparse.Namespace) -> int:
 def _summary(result: Any) -> str:
     """What a person wants to know after an export."""
     from engines.verification.rough_inputs import describe
-    from exporter.evaluate import lines as accuracy_lines
+    from exporter.gate.evaluate import lines as accuracy_lines
 
     manifest = result.manifest
     size = sum(file.stat().st_size for file in result.path.rglob("*") if file.is_file())

@@ -177,14 +177,14 @@ def export(
 def run_export(options: Options, stages: Stages) -> ExportResult:
     """As `export`, with progress shown by `stages`; an engine that the bundle lacks is in the result, and raises nothing."""
     from exporter.bundle import BundleWriter, check_destination
-    from exporter.evaluate import evaluate_eager, evaluate_engines, open_evaluation
-    from exporter.evaluate import refusal as evaluation_refusal
-    from exporter.float64_gate import Float64Gate
-    from exporter.gate import make_report, run_gate, write_reference
+    from exporter.gate.evaluate import evaluate_eager, evaluate_engines, open_evaluation
+    from exporter.gate.evaluate import refusal as evaluation_refusal
+    from exporter.gate.float64_gate import Float64Gate
+    from exporter.gate.gate import make_report, run_gate, write_reference
+    from exporter.gate.refusal import finite, refusal
     from exporter.reference.captions import caption_arrays
     from exporter.reference.float64_eager import Float64Eager
     from exporter.reference.parity_data import load_parity_data
-    from exporter.refusal import finite, refusal
     from exporter.tower_export import export_towers
 
     precision = _precision(options.precision)
@@ -364,7 +364,7 @@ def _check_towers(options: Options) -> None:
 
 
 def _load(options: Options) -> Source:
-    from exporter.finite import check_weights
+    from exporter.gate.finite import check_weights
     from exporter.source.loading import load_source
 
     source = load_source(

@@ -17,7 +17,7 @@ from engines.verification.embeddings import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
 from exporter.exported_tower import TowerExport
-from exporter.finite import check_embeddings
+from exporter.gate.finite import check_embeddings
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan

@@ -1,4 +1,4 @@
-"""exporter.finite: NaN in a checkpoint, or in what eager makes of it, is the checkpoint's fault, and said before the export."""
+"""exporter.gate.finite: NaN in a checkpoint, or in what eager makes of it, is the checkpoint's fault, and said before the export."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rough_model import register_tiny, save_tiny
 
 import exporter
 from exporter.errors import ExportError, ParityGateError
-from exporter.finite import check_embeddings, check_weights
+from exporter.gate.finite import check_embeddings, check_weights
 
 IMAGE_WEIGHT = "visual.transformer.resblocks.1.mlp.c_fc.weight"
 

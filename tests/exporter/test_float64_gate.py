@@ -1,4 +1,4 @@
-"""exporter.float64_gate: a model whose own float32 is rough passes, a wrong graph of it does not, and verify knows both."""
+"""exporter.gate.float64_gate: a model whose own float32 is rough passes, a wrong graph of it does not, and verify knows both."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from engines.bundle_files import file_sha256
 from engines.manifest import TowerName, read_manifest
 from engines.verification.embeddings import verify_bundle
 from exporter.errors import ParityGateError
-from exporter.float64_gate import Float64Gate
+from exporter.gate.float64_gate import Float64Gate
+from exporter.gate.judging import judge
 from exporter.graphs.passes import run_passes
-from exporter.parity import judge
 from exporter.precision.precisions import PRECISIONS
 from exporter.reference.eager import Reference
 from exporter.reference.float64_eager import Float64Eager, Measured, disturbed

@@ -174,7 +174,7 @@ def test_a_task_that_loses_too_much_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The engine answers for turned pictures: embeddings of the gate's own inputs are right, the task is not."""
-    from exporter.encoders import EngineEncoders
+    from exporter.gate.encoders import EngineEncoders
 
     encode = EngineEncoders.encode_pictures
     monkeypatch.setattr(

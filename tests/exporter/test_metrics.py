@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from exporter.metrics import (
+from exporter.gate.metrics import (
     Z95,
     change,
     design_effect,

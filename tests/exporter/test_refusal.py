@@ -1,4 +1,4 @@
-"""exporter.refusal: a refusal blames what is known to be wrong, and its remedy exists."""
+"""exporter.gate.refusal: a refusal blames what is known to be wrong, and its remedy exists."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from engines.manifest import Accuracy, Interval, Limits, Parity, TowerName, TowerParity
 from engines.verification.embeddings import top1_agreement
-from exporter.evaluate import refusal as evaluation_refusal
-from exporter.float64_gate import failing_inputs
+from exporter.gate.evaluate import refusal as evaluation_refusal
+from exporter.gate.float64_gate import failing_inputs
+from exporter.gate.refusal import refusal
 from exporter.reference.eager import Reference
-from exporter.refusal import refusal
 
 LIMITS = Limits(min_cosine=0.999, mean_cosine=0.9995, top1_agreement=0.95)
 

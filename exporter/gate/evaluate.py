@@ -16,14 +16,14 @@ from engines.errors import EngineError, InputError
 from engines.manifest import Accuracy, Engine, Interval, Preprocess
 from engines.runtimes.choice import why_not
 from exporter.datasets import Batch, Dataset, demo_dataset, open_dataset
-from exporter.encoders import EagerEncoders, EngineEncoders
 from exporter.errors import ExportError, ParityGateError
-from exporter.metrics import Estimate
+from exporter.gate.encoders import EagerEncoders, EngineEncoders
+from exporter.gate.metrics import Estimate
+from exporter.gate.refusal import remedy
+from exporter.gate.tasks import Outcome, accuracies, measure
 from exporter.precision.precisions import Precision
 from exporter.reference.eager import open_clip_transform
-from exporter.refusal import remedy
 from exporter.source.loading import Source
-from exporter.tasks import Outcome, accuracies, measure
 
 _CHANGE = "_change"
 

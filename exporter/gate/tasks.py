@@ -12,7 +12,7 @@ import numpy.typing as npt
 from engines.errors import InputError
 from engines.manifest import Preprocess
 from exporter.datasets import Batch, Dataset, Picture, Skipped, read_batches
-from exporter.metrics import Estimate, change, label_ranks, retrieval_ranks, share
+from exporter.gate.metrics import Estimate, change, label_ranks, retrieval_ranks, share
 
 BATCH = 32
 RECALLS = (1, 5, 10)

@@ -17,9 +17,9 @@ from exporter.builders import onnxruntime as build_onnxruntime
 from exporter.builders.built import Built
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
-from exporter.float64_gate import Float64Gate
+from exporter.gate.float64_gate import Float64Gate
+from exporter.gate.judging import judge, run_engine, runnable, simulation_row
 from exporter.memory import release_memory
-from exporter.parity import judge, run_engine, runnable, simulation_row
 from exporter.precision.precisions import Precision
 from exporter.quantization.for_export import report
 from exporter.reference.eager import Reference

@@ -1,4 +1,4 @@
-"""Eager PyTorch and engines as pairs of encoders: what `exporter.tasks` measures."""
+"""Eager PyTorch and engines as pairs of encoders: what `exporter.gate.tasks` measures."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from engines.manifest import Limits, Parity, TowerName, TowerParity
 from engines.schema.float64_check import Float64Check
 from engines.verification.embeddings import cosines_of, top1_hits, within
 from engines.verification.rough_inputs import RATIO_LIMIT, check_distances, distances, kept
-from exporter.finite import listed
+from exporter.gate.finite import listed
 from exporter.reference.eager import Reference
 from exporter.reference.float64_eager import Float64Eager, NotMeasurableError
 
