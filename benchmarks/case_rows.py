@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from benchmarks.estimates import Estimate, estimate, rates, speedup
-from benchmarks.rows import FIGURES, Row, Status
-from benchmarks.work import ceiling_tflops, flops_of
+from benchmarks.records.estimates import Estimate, estimate, rates, speedup
+from benchmarks.records.rows import FIGURES, Row, Status
+from benchmarks.records.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender

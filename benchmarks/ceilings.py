@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import rows as rowfiles
-from benchmarks.estimates import Estimate, estimate
-from benchmarks.machine import clock_mhz, stamp, this_machine, versions
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.estimates import Estimate, estimate
+from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
+from benchmarks.records.rows import FIGURES, Row
 from benchmarks.timing import SECONDS, timed
 
 if TYPE_CHECKING:

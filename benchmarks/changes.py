@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.noise import Mean
-from benchmarks.rows import Row
+from benchmarks.records.rows import Row
 from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
 from engines.commands.tables import format_table
 

@@ -100,7 +100,7 @@ def prepare(root: Path, split: str, dataset: Dataset) -> Job:
     Raises:
         InputError: it is not installed, or the dataset lacks a file that it wants.
     """
-    from benchmarks.machine import versions
+    from benchmarks.records.machine import versions
 
     # clip-benchmark 1.6.2 imports requests without requiring it.
     for module, package in (

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rows as rowfiles
 from benchmarks.case_rows import row_of
-from benchmarks.estimates import Estimate, estimate
-from benchmarks.machine import stamp, this_machine, versions
-from benchmarks.rows import Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.estimates import Estimate, estimate
+from benchmarks.records.machine import stamp, this_machine, versions
+from benchmarks.records.rows import Row
 
 RESULTS = Path(__file__).parent / "results"
 _STARTS = 5

@@ -30,10 +30,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from benchmarks import rows as rowfiles
 from benchmarks.changes import Comparison, describe
 from benchmarks.noise import Noise, has_passes
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.rows import FIGURES, Row
 from benchmarks.sections import SHARES
 
 Verdict = Literal["worse", "better", "same"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from benchmarks.inputs import Case
-    from benchmarks.rows import Row
+    from benchmarks.records.rows import Row
 
 _WIDTH = 100
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import rows as rowfiles
-from benchmarks.machine import Machine
-from benchmarks.rows import Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.machine import Machine
+from benchmarks.records.rows import Row
 from benchmarks.step import CHOICES
 
 _RESULTS = Path(__file__).parent / "results"

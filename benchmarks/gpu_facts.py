@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from benchmarks.estimates import estimate
-from benchmarks.machine import nvidia_smi, versions
-from benchmarks.rows import FIGURES, Row, Status
+from benchmarks.records.estimates import estimate
+from benchmarks.records.machine import nvidia_smi, versions
+from benchmarks.records.rows import FIGURES, Row, Status
+from benchmarks.records.work import ceiling_tflops
 from benchmarks.timing import timed
-from benchmarks.work import ceiling_tflops
 from kernels.choices import unmeasured
 
 if TYPE_CHECKING:

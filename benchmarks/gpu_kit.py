@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.results_file import COMMIT_FILE, commit
+from benchmarks.records.csv_file import COMMIT_FILE, commit
 
 _ROOT = Path(__file__).resolve().parents[1]
 # Neither in PyTorch's images nor small enough to do without; wcwidth is ftfy's, and the onnx-ir there is older than the one of CI.

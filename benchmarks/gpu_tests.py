@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from benchmarks.bounded import run_bounded
-from benchmarks.machine import usable_cores, versions
-from benchmarks.rows import Row
+from benchmarks.records.machine import usable_cores, versions
+from benchmarks.records.rows import Row
 
 if TYPE_CHECKING:
     from benchmarks.run import Run

@@ -13,12 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import rows as rowfiles
 from benchmarks.console import Console
 from benchmarks.contenders import Contender
-from benchmarks.machine import Machine, clock_mhz, stamp
-from benchmarks.results_file import commit as commit_here
-from benchmarks.rows import Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.csv_file import commit as commit_here
+from benchmarks.records.machine import Machine, clock_mhz, stamp
+from benchmarks.records.rows import Row
 from benchmarks.samples import Kept
 
 

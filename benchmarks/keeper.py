@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import rows as rowfiles
-from benchmarks.machine import Machine, clock_mhz, stamp
-from benchmarks.rows import Row
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.machine import Machine, clock_mhz, stamp
+from benchmarks.records.rows import Row
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.estimates import estimate
 from benchmarks.kernel_cases import KernelCase
 from benchmarks.kernel_measurement import Measured
-from benchmarks.machine import Machine
+from benchmarks.records.estimates import estimate
+from benchmarks.records.machine import Machine
 from kernels import choices
 
 

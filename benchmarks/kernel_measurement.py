@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.device_time import ROUND_SECONDS, Problem, measure, problem
 from benchmarks.kernel_calls import Work
 from benchmarks.kernel_cases import KernelCase
-from benchmarks.machine import usable_cores
+from benchmarks.records.machine import usable_cores
 
 # How much larger than eager's an implementation's error against float64 may be, and what rounding adds to that.
 _ERRORS, _SLACK = 2.0, 1e-6

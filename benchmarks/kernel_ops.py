@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import rows as rowfiles
 from benchmarks.ceilings import measure_ceilings
 from benchmarks.device_time import ROUND_SECONDS, problem
-from benchmarks.estimates import Estimate, estimate, speedup
 from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, cases_of, towers_named
 from benchmarks.kernel_choices import is_chosen, keep_choice
 from benchmarks.kernel_measurement import Measured, measure_case
-from benchmarks.machine import Machine, clock_mhz, stamp, this_machine, versions
-from benchmarks.results_file import commit
-from benchmarks.rows import FIGURES, Row
-from benchmarks.work import ceiling_gbytes, ceiling_tflops
+from benchmarks.records import rows as rowfiles
+from benchmarks.records.csv_file import commit
+from benchmarks.records.estimates import Estimate, estimate, speedup
+from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
+from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.work import ceiling_gbytes, ceiling_tflops
 
 RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 32, 256)

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.results_file import commit, read_rows, upsert
+from benchmarks.records.csv_file import commit, read_rows, upsert
 
 if TYPE_CHECKING:
     from kernels.static import StaticCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.panels import Plot
-from benchmarks.rows import Row
+from benchmarks.records.rows import Row
 from benchmarks.sections import Section, Table, measured_on, sections
 
 

@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.rows import Row
+from benchmarks.records.rows import Row
 
 FALSE_ALARMS = 0.05  # share of reruns in which one figure or mean or more is said to have changed although none has
 _SHARED = 0.25  # speedups of a case have eager's rounds in common: log ratios correlate by a half, their variances by its square

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.rows import Row, Status
+from benchmarks.records.rows import Row, Status
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.estimates import Estimate, estimate, rates
-from benchmarks.machine import versions
 from benchmarks.package_build import Built, PackageCase, build_package
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records.estimates import Estimate, estimate, rates
+from benchmarks.records.machine import versions
+from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.work import ceiling_tflops, flops_of
 from benchmarks.timing import timed
-from benchmarks.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import looks
-from benchmarks.rows import Row
+from benchmarks.records.rows import Row
 
 RESOLUTION = 1e-6  # of a cosine in a row
 _BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}

@@ -120,8 +120,8 @@ def _start(args: argparse.Namespace, manifest: Manifest) -> Run:
         )
     import torch
 
-    from benchmarks.machine import this_machine
     from benchmarks.parity_run import Run
+    from benchmarks.records.machine import this_machine
 
     has_gpu = torch.cuda.is_available()
     if args.device == "cuda" and not has_gpu:

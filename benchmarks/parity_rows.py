@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.parity_inputs import Agreement
-from benchmarks.rows import FIGURES, Row, Status
+from benchmarks.records.rows import FIGURES, Row, Status
 from engines.commands.tables import format_table
 from engines.manifest import Manifest
 from exporter.gate.metrics import Estimate, wilson

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 import engines
-from benchmarks.machine import Machine, stamp, versions
 from benchmarks.parity_eager import Eager
 from benchmarks.parity_inputs import Inputs, compare, embed_inputs
 from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
-from benchmarks.rows import Row, merge
+from benchmarks.records.machine import Machine, stamp, versions
+from benchmarks.records.rows import Row, merge
 from engines.manifest import Manifest
 from exporter.datasets import Batch, Dataset, Skipped
 from exporter.gate.encoders import EngineEncoders

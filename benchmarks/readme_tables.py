@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import looks, rows
+from benchmarks import looks
 from benchmarks.markdown import markdown_table
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records import rows
+from benchmarks.records.rows import FIGURES, Row
 from benchmarks.sections import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
 
-_CPU = re.compile(r", \d+ cores$")  # as `benchmarks.machine` names processors
+_CPU = re.compile(r", \d+ cores$")  # as `benchmarks.records.machine` names processors
 _BENCH_MODELS = ("demo", "ViT-B-32")
 _ACCURACIES = ("top1", "top1_change", "image_to_text_recall_1", "text_to_image_recall_1")
 NO_CPU = "No CPU has been measured yet: `make bench` does it."

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import html, looks, plots, rows
+from benchmarks import html, looks, plots
 from benchmarks.markdown import document
 from benchmarks.panels import Plot, Work
 from benchmarks.panels import plots as plots_of
-from benchmarks.rows import Row
+from benchmarks.records import rows
+from benchmarks.records.rows import Row
 from benchmarks.sections import measured_on, sections
 from engines.process.optional import import_or_reason
 

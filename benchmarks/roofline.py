@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpus import GPUS, GpuCeiling
-from benchmarks.results_file import commit, upsert
+from benchmarks.records.csv_file import commit, upsert
 
 RESULTS = Path(__file__).parent / "results" / "roofline.csv"
 PREDICTED = ("A100 80GB", "H100", "H200")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.inputs import Case
     from benchmarks.journal import Journal
     from benchmarks.plan import Plan
-    from benchmarks.rows import Row
+    from benchmarks.records.rows import Row
 
 ENOUGH_PASSES = 2
 _STRIKES = 2  # a contender whose process died this often is not started again

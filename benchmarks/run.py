@@ -16,8 +16,8 @@ from benchmarks.crew import ContenderError, Member, OutOfTimeError, hired
 from benchmarks.inputs import Case
 from benchmarks.journal import Journal
 from benchmarks.plan import Plan
+from benchmarks.records.rows import Status
 from benchmarks.rounds import Passes
-from benchmarks.rows import Status
 from benchmarks.subject import Subject
 
 _NULL_CALLS = 500

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import looks
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records.rows import FIGURES, Row
 
 NOISY = "†"
 NOISY_LEGEND = (

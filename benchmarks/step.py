@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.bounded import run_bounded
 from benchmarks.keeper import Keeper, Order
-from benchmarks.machine import Machine
+from benchmarks.records.machine import Machine
 
 if TYPE_CHECKING:
     from benchmarks.run import Run

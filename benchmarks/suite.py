@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.bounded import interrupted_by_sigterm
-from benchmarks.machine import gpu_problem, nvidia_smi, this_machine
+from benchmarks.records.machine import gpu_problem, nvidia_smi, this_machine
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Suite
 

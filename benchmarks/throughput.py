@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.contenders import MODULES, contenders_of
 from benchmarks.inputs import Case, files_case, image_case, text_case
-from benchmarks.machine import this_machine
 from benchmarks.plan import Plan, UserError
+from benchmarks.records.machine import this_machine
 from benchmarks.run import Run
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.results_file import commit, read_rows, upsert
+from benchmarks.records.csv_file import commit, read_rows, upsert
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult

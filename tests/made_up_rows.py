@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records.rows import FIGURES, Row
 
 CPU, GPU = "Imaginary CPU, 2 cores", "Imaginary GPU 80GB"
 _SPEED = {

@@ -103,7 +103,7 @@ class Opened(Protocol):
         """Load a case's inputs to where the contender wants them, and give the function that runs one set of them."""
 
     def figures(self) -> dict[str, float]:
-        """Figures of its own about the last call, by their name in `benchmarks.rows.FIGURES`."""
+        """Figures of its own about the last call, by their name in `benchmarks.records.rows.FIGURES`."""
 
 
 def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> list[Contender]:

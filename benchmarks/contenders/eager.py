@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.inputs import SETS, Case
-from benchmarks.machine import usable_cores, versions
+from benchmarks.records.machine import usable_cores, versions
 
 if TYPE_CHECKING:
     from benchmarks.subject import Subject

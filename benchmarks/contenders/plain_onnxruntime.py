@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
 from benchmarks.inputs import SETS, Case
-from benchmarks.machine import usable_cores
+from benchmarks.records.machine import usable_cores
 
 if TYPE_CHECKING:
     from benchmarks.subject import Subject

@@ -9,7 +9,7 @@ from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.eager import load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
 from benchmarks.inputs import SETS, Case
-from benchmarks.machine import versions
+from benchmarks.records.machine import versions
 
 if TYPE_CHECKING:
     from benchmarks.subject import Subject

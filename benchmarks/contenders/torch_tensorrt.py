@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders import Contender, missing_library
 from benchmarks.contenders.eager import EagerTower, load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
-from benchmarks.machine import versions
+from benchmarks.records.machine import versions
 
 if TYPE_CHECKING:
     from benchmarks.subject import Subject

@@ -48,7 +48,7 @@ class Unit(nn.Module):
                 setattr(self, name, buffer.to(compute))
 
     def plan_dtypes(self, compute: torch.dtype, stream: torch.dtype) -> None:
-        """Set the dtypes without converting weights (`exporter.precision.probe` rounds a float32 tower according to such a plan)."""
+        """Set the dtypes without converting weights (`exporter.precision.probe` rounds a float32 tower by such a plan)."""
         self.compute_dtype, self.stream_dtype = compute, stream
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:

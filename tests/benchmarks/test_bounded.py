@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rows
 from benchmarks.bounded import run_bounded
 from benchmarks.contenders import Contender
 from benchmarks.crew import OUT_OF_TIME, OutOfTimeError, hired
 from benchmarks.exports import NoTimeError, export_command, subject_of
 from benchmarks.inputs import image_case
-from benchmarks.machine import this_machine
 from benchmarks.plan import Plan, UserError
+from benchmarks.records import rows
+from benchmarks.records.machine import this_machine
 from benchmarks.run import Run
 from benchmarks.subject import Subject
 from benchmarks.suites import SUITES, Sweep

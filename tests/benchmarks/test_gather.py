@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gather, rows
+from benchmarks import gather
 from benchmarks.crew import OUT_OF_TIME
-from benchmarks.rows import Row
+from benchmarks.records import rows
+from benchmarks.records.rows import Row
 
 ROW = Row(
     "package",

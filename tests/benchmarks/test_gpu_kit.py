@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_kit, results_file
+from benchmarks import gpu_kit
+from benchmarks.records import csv_file as results_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +74,7 @@ def commit_in(tree: Path) -> str:
     """What `results_file.commit` says in a copy of the tree."""
     (tree / "benchmarks").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "benchmarks" / "results_file.py", tree / "benchmarks")
-    code = "import benchmarks.results_file as file; print(file.commit())"
+    code = "import benchmarks.records.csv_file as file; print(file.commit())"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True)
     return ran.stdout.strip()
 

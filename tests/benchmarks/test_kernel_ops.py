@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import kernel_ops, rows
+from benchmarks import kernel_ops
 from benchmarks.kernel_calls import Work
 from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, TowerShape, cases_of, towers_named
 from benchmarks.kernel_measurement import measure_case
-from benchmarks.machine import stamp, this_machine
-from benchmarks.rows import Row
+from benchmarks.records import rows
+from benchmarks.records.machine import stamp, this_machine
+from benchmarks.records.rows import Row
 from kernels import choices
 
 STAND_INS = ["stand-in image", "stand-in text"]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from made_datasets import write_webdataset
 
-from benchmarks import parity_run, rows
+from benchmarks import parity_run
 from benchmarks.parity import main
+from benchmarks.records import rows
 
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from made_up_rows import CPU, GPU, others, speeds
 
-from benchmarks import looks, panels, plots, report, rows
+from benchmarks import looks, panels, plots, report
 from benchmarks.panels import Work
-from benchmarks.rows import Row
+from benchmarks.records import rows
+from benchmarks.records.rows import Row
 from benchmarks.sections import flat_tables, measured_on, number, sections
 
 WORK = {("ViT-B-32", "image"): Work(8.8e9, 15e6, 176e6), ("ViT-B-32", "text"): Work(6e9, 15e6, 76e6)}

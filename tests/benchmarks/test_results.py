@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables, zoo
-from benchmarks.results_file import read_rows, upsert
+from benchmarks.records.csv_file import read_rows, upsert
 from benchmarks.timing import alternate
 
 COLUMNS, KEY = ("model", "tower", "seconds"), ("model", "tower")

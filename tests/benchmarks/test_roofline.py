@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.flops import count_work
 from benchmarks.gpus import GPUS, GpuCeiling
-from benchmarks.results_file import read_rows
+from benchmarks.records.csv_file import read_rows
 from benchmarks.roofline import RESULTS, predicted_rate
 from benchmarks.zoo import MODELS
 

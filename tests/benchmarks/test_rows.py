@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import rows
-from benchmarks.machine import Machine, clock_mhz, stamp, this_machine, versions
-from benchmarks.rows import FIGURES, Row
+from benchmarks.records import rows
+from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
+from benchmarks.records.rows import FIGURES, Row
 
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
 numbers = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False).map(lambda x: float(f"{x:.6g}")))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gather, rows
+from benchmarks import gather
+from benchmarks.records import rows
 from benchmarks.step import CHOICES
 from benchmarks.suites import SUITES
 

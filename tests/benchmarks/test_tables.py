@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from made_up_rows import CPU, GPU, others, speeds
 
-from benchmarks import readme_tables, rows, tables
+from benchmarks import readme_tables, tables
+from benchmarks.records import rows
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import rows, throughput
+from benchmarks import throughput
 from benchmarks.console import Console
 from benchmarks.contenders import Contender, contenders_of
 from benchmarks.crew import ContenderError, Member, hired
-from benchmarks.estimates import estimate, rates, speedup
 from benchmarks.inputs import SETS, Case, image_case, text_case
-from benchmarks.machine import this_machine
 from benchmarks.plan import Plan
-from benchmarks.rows import Row
+from benchmarks.records import rows
+from benchmarks.records.estimates import estimate, rates, speedup
+from benchmarks.records.machine import this_machine
+from benchmarks.records.rows import Row
 from benchmarks.run import Run
 from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 from benchmarks.worker import Worker

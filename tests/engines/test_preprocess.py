@@ -66,7 +66,7 @@ def open_clip_steps(config: Preprocess) -> list[Any]:
 
 
 def open_clip_pixels(image: Image.Image, config: Preprocess) -> np.ndarray:
-    """Of open_clip's transform with Pillow 13.0; an older Pillow resizes here by `engines.inputs.resize`, which test_resize.py tests."""
+    """Of open_clip's transform with Pillow 13.0; an older one resizes by `engines.inputs.resize`, which test_resize.py tests."""
     steps = open_clip_steps(config)[:-2]
     if int(pillow_version.split(".")[0]) < 13:
         size = steps[0](image).size  # what the transform wants, whatever pixels it gets
@@ -403,5 +403,5 @@ def test_wrong_pixels_are_named(wrong: np.ndarray) -> None:
 
 
 def test_importing_needs_no_torch() -> None:
-    code = "import sys, engines.inputs.preprocess, engines.inputs.tokenizer; assert not {'torch', 'torchvision', 'open_clip'} & set(sys.modules)"
+    code = "import sys; from engines.inputs import preprocess, tokenizer; assert not {'torch', 'torchvision', 'open_clip'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""exporter.gate.finite: NaN in a checkpoint, or in what eager makes of it, is the checkpoint's fault, and said before the export."""
+"""exporter.gate.finite: NaN in a checkpoint, or in what eager makes of it, is the checkpoint's fault, said before the export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""exporter.towers.modules and exporter.towers.families: rebuilt towers give the model's own embeddings, and trace to clean graphs."""
+"""exporter.towers: rebuilt towers give the model's own embeddings, and trace to clean graphs."""
 
 from __future__ import annotations
 

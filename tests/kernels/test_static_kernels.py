@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kernels_static
-from benchmarks.results_file import read_rows, upsert
+from benchmarks.records.csv_file import read_rows, upsert
 from kernels.static import MODULES, StaticCase, compile_static
 
 pytest.importorskip("triton")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 COMMIT_FILE = _ROOT / "gpu-kit" / "commit.txt"  # of `make gpu-kit`, for a copy of the tree that has no repository
 
 

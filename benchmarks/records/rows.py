@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.results_file import read_rows, upsert
+from benchmarks.records.csv_file import read_rows, upsert
 
 Status = Literal["ok", "noisy", "missing", "failed"]
 

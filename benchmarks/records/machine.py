@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from benchmarks.results_file import commit
-from benchmarks.rows import Row
+from benchmarks.records.csv_file import commit
+from benchmarks.records.rows import Row
 
 
 @dataclass(frozen=True)

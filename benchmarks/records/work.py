@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from benchmarks import rows
-from benchmarks.results_file import read_rows
+from benchmarks.records import rows
+from benchmarks.records.csv_file import read_rows
 
-_ROOFLINE = Path(__file__).parent / "results" / "roofline.csv"
+_ROOFLINE = Path(__file__).parents[1] / "results" / "roofline.csv"
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""Rows: the one schema of every figure, the machine that a row names, and the CSV files that keep rows."""
