@@ -14,10 +14,10 @@ from benchmarks.records.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.inputs import Case
     from benchmarks.samples import Key, Rounds, Samples
-    from benchmarks.subject import Subject
     from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
+    from benchmarks.workloads.inputs import Case
+    from benchmarks.workloads.subject import Subject
 
 _T = TypeVar("_T")
 

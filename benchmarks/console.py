@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from benchmarks.inputs import Case
     from benchmarks.records.rows import Row
+    from benchmarks.workloads.inputs import Case
 
 _WIDTH = 100
 

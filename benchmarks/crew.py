@@ -18,9 +18,9 @@ from benchmarks.bounded import end_child, start_child
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.inputs import Case
-    from benchmarks.subject import Subject
     from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
+    from benchmarks.workloads.inputs import Case
+    from benchmarks.workloads.subject import Subject
 
 OUT_OF_TIME = "out of time: start the same command again, and it goes on from here"
 _PATIENCE = 900.0  # seconds for one answer: max-autotune of a large tower takes minutes

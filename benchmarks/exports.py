@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from benchmarks.bounded import run_bounded
 from benchmarks.crew import OUT_OF_TIME
 from benchmarks.plan import UserError
-from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 from benchmarks.suites import MOST
+from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
 if TYPE_CHECKING:
     from benchmarks.suites import Sweep

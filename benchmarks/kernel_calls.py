@@ -206,7 +206,7 @@ def add_layer_norm(rows: int, width: int, dtype: torch.dtype, device: str) -> Wo
 
 def patches(shape: tuple[int, int, int, int, int], dtype: torch.dtype, device: str) -> Work:
     """uint8 pictures (N, H, W, 3) to the patches' projection (N, P, C): normalization and convolution, or one product."""
-    from benchmarks.subject import CLIP_MEAN, CLIP_STD
+    from benchmarks.workloads.subject import CLIP_MEAN, CLIP_STD
     from kernels.normalize_image import normalize_image
 
     n, height, across, patch, width = shape

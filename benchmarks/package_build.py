@@ -198,7 +198,7 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
         preprocess = source.preprocess
     else:
         from benchmarks.contenders.eager import load_clip
-        from benchmarks.subject import subject_of_model
+        from benchmarks.workloads.subject import subject_of_model
 
         subject = subject_of_model(case.model)
         model, _, _ = load_clip(subject, device)
@@ -210,7 +210,7 @@ def _model_and_rows(case: PackageCase, device: str) -> tuple[Any, Any, Any]:
     if case.model == "demo":
         ids = _made_up_captions(most, int(model.context_length), int(model.vocab_size))
     else:
-        from benchmarks.inputs import caption_ids
+        from benchmarks.workloads.inputs import caption_ids
 
         ids = torch.from_numpy(caption_ids(subject, most))
     return model, preprocess, ids.to(device)

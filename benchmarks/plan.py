@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import Contender
-from benchmarks.inputs import Case
-from benchmarks.subject import Subject
+from benchmarks.workloads.inputs import Case
+from benchmarks.workloads.subject import Subject
 
 _MOST_ROUNDS = 20  # in a pass
 

@@ -72,7 +72,7 @@ def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work
             return {}
     import open_clip
 
-    from benchmarks.flops import count_work
+    from benchmarks.workloads.flops import count_work
 
     known = sorted(models & set(open_clip.list_models()))
     counted = {model: count_work(model) for model in known}

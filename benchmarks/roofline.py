@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpus import GPUS, GpuCeiling
 from benchmarks.records.csv_file import commit, upsert
+from benchmarks.workloads.gpus import GPUS, GpuCeiling
 
 RESULTS = Path(__file__).parent / "results" / "roofline.csv"
 PREDICTED = ("A100 80GB", "H100", "H200")
@@ -53,7 +53,7 @@ def rows_of(model: str) -> list[dict[str, Any]]:
     import open_clip
     import torch
 
-    from benchmarks.flops import count_work
+    from benchmarks.workloads.flops import count_work
 
     rows = []
     for tower, work in count_work(model).items():

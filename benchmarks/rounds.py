@@ -18,10 +18,10 @@ from benchmarks.worker import OpenedInfo, Prepared, calls_in_a_round
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.inputs import Case
     from benchmarks.journal import Journal
     from benchmarks.plan import Plan
     from benchmarks.records.rows import Row
+    from benchmarks.workloads.inputs import Case
 
 ENOUGH_PASSES = 2
 _STRIKES = 2  # a contender whose process died this often is not started again

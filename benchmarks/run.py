@@ -13,12 +13,12 @@ from pathlib import Path
 from benchmarks.case_rows import failure_row, key_of, overhead_row
 from benchmarks.contenders import Contender
 from benchmarks.crew import ContenderError, Member, OutOfTimeError, hired
-from benchmarks.inputs import Case
 from benchmarks.journal import Journal
 from benchmarks.plan import Plan
 from benchmarks.records.rows import Status
 from benchmarks.rounds import Passes
-from benchmarks.subject import Subject
+from benchmarks.workloads.inputs import Case
+from benchmarks.workloads.subject import Subject
 
 _NULL_CALLS = 500
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.inputs import Case
+    from benchmarks.workloads.inputs import Case
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.contenders import MODULES, contenders_of
-from benchmarks.inputs import Case, files_case, image_case, text_case
 from benchmarks.plan import Plan, UserError
 from benchmarks.records.machine import this_machine
 from benchmarks.run import Run
-from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
+from benchmarks.workloads.inputs import Case, files_case, image_case, text_case
+from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
 RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 4, 16, 64)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender, Opened
-    from benchmarks.inputs import Case
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.inputs import Case
+    from benchmarks.workloads.subject import Subject
 
 _STABLE = 0.1  # warm-up ends when the last calls' times are this close together
 _LAST_CALLS = 3

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.offline_text_towers import offline_architecture
+from benchmarks.workloads.offline_text_towers import offline_architecture
 
 # One architecture for each family, head size and kind of pooling in the model list.
 FAMILIES = (

@@ -15,8 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from benchmarks.inputs import Case
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.inputs import Case
+    from benchmarks.workloads.subject import Subject
 
 Call = Callable[[int], object]  # runs the i-th set of a case's inputs
 

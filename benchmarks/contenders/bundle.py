@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Call, Contender
-from benchmarks.inputs import SETS, Case
 from benchmarks.records.machine import usable_cores
+from benchmarks.workloads.inputs import SETS, Case
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 _FILES_BATCH = 32
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from benchmarks.contenders import Call, Contender
 
 if TYPE_CHECKING:
-    from benchmarks.inputs import Case
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.inputs import Case
+    from benchmarks.workloads.subject import Subject
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:

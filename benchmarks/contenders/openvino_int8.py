@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders import Contender, missing_library
 from benchmarks.contenders.openvino import OpenVINOTower, openvino_core
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
-from benchmarks.inputs import caption_ids
+from benchmarks.workloads.inputs import caption_ids
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 _SAMPLES = 128  # pictures or captions that ranges are taken from
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders.eager import load_clip
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 
 def plain_graph(folder: Path, tower: str) -> Path:

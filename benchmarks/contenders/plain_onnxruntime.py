@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.plain_onnx import export_plain, plain_graph, plain_inputs
-from benchmarks.inputs import SETS, Case
 from benchmarks.records.machine import usable_cores
+from benchmarks.workloads.inputs import SETS, Case
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.eager import load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
-from benchmarks.inputs import SETS, Case
 from benchmarks.records.machine import versions
+from benchmarks.workloads.inputs import SETS, Case
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:

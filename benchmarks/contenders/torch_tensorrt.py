@@ -11,7 +11,7 @@ from benchmarks.contenders.eager import why_not as eager_why_not
 from benchmarks.records.machine import versions
 
 if TYPE_CHECKING:
-    from benchmarks.subject import Subject
+    from benchmarks.workloads.subject import Subject
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:

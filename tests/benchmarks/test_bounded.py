@@ -16,13 +16,13 @@ from benchmarks.bounded import run_bounded
 from benchmarks.contenders import Contender
 from benchmarks.crew import OUT_OF_TIME, OutOfTimeError, hired
 from benchmarks.exports import NoTimeError, export_command, subject_of
-from benchmarks.inputs import image_case
 from benchmarks.plan import Plan, UserError
 from benchmarks.records import rows
 from benchmarks.records.machine import this_machine
 from benchmarks.run import Run
-from benchmarks.subject import Subject
 from benchmarks.suites import SUITES, Sweep
+from benchmarks.workloads.inputs import image_case
+from benchmarks.workloads.subject import Subject
 
 # Starts a child of its own that sleeps, says its number, and waits.
 PARENT = "import subprocess, sys; c = subprocess.Popen(['sleep', '600']); print(c.pid, flush=True); c.wait()"

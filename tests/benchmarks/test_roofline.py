@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.flops import count_work
-from benchmarks.gpus import GPUS, GpuCeiling
 from benchmarks.records.csv_file import read_rows
 from benchmarks.roofline import RESULTS, predicted_rate
+from benchmarks.workloads.flops import count_work
+from benchmarks.workloads.gpus import GPUS, GpuCeiling
 from benchmarks.zoo import MODELS
 
 # GFLOP for one image, for one text; RoBERTa's texts are left out, for the profile counts them at 512 tokens and they have 77.

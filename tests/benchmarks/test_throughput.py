@@ -20,15 +20,15 @@ from benchmarks import throughput
 from benchmarks.console import Console
 from benchmarks.contenders import Contender, contenders_of
 from benchmarks.crew import ContenderError, Member, hired
-from benchmarks.inputs import SETS, Case, image_case, text_case
 from benchmarks.plan import Plan
 from benchmarks.records import rows
 from benchmarks.records.estimates import estimate, rates, speedup
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import Row
 from benchmarks.run import Run
-from benchmarks.subject import Subject, subject_of_bundle, subject_of_model
 from benchmarks.worker import Worker
+from benchmarks.workloads.inputs import SETS, Case, image_case, text_case
+from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
 NULL, EAGER, ENGINE = Contender("null", "fp32"), Contender("eager", "fp32"), Contender("onnxruntime", "fp32", True)
 SECOND = dataclasses.replace(

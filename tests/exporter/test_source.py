@@ -32,7 +32,7 @@ from exporter.weights.checkpoint_reading import read_checkpoint
 from exporter.weights.random_weights import fill_random, uninitialized_parameters
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.offline_text_towers import offline_architecture
+from benchmarks.workloads.offline_text_towers import offline_architecture
 
 TEXT: dict[str, Any] = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 TINY: dict[str, Any] = {

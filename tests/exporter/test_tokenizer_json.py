@@ -17,7 +17,7 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from benchmarks.offline_text_towers import write_text_tower
+from benchmarks.workloads.offline_text_towers import write_text_tower
 from engines.inputs.tokenizer import TextTokenizer
 from exporter.errors import ExportError
 from exporter.source.tokenizer_json import check_tokenizer, write_tokenizer

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks.subject import Subject
+from benchmarks.workloads.subject import Subject
 
 SETS = 3
 _SHORT, _LONG = 8, 25  # ids in the captions that people write, end tokens included

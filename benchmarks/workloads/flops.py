@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.offline_text_towers import ARCHITECTURES, offline_architecture
+from benchmarks.workloads.offline_text_towers import ARCHITECTURES, offline_architecture
 
 _HALF_BYTES = 2
 
