@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.harness.timing import SECONDS, timed
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
 from benchmarks.records.rows import FIGURES, Row
-from benchmarks.timing import SECONDS, timed
 
 if TYPE_CHECKING:
-    from benchmarks.keeper import Keeper
+    from benchmarks.harness.keeper import Keeper
 
 RESULTS = Path(__file__).parent / "results"
 _SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}

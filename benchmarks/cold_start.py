@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case_rows import row_of
+from benchmarks.harness.case_rows import row_of
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import stamp, this_machine, versions

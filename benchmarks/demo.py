@@ -58,7 +58,7 @@ def _figures(clip: Any, result: Any, scenes: Any) -> list[tuple[str, str, str]]:
     import open_clip
     import torch
 
-    from benchmarks.timing import alternate
+    from benchmarks.harness.timing import alternate
     from exporter.demo.zero_shot import open_clip_encoders, top1_accuracy
     from exporter.source.loading import load_source
 

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.bounded import run_bounded
-from benchmarks.crew import OUT_OF_TIME
-from benchmarks.plan import UserError
+from benchmarks.harness.bounded import run_bounded
+from benchmarks.harness.plan import UserError
+from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.suites import MOST
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 

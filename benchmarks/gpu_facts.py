@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.timing import timed
 from benchmarks.records.estimates import estimate
 from benchmarks.records.machine import nvidia_smi, versions
 from benchmarks.records.rows import FIGURES, Row, Status
 from benchmarks.records.work import ceiling_tflops
-from benchmarks.timing import timed
 from kernels.choices import unmeasured
 
 if TYPE_CHECKING:
-    from benchmarks.keeper import Keeper
+    from benchmarks.harness.keeper import Keeper
 
 _PACKAGES = (
     "torch", "triton", "torchvision", "open_clip_torch", "timm", "transformers", "onnx", "onnxscript", "onnx-ir", "onnxruntime",

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from benchmarks.bounded import run_bounded
+from benchmarks.harness.bounded import run_bounded
 from benchmarks.records.machine import usable_cores, versions
 from benchmarks.records.rows import Row
 
 if TYPE_CHECKING:
-    from benchmarks.run import Run
+    from benchmarks.harness.run import Run
 
 LOG = "tests.txt"
 MARKS = "gpu and not slow"

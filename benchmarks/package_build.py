@@ -159,7 +159,7 @@ def _eager(
 
     import torch
 
-    from benchmarks.timing import timed
+    from benchmarks.harness.timing import timed
     from exporter.precision.precisions import PRECISIONS
 
     found: dict[tuple[str, int], list[float] | str] = {}

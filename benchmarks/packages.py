@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.harness.timing import timed
 from benchmarks.package_build import Built, PackageCase, build_package
 from benchmarks.records.estimates import Estimate, estimate, rates
 from benchmarks.records.machine import versions
 from benchmarks.records.rows import FIGURES, Row
 from benchmarks.records.work import ceiling_tflops, flops_of
-from benchmarks.timing import timed
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmarks.keeper import Keeper
+    from benchmarks.harness.keeper import Keeper
 
 PROFILE = "profile.json"
 _KERNELS = 25  # of a profile

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contenders import contenders_of
-from benchmarks.crew import OUT_OF_TIME
 from benchmarks.exports import NoTimeError, subject_of
 from benchmarks.gpu_tests import run_gpu_tests
+from benchmarks.harness.passes import Passes
+from benchmarks.harness.plan import Plan, UserError
+from benchmarks.harness.process import OUT_OF_TIME
+from benchmarks.harness.run import Run
 from benchmarks.package_build import PackageCase
-from benchmarks.plan import Plan, UserError
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import Row
-from benchmarks.rounds import Passes
-from benchmarks.run import Run
 from benchmarks.step import run_step
 from benchmarks.suites import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
 from benchmarks.throughput import make_cases

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.bounded import run_bounded
-from benchmarks.keeper import Keeper, Order
+from benchmarks.harness.bounded import run_bounded
+from benchmarks.harness.keeper import Keeper, Order
 from benchmarks.records.machine import Machine
 
 if TYPE_CHECKING:
-    from benchmarks.run import Run
+    from benchmarks.harness.run import Run
 
 CHOICES = "choices.table"  # kernels/choices.csv among the rows; by that suffix it is not taken for a file of rows
 _INCOMPLETE = 3  # exit code: there was no time for all of it

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bounded import interrupted_by_sigterm
+from benchmarks.harness.bounded import interrupted_by_sigterm
 from benchmarks.records.machine import gpu_problem, nvidia_smi, this_machine
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Suite
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stand_in:
         suite = stand_in(suite)
     # Only now: a machine without a GPU needs nothing installed to be told so.
+    from benchmarks.harness.plan import UserError
     from benchmarks.parts import run_suite
-    from benchmarks.plan import UserError
 
     results = args.out or _RESULTS / this_machine(suite.device).slug / suite.folder
     models = [name for name in args.models.split(",") if name]

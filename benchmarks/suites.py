@@ -26,7 +26,7 @@ class Sweep:
         batches: of both towers.
         texts: ``real``, ``full``.
         files: how many for the run from files to embeddings; 0 leaves it out.
-        case_seconds: see `benchmarks.run.Plan`.
+        case_seconds: see `benchmarks.harness.run.Plan`.
         only: which contender takes part in which case.
     """
 
@@ -128,7 +128,7 @@ class Suite:
         minutes: that all parts may take together.
         parts: name to its steps, in order of worth.
         folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
-        rounds, round_seconds, passes: see `benchmarks.run.Plan`. A pass goes over the models of all parts.
+        rounds, round_seconds, passes: see `benchmarks.harness.run.Plan`. A pass goes over the models of all parts.
     """
 
     device: str

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.contenders import MODULES, contenders_of
-from benchmarks.plan import Plan, UserError
+from benchmarks.harness.plan import Plan, UserError
+from benchmarks.harness.run import Run
 from benchmarks.records.machine import this_machine
-from benchmarks.run import Run
 from benchmarks.workloads.inputs import Case, files_case, image_case, text_case
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 

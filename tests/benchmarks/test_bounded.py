@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bounded import run_bounded
 from benchmarks.contenders import Contender
-from benchmarks.crew import OUT_OF_TIME, OutOfTimeError, hired
 from benchmarks.exports import NoTimeError, export_command, subject_of
-from benchmarks.plan import Plan, UserError
+from benchmarks.harness.bounded import run_bounded
+from benchmarks.harness.plan import Plan, UserError
+from benchmarks.harness.process import OUT_OF_TIME, OutOfTimeError, hired
+from benchmarks.harness.run import Run
 from benchmarks.records import rows
 from benchmarks.records.machine import this_machine
-from benchmarks.run import Run
 from benchmarks.suites import SUITES, Sweep
 from benchmarks.workloads.inputs import image_case
 from benchmarks.workloads.subject import Subject
@@ -65,9 +65,7 @@ def test_exit_codes_are_handed_on() -> None:
 def test_a_killed_run_takes_its_children_with_it(tmp_path: Path) -> None:
     """Kill -9 leaves no time for any cleaning up."""
     inner = f"import os; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); import time; time.sleep(600)"
-    outer = (
-        f"import sys; from benchmarks.bounded import run_bounded; run_bounded([sys.executable, '-c', {inner!r}], None)"
-    )
+    outer = f"import sys; from benchmarks.harness.bounded import run_bounded; run_bounded([sys.executable, '-c', {inner!r}], None)"
     with subprocess.Popen([sys.executable, "-c", outer]) as process:
         pid = tmp_path / "pid"
         while not (pid.exists() and pid.read_text()):
@@ -79,7 +77,7 @@ def test_a_killed_run_takes_its_children_with_it(tmp_path: Path) -> None:
 
 def test_a_killed_run_takes_contenders_that_are_at_work_with_it(tmp_path: Path) -> None:
     outer = (
-        "import time; from benchmarks.crew import Member; from benchmarks.contenders import Contender\n"
+        "import time; from benchmarks.harness.process import Member; from benchmarks.contenders import Contender\n"
         "member = Member(Contender('null', 'fp32')); print(member._process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True) as process:
@@ -160,7 +158,7 @@ def test_packages_are_tuned_for_the_batch_that_is_measured(tmp_path: Path) -> No
 
 
 def test_sigterm_is_an_interruption() -> None:
-    from benchmarks.bounded import interrupted_by_sigterm
+    from benchmarks.harness.bounded import interrupted_by_sigterm
 
     with interrupted_by_sigterm() as came, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gather
-from benchmarks.crew import OUT_OF_TIME
+from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.records import rows
 from benchmarks.records.rows import Row
 

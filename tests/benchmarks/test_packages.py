@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.keeper import Keeper, Order
+from benchmarks.harness.keeper import Keeper, Order
 from benchmarks.package_build import Built, PackageCase
 from benchmarks.packages import PROFILE, batch_rows, eager_rows, keep_package
 from benchmarks.records.machine import this_machine

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import tables, zoo
+from benchmarks.harness.timing import alternate
 from benchmarks.records.csv_file import read_rows, upsert
-from benchmarks.timing import alternate
 
 COLUMNS, KEY = ("model", "tower", "seconds"), ("model", "tower")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import parts, suite
-from benchmarks.crew import OUT_OF_TIME
+from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.records import rows
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Kernels, Suite, Sweep
@@ -238,8 +238,8 @@ def test_without_a_compiler_a_package_is_a_row(
 
 def test_failures_are_printed_though_a_test_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import gpu_tests
+    from benchmarks.harness.run import Run
     from benchmarks.records.machine import this_machine
-    from benchmarks.run import Run
 
     (tmp_path / "test_some.py").write_text(
         "import time\nimport pytest\npytestmark = pytest.mark.gpu\n"

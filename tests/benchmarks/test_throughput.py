@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import throughput
-from benchmarks.console import Console
 from benchmarks.contenders import Contender, contenders_of
-from benchmarks.crew import ContenderError, Member, hired
-from benchmarks.plan import Plan
+from benchmarks.harness.console import Console
+from benchmarks.harness.plan import Plan
+from benchmarks.harness.process import ContenderError, Member, hired
+from benchmarks.harness.run import Run
+from benchmarks.harness.worker import Worker
 from benchmarks.records import rows
 from benchmarks.records.estimates import estimate, rates, speedup
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import Row
-from benchmarks.run import Run
-from benchmarks.worker import Worker
 from benchmarks.workloads.inputs import SETS, Case, image_case, text_case
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 

@@ -1,6 +1,6 @@
 """A run of the harness: contenders take turns over cases, and every case's rows are kept as soon as it is measured.
 
-`benchmarks.journal` keeps the rows, `benchmarks.plan` says what is measured.
+`benchmarks.harness.journal` keeps the rows, `benchmarks.harness.plan` says what is measured.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.case_rows import failure_row, key_of, overhead_row
 from benchmarks.contenders import Contender
-from benchmarks.crew import ContenderError, Member, OutOfTimeError, hired
-from benchmarks.journal import Journal
-from benchmarks.plan import Plan
+from benchmarks.harness.case_rows import failure_row, key_of, overhead_row
+from benchmarks.harness.journal import Journal
+from benchmarks.harness.passes import Passes
+from benchmarks.harness.plan import Plan
+from benchmarks.harness.process import ContenderError, Member, OutOfTimeError, hired
 from benchmarks.records.rows import Status
-from benchmarks.rounds import Passes
 from benchmarks.workloads.inputs import Case
 from benchmarks.workloads.subject import Subject
 

@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from benchmarks.case_rows import case_rows, failure_row, key_of, start_rows
-from benchmarks.crew import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
-from benchmarks.energy import read_joules
-from benchmarks.samples import Rounds
-from benchmarks.worker import OpenedInfo, Prepared, calls_in_a_round
+from benchmarks.harness.case_rows import case_rows, failure_row, key_of, start_rows
+from benchmarks.harness.energy import read_joules
+from benchmarks.harness.process import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
+from benchmarks.harness.samples import Rounds
+from benchmarks.harness.worker import OpenedInfo, Prepared, calls_in_a_round
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.journal import Journal
-    from benchmarks.plan import Plan
+    from benchmarks.harness.journal import Journal
+    from benchmarks.harness.plan import Plan
     from benchmarks.records.rows import Row
     from benchmarks.workloads.inputs import Case
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from benchmarks.bounded import end_child, start_child
+from benchmarks.harness.bounded import end_child, start_child
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
+    from benchmarks.harness.worker import Measured, Memory, OpenedInfo, Prepared
     from benchmarks.workloads.inputs import Case
     from benchmarks.workloads.subject import Subject
 
@@ -65,7 +65,7 @@ class Member:
         fds = (theirs.fileno(), leash)
         try:
             # Not -m: what the worker sends back must not be pickled as classes of __main__.
-            command = [sys.executable, "-c", "from benchmarks.worker import main; main()", *map(str, fds)]
+            command = [sys.executable, "-c", "from benchmarks.harness.worker import main; main()", *map(str, fds)]
             self._process = start_child(command, stderr=self._log, environment=caches, pass_fds=fds)
         finally:
             theirs.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchmarks.worker import Measured
+    from benchmarks.harness.worker import Measured
 
 Key = tuple[str, ...]
 

@@ -13,13 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.console import Console
 from benchmarks.contenders import Contender
+from benchmarks.harness.console import Console
+from benchmarks.harness.samples import Kept
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit as commit_here
 from benchmarks.records.machine import Machine, clock_mhz, stamp
 from benchmarks.records.rows import Row
-from benchmarks.samples import Kept
 
 
 class Journal:

@@ -1,4 +1,4 @@
-"""One contender in a process of its own; `benchmarks.crew` starts it and talks to it.
+"""One contender in a process of its own; `benchmarks.harness.process` starts it and talks to it.
 
 A process each, so that one contender's crash, threads, memory and libraries are not another's. Between its turns it waits on a
 socket and takes no time from the others.
@@ -269,4 +269,4 @@ def main() -> None:
 
 def _end_with_the_run(leash: int) -> None:
     os.read(leash, 1)
-    os.killpg(0, signal.SIGKILL)  # `benchmarks.bounded.start_child` made this process the first of its group
+    os.killpg(0, signal.SIGKILL)  # `benchmarks.harness.bounded.start_child` made this process the first of its group

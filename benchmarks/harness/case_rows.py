@@ -14,8 +14,8 @@ from benchmarks.records.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
-    from benchmarks.samples import Key, Rounds, Samples
-    from benchmarks.worker import Measured, Memory, OpenedInfo, Prepared
+    from benchmarks.harness.samples import Key, Rounds, Samples
+    from benchmarks.harness.worker import Measured, Memory, OpenedInfo, Prepared
     from benchmarks.workloads.inputs import Case
     from benchmarks.workloads.subject import Subject
 
