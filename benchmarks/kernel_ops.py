@@ -1,8 +1,8 @@
 """Each op of `kernels` by every implementation that may stand in a package: ``python -m benchmarks kernel-ops``.
 
-Implementations of a case take turns on the device, without Python (`benchmarks.device_time`). A speedup is over what PyTorch's
-compiler would put in the place, in the same round; a rate stands beside the ceiling of the same run. With ``--choices`` the table
-that `kernels.swap` reads is written, too.
+Implementations of a case take turns on the device, without Python (`benchmarks.kernel_timing.device_time`). A speedup is over what
+PyTorch's compiler would put in the place, in the same round; a rate stands beside the ceiling of the same run. With ``--choices``
+the table that `kernels.swap` reads is written, too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from benchmarks.ceilings import measure_ceilings
-from benchmarks.device_time import ROUND_SECONDS, problem
-from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, cases_of, towers_named
-from benchmarks.kernel_choices import is_chosen, keep_choice
-from benchmarks.kernel_measurement import Measured, measure_case
+from benchmarks.kernel_timing.cases import OPS, TOWERS, KernelCase, cases_of, towers_named
+from benchmarks.kernel_timing.choices import is_chosen, keep_choice
+from benchmarks.kernel_timing.device_time import ROUND_SECONDS, problem
+from benchmarks.kernel_timing.measurement import Measured, measure_case
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit
 from benchmarks.records.estimates import Estimate, estimate, speedup
@@ -52,7 +52,7 @@ def case_rows(
         tower: its name.
         precision: of the operands.
         batch: of the tower.
-        found: of `benchmarks.kernel_measurement.measure_case`.
+        found: of `benchmarks.kernel_timing.measurement.measure_case`.
         ceilings: TFLOP/s by precision, and ``copy`` in GB/s; what is missing has no fraction.
         cache: bytes of the device's last cache.
     """

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmarks import kernel_ops
-from benchmarks.kernel_calls import Work
-from benchmarks.kernel_cases import OPS, TOWERS, KernelCase, TowerShape, cases_of, towers_named
-from benchmarks.kernel_measurement import measure_case
+from benchmarks.kernel_timing.calls import Work
+from benchmarks.kernel_timing.cases import OPS, TOWERS, KernelCase, TowerShape, cases_of, towers_named
+from benchmarks.kernel_timing.measurement import measure_case
 from benchmarks.records import rows
 from benchmarks.records.machine import stamp, this_machine
 from benchmarks.records.rows import Row

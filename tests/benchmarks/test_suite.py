@@ -95,7 +95,7 @@ def test_the_time_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_suites_are_well_formed() -> None:
     from benchmarks.contenders import MODULES
-    from benchmarks.kernel_cases import OPS, towers_named
+    from benchmarks.kernel_timing.cases import OPS, towers_named
 
     for one in SUITES.values():
         for step in (step for steps in one.parts.values() for step in steps):

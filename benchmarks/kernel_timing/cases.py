@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks import kernel_calls
-from benchmarks.kernel_calls import Work
+from benchmarks.kernel_timing import calls as kernel_calls
+from benchmarks.kernel_timing.calls import Work
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _random(device: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 
 def attention(shape: tuple[int, int, int, int], causal: bool, mode: str, dtype: torch.dtype, device: str) -> Work:
-    """Attention of (N, L, H, D) straight from the packed projection; `mode` as in `benchmarks.kernel_cases.TowerShape`."""
+    """Attention of (N, L, H, D) straight from the packed projection; `mode` as in `benchmarks.kernel_timing.cases.TowerShape`."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     from kernels.attention import attention as op

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.device_time import ROUND_SECONDS, Problem, measure, problem
-from benchmarks.kernel_calls import Work
-from benchmarks.kernel_cases import KernelCase
+from benchmarks.kernel_timing.calls import Work
+from benchmarks.kernel_timing.cases import KernelCase
+from benchmarks.kernel_timing.device_time import ROUND_SECONDS, Problem, measure, problem
 from benchmarks.records.machine import usable_cores
 
 # How much larger than eager's an implementation's error against float64 may be, and what rounding adds to that.
@@ -20,7 +20,7 @@ class Measured:
 
     Attributes:
         seconds: of a call in every round, for each implementation that runs and is right.
-        how: they were measured; see `benchmarks.device_time`.
+        how: they were measured; see `benchmarks.kernel_timing.device_time`.
         errors: relative errors against float64.
         problems: why the others have no time.
         choices: the implementations that the table may hold.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.kernel_cases import KernelCase
-from benchmarks.kernel_measurement import Measured
+from benchmarks.kernel_timing.cases import KernelCase
+from benchmarks.kernel_timing.measurement import Measured
 from benchmarks.records.estimates import estimate
 from benchmarks.records.machine import Machine
 from kernels import choices
