@@ -57,7 +57,7 @@ gpu-tests:
 	$(HERE) -m pytest -m gpu -s
 
 gpu-kit:
-	@$(HERE) -m benchmarks.gpu_kit
+	@$(HERE) -m benchmarks.suites.gpu_kit
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks suite bench $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS))

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.machine import Machine
 from benchmarks.records.rows import Row
-from benchmarks.step import CHOICES
+from benchmarks.suites.step import CHOICES
 
 _RESULTS = Path(__file__).parent / "results"
 

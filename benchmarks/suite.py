@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.harness.bounded import interrupted_by_sigterm
 from benchmarks.records.machine import gpu_problem, nvidia_smi, this_machine
-from benchmarks.stand_in import stand_in
-from benchmarks.suites import SUITES, Suite
+from benchmarks.suites.definitions import SUITES, Suite
+from benchmarks.suites.stand_in import stand_in
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         suite = stand_in(suite)
     # Only now: a machine without a GPU needs nothing installed to be told so.
     from benchmarks.harness.plan import UserError
-    from benchmarks.parts import run_suite
+    from benchmarks.suites.parts import run_suite
 
     results = args.out or _RESULTS / this_machine(suite.device).slug / suite.folder
     models = [name for name in args.models.split(",") if name]

@@ -1,4 +1,4 @@
-"""What a step of a suite gets: its order, and the keeper of its rows. `benchmarks.step` runs it in a process of its own."""
+"""What a step of a suite gets: its order, and the keeper of its rows. `benchmarks.suites.step` runs it in a process of its own."""
 
 from __future__ import annotations
 

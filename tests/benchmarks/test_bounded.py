@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.contenders import Contender
-from benchmarks.exports import NoTimeError, export_command, subject_of
 from benchmarks.harness.bounded import run_bounded
 from benchmarks.harness.plan import Plan, UserError
 from benchmarks.harness.process import OUT_OF_TIME, OutOfTimeError, hired
 from benchmarks.harness.run import Run
 from benchmarks.records import rows
 from benchmarks.records.machine import this_machine
-from benchmarks.suites import SUITES, Sweep
+from benchmarks.suites.definitions import SUITES, Sweep
+from benchmarks.suites.exports import NoTimeError, export_command, subject_of
 from benchmarks.workloads.inputs import image_case
 from benchmarks.workloads.subject import Subject
 
@@ -132,7 +132,7 @@ def exiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path | None
     """The exporter ends with code 1, with a bundle or without."""
     copy = "" if bundle is None else f"import shutil; shutil.copytree({str(bundle)!r}, {str(tmp_path / 'bundle')!r})\n"
     code = f"{copy}import sys; print({says!r}, file=sys.stderr); sys.exit(1)"
-    monkeypatch.setattr("benchmarks.exports.export_command", lambda *given: [sys.executable, "-c", code])
+    monkeypatch.setattr("benchmarks.suites.exports.export_command", lambda *given: [sys.executable, "-c", code])
 
 
 def test_an_engine_that_cannot_be_built_leaves_the_others(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_kit
 from benchmarks.records import csv_file as results_file
+from benchmarks.suites import gpu_kit
 
 ROOT = Path(__file__).resolve().parents[2]
 

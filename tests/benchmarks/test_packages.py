@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks.harness.keeper import Keeper, Order
-from benchmarks.package_build import Built, PackageCase
-from benchmarks.packages import PROFILE, batch_rows, eager_rows, keep_package
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import read
+from benchmarks.suites.package_build import Built, PackageCase
+from benchmarks.suites.packages import PROFILE, batch_rows, eager_rows, keep_package
 
 
 def keeper(folder: Path, deadline: float = float("inf"), done: tuple[tuple[str, ...], ...] = ()) -> Keeper:

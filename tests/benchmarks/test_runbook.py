@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks import gather
 from benchmarks.records import rows
-from benchmarks.step import CHOICES
-from benchmarks.suites import SUITES
+from benchmarks.suites.definitions import SUITES
+from benchmarks.suites.step import CHOICES
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = re.findall(r"```sh\n(.*?)```", (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8"), re.DOTALL)

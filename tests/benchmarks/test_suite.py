@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import parts, suite
+from benchmarks import suite
 from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.records import rows
-from benchmarks.stand_in import stand_in
-from benchmarks.suites import SUITES, Kernels, Suite, Sweep
+from benchmarks.suites import parts
+from benchmarks.suites.definitions import SUITES, Kernels, Suite, Sweep
+from benchmarks.suites.stand_in import stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Suite(
@@ -66,7 +67,7 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     (tmp_path / "bare.py").write_text(
-        "from pathlib import Path\nfrom benchmarks.parts import run_suite\nfrom benchmarks.suites import Suite, Sweep\n"
+        "from pathlib import Path\nfrom benchmarks.suites.parts import run_suite\nfrom benchmarks.suites.definitions import Suite, Sweep\n"
         "parts = {'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,)),),\n"
         "         'engines': (Sweep('ViT-S-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
         f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
@@ -175,7 +176,7 @@ def test_a_step_that_crashes_costs_its_own_rows(
     site.mkdir()
     (site / "sitecustomize.py").write_text(
         "import sys\n"
-        "if 'benchmarks.step' in sys.orig_argv and 'keep_package' in open(sys.orig_argv[-1]).read():\n"
+        "if 'benchmarks.suites.step' in sys.orig_argv and 'keep_package' in open(sys.orig_argv[-1]).read():\n"
         "    import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(site))
@@ -237,9 +238,9 @@ def test_without_a_compiler_a_package_is_a_row(
 
 
 def test_failures_are_printed_though_a_test_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchmarks import gpu_tests
     from benchmarks.harness.run import Run
     from benchmarks.records.machine import this_machine
+    from benchmarks.suites import gpu_tests
 
     (tmp_path / "test_some.py").write_text(
         "import time\nimport pytest\npytestmark = pytest.mark.gpu\n"

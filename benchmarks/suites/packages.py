@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.timing import timed
-from benchmarks.package_build import Built, PackageCase, build_package
 from benchmarks.records.estimates import Estimate, estimate, rates
 from benchmarks.records.machine import versions
 from benchmarks.records.rows import FIGURES, Row
 from benchmarks.records.work import ceiling_tflops, flops_of
+from benchmarks.suites.package_build import Built, PackageCase, build_package
 
 if TYPE_CHECKING:
     import torch

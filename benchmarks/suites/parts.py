@@ -1,4 +1,4 @@
-"""The parts of a suite, one after the other until its time is over: each step by what `benchmarks.suites` says it is."""
+"""The parts of a suite, one after the other until its time is over: each step by what `benchmarks.suites.definitions` says it is."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.contenders import contenders_of
-from benchmarks.exports import NoTimeError, subject_of
-from benchmarks.gpu_tests import run_gpu_tests
 from benchmarks.harness.passes import Passes
 from benchmarks.harness.plan import Plan, UserError
 from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.harness.run import Run
-from benchmarks.package_build import PackageCase
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import Row
-from benchmarks.step import run_step
-from benchmarks.suites import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
+from benchmarks.suites.definitions import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
+from benchmarks.suites.exports import NoTimeError, subject_of
+from benchmarks.suites.gpu_tests import run_gpu_tests
+from benchmarks.suites.package_build import PackageCase
+from benchmarks.suites.step import run_step
 from benchmarks.throughput import make_cases
 
 _LAST_CASE = 20.0  # seconds before the end, after which nothing is begun
@@ -116,12 +116,14 @@ def _run(run: Run, step: Step) -> tuple[bool, str]:
     if isinstance(step, Ceilings):
         return run_step(run, "benchmarks.ceilings:keep_ceilings", arguments)
     if isinstance(step, Facts):
-        return run_step(run, "benchmarks.gpu_facts:keep_facts", arguments)
+        return run_step(run, "benchmarks.suites.gpu_facts:keep_facts", arguments)
     if isinstance(step, Package):
-        return run_step(run, "benchmarks.packages:keep_package", arguments)
+        return run_step(run, "benchmarks.suites.packages:keep_package", arguments)
     assert isinstance(step, Kernels)
     compiles = arguments.pop("compiles")
-    return run_step(run, "benchmarks.step:keep_kernels", arguments, None if compiles else {"TORCHDYNAMO_DISABLE": "1"})
+    return run_step(
+        run, "benchmarks.suites.step:keep_kernels", arguments, None if compiles else {"TORCHDYNAMO_DISABLE": "1"}
+    )
 
 
 def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:

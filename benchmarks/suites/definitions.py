@@ -68,7 +68,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Package:
-    """A tower as an AOTInductor package; see `benchmarks.package_build.PackageCase`."""
+    """A tower as an AOTInductor package; see `benchmarks.suites.package_build.PackageCase`."""
 
     model: str
     tower: str

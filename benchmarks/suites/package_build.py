@@ -1,4 +1,4 @@
-"""One tower as an AOTInductor package, made of the exporter's own functions: what `benchmarks.packages` measures."""
+"""One tower as an AOTInductor package, made of the exporter's own functions: what `benchmarks.suites.packages` measures."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.suites import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
+from benchmarks.suites.definitions import Ceilings, Facts, Kernels, Package, Step, Suite, Sweep, Tests
 
 _MODEL = "ViT-S-32"  # among the smallest that open_clip knows by name
 _BATCHES = (2, 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.records.csv_file import COMMIT_FILE, commit
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 # Neither in PyTorch's images nor small enough to do without; wcwidth is ftfy's, and the onnx-ir there is older than the one of CI.
 _WHEELS = ("open_clip_torch", "ftfy", "wcwidth", "msgspec", "onnx-ir")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")

@@ -1,4 +1,4 @@
-"""A step of a suite in a process of its own: ``python -m benchmarks.step ORDER``, where ORDER is a JSON file of an `Order`.
+"""A step of a suite in a process of its own: ``python -m benchmarks.suites.step ORDER``, where ORDER is a JSON file of an `Order`.
 
 A process each, because one that has crashed on a GPU can compute nothing more there, and because what hangs or compiles for minutes
 must end when the time is over. Rows are kept as soon as they are measured, so that an end at any moment loses only what is at work.
@@ -51,7 +51,7 @@ def run_step(
         # What it leaves in temporary files goes with the folder, however it ends.
         variables = {**(environment or {}), "TMPDIR": folder}
         code = run_bounded(
-            [sys.executable, "-m", "benchmarks.step", str(path)], run.end, stderr=log, environment=variables
+            [sys.executable, "-m", "benchmarks.suites.step", str(path)], run.end, stderr=log, environment=variables
         )
         log.seek(0)
         said = log.read().decode(errors="replace").strip().splitlines()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from benchmarks.harness.bounded import run_bounded
 from benchmarks.harness.plan import UserError
 from benchmarks.harness.process import OUT_OF_TIME
-from benchmarks.suites import MOST
+from benchmarks.suites.definitions import MOST
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
 if TYPE_CHECKING:
-    from benchmarks.suites import Sweep
+    from benchmarks.suites.definitions import Sweep
 
 _CALIBRATION_IMAGES = 256
 _GATE_SAMPLES = 16
