@@ -13,8 +13,8 @@ from engines.errors import EngineError, EngineUnavailableError, InputError
 from exporter.errors import ExportError
 
 if TYPE_CHECKING:
-    from benchmarks.clip_benchmark_adapter import Job
-    from benchmarks.parity_run import Run
+    from benchmarks.accuracy.clip_benchmark import Job
+    from benchmarks.accuracy.measurement import Run
     from engines.manifest import Manifest
     from exporter.datasets import Dataset
 
@@ -93,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
     inputs_name = _inputs_name(args, dataset)
     kinds = _runnable(args, current, dataset, inputs_name)
     job = _clip_benchmark_job(args, dataset)
-    from benchmarks.parity_eager import load_eager
-    from benchmarks.parity_inputs import dataset_inputs, natural_inputs
-    from benchmarks.parity_run import Measurement
+    from benchmarks.accuracy.eager import load_eager
+    from benchmarks.accuracy.inputs import dataset_inputs, natural_inputs
+    from benchmarks.accuracy.measurement import Measurement
 
     if dataset is not None and args.data is not None and args.parity_data is None:
         inputs = dataset_inputs(dataset, args.samples)
@@ -120,7 +120,7 @@ def _start(args: argparse.Namespace, manifest: Manifest) -> Run:
         )
     import torch
 
-    from benchmarks.parity_run import Run
+    from benchmarks.accuracy.measurement import Run
     from benchmarks.records.machine import this_machine
 
     has_gpu = torch.cuda.is_available()
@@ -170,7 +170,7 @@ def _inputs_name(args: argparse.Namespace, dataset: Dataset | None) -> str:
 
 def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, inputs_name: str) -> list[str]:
     """Kinds of engine that can run every tower here; the others get rows that say why not."""
-    from benchmarks.parity_rows import empty_accuracy_rows, empty_parity_rows
+    from benchmarks.accuracy.rows import empty_accuracy_rows, empty_parity_rows
 
     manifest = current.manifest
     kinds = list(dict.fromkeys(engine.kind for engine in manifest.engines))
@@ -208,7 +208,7 @@ def _why_not(current: Run, kind: str, device: str) -> str | None:
 def _clip_benchmark_job(args: argparse.Namespace, dataset: Dataset | None) -> Job | None:
     if not args.clip_benchmark or dataset is None:
         return None
-    from benchmarks.clip_benchmark_adapter import prepare
+    from benchmarks.accuracy.clip_benchmark import prepare
 
     return prepare(args.data, args.split, dataset)
 
@@ -216,7 +216,7 @@ def _clip_benchmark_job(args: argparse.Namespace, dataset: Dataset | None) -> Jo
 def _print(args: argparse.Namespace, current: Run, reference_error: float) -> None:
     import dataclasses
 
-    from benchmarks.parity_rows import tables
+    from benchmarks.accuracy.rows import tables
     from engines.files.json_text import json_text
 
     if args.json:

@@ -88,7 +88,7 @@ def test_its_own_loader_takes_an_engine(demo_bundle: Path) -> None:
     from clip_benchmark import models
     from PIL import Image
 
-    from benchmarks.clip_benchmark_adapter import load_engine
+    from benchmarks.accuracy.clip_benchmark import load_engine
 
     models.TYPE2FUNC["openclip-engines"] = load_engine
     models.MODEL_TYPES.append("openclip-engines")
@@ -143,7 +143,7 @@ def test_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from benchmarks import clip_benchmark_adapter
+    from benchmarks.accuracy import clip_benchmark as clip_benchmark_adapter
 
     monkeypatch.setattr(clip_benchmark_adapter, "find_spec", lambda name: None)
     command = [str(demo_bundle), "--data", str(classes), "--clip-benchmark", "--results", str(tmp_path)]
@@ -154,7 +154,7 @@ def test_it_is_not_installed(
 def test_accuracy_in_place_of_one_that_numpy_refuses() -> None:
     import torch
 
-    from benchmarks.clip_benchmark_adapter import _accuracy
+    from benchmarks.accuracy.clip_benchmark import _accuracy
 
     generator = torch.Generator().manual_seed(0)
     scores, labels = torch.rand(200, 9, generator=generator), torch.randint(0, 9, (200,), generator=generator)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from made_datasets import write_webdataset
 
-from benchmarks import parity_run
+from benchmarks.accuracy import measurement as parity_run
 from benchmarks.parity import main
 from benchmarks.records import rows
 

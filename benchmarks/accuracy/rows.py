@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.parity_inputs import Agreement
+from benchmarks.accuracy.inputs import Agreement
 from benchmarks.records.rows import FIGURES, Row, Status
 from engines.commands.tables import format_table
 from engines.manifest import Manifest

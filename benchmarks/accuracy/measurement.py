@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 import engines
-from benchmarks.parity_eager import Eager
-from benchmarks.parity_inputs import Inputs, compare, embed_inputs
-from benchmarks.parity_rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
+from benchmarks.accuracy.eager import Eager
+from benchmarks.accuracy.inputs import Inputs, compare, embed_inputs
+from benchmarks.accuracy.rows import accuracy_rows, empty_accuracy_rows, empty_parity_rows, parity_rows
 from benchmarks.records.machine import Machine, stamp, versions
 from benchmarks.records.rows import Row, merge
 from engines.manifest import Manifest
@@ -22,7 +22,7 @@ from exporter.gate.metrics import Estimate
 from exporter.gate.tasks import accuracies, measure
 
 if TYPE_CHECKING:
-    from benchmarks.clip_benchmark_adapter import Job
+    from benchmarks.accuracy.clip_benchmark import Job
 
 _EAGER_VERSIONS = ("torch", "open_clip_torch", "pillow")
 
@@ -77,7 +77,7 @@ class Measurement:
             run.note_skipped(self._outcome.skipped)
             self._add_accuracy("eager", accuracies(self._outcome), versions(_EAGER_VERSIONS), "")
         elif job is not None:
-            from benchmarks.clip_benchmark_adapter import evaluate
+            from benchmarks.accuracy.clip_benchmark import evaluate
 
             found = evaluate(job, eager.model, eager.transform, eager.tokenizer, eager.device)
             self._add_accuracy("eager, clip-benchmark", found, versions(_EAGER_VERSIONS), job.measured_by)
@@ -111,7 +111,7 @@ class Measurement:
     def _compare_accuracy(self, kind: str, clip: engines.Embedder, computed_with: str) -> None:
         config, dataset, job = self._run.manifest.preprocess, self._dataset, self._job
         if job is not None:
-            from benchmarks.clip_benchmark_adapter import EngineModule, evaluate
+            from benchmarks.accuracy.clip_benchmark import EngineModule, evaluate
 
             module = EngineModule(clip)
             found = evaluate(job, module, module.transform, module.tokenize, "cpu")
