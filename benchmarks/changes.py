@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.noise import Mean
 from benchmarks.records.rows import Row
-from benchmarks.sections import NOISY, NOISY_LEGEND, SHARES, label, number
+from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, SHARES, label, number
 from engines.commands.tables import format_table
 
 

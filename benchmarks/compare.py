@@ -34,7 +34,7 @@ from benchmarks.changes import Comparison, describe
 from benchmarks.noise import Noise, has_passes
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.rows import FIGURES, Row
-from benchmarks.sections import SHARES
+from benchmarks.reporting.report_tables import SHARES
 
 Verdict = Literal["worse", "better", "same"]
 _WIDENED = 0.75

@@ -1,4 +1,4 @@
-"""``python -m benchmarks report``: rows → Markdown, one HTML file that needs nothing else, and PNG plots."""
+"""``python -m benchmarks report``: rows → Markdown, one HTML file that needs nothing else, and PNG drawing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import html, looks, plots
-from benchmarks.markdown import document
-from benchmarks.panels import Plot, Work
-from benchmarks.panels import plots as plots_of
 from benchmarks.records import rows
 from benchmarks.records.rows import Row
-from benchmarks.sections import measured_on, sections
+from benchmarks.reporting import drawing, html_page, styles
+from benchmarks.reporting.charts import Plot, Work
+from benchmarks.reporting.charts import plots as plots_of
+from benchmarks.reporting.markdown import document
+from benchmarks.reporting.report_tables import measured_on, sections
 from engines.process.optional import import_or_reason
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,7 +22,7 @@ _TITLE = "openclip-engines: measured"
 _INTRO = (
     "Values are medians. Speedups are over eager float32 PyTorch, each round compared with the same round. "
     "What could not be measured says why at the end of its machine.",
-    f"Engines of this project's bundles are {', '.join(looks.BUNDLED)}; the others are peers.",
+    f"Engines of this project's bundles are {', '.join(styles.BUNDLED)}; the others are peers.",
 )
 
 
@@ -101,14 +101,16 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
         shown = []
         for plot in plots_of(own, works) if with_plots else []:
             file = out / f"{_slug(machine)}-{plot.name}.png"
-            plots.write_png(file, plot)
+            drawing.write_png(file, plot)
             written.append(file)
             pictures.setdefault(machine, []).append((plot, file.name))
-            elements = [(panel.title, plots.svg(panel)) for panel in plot.panels]
-            shown.append(html.Pictures(plot.name, plot.title, plot.caption, elements, plots.svg_keys(plot.panels)))
-        parts.append(html.Part(_slug(machine), machine, measured_on(own), shown, sections(own)))
+            elements = [(panel.title, drawing.svg(panel)) for panel in plot.panels]
+            shown.append(
+                html_page.Pictures(plot.name, plot.title, plot.caption, elements, drawing.svg_keys(plot.panels))
+            )
+        parts.append(html_page.Part(_slug(machine), machine, measured_on(own), shown, sections(own)))
     written[0].write_text(document(_TITLE, _INTRO, machines, pictures), encoding="utf-8")
-    written[1].write_text(html.page(_TITLE, _INTRO, parts), encoding="utf-8")
+    written[1].write_text(html_page.page(_TITLE, _INTRO, parts), encoding="utf-8")
     return written
 
 
@@ -137,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _sorry(
             f"there are no rows in {where}; measure first: make bench, or python -m benchmarks throughput BUNDLE"
         )
-    problem = None if args.no_plots else plots.available()
+    problem = None if args.no_plots else drawing.available()
     if problem:
         return _sorry(f"{problem}; or give --no-plots")
     written = write_report(machines, args.out, not args.no_plots)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from made_up_rows import CPU, GPU, others, speeds
 
-from benchmarks import looks, panels, plots, report
-from benchmarks.panels import Work
+from benchmarks import report
 from benchmarks.records import rows
 from benchmarks.records.rows import Row
-from benchmarks.sections import flat_tables, measured_on, number, sections
+from benchmarks.reporting import charts, drawing, styles
+from benchmarks.reporting.charts import Work
+from benchmarks.reporting.report_tables import flat_tables, measured_on, number, sections
 
 WORK = {("ViT-B-32", "image"): Work(8.8e9, 15e6, 176e6), ("ViT-B-32", "text"): Work(6e9, 15e6, 76e6)}
 
@@ -116,11 +117,11 @@ def test_all_rows_are_in_the_tables() -> None:
 
 
 def test_plots_without_rows_do_not_exist() -> None:
-    assert panels.plots([], {}) == []
-    assert [plot.name for plot in panels.plots(speeds(), WORK)] == ["throughput", "latency"]
+    assert charts.plots([], {}) == []
+    assert [plot.name for plot in charts.plots(speeds(), WORK)] == ["throughput", "latency"]
     everything = [*speeds(GPU), *others(GPU)]
-    assert [p.name for p in panels.plots(everything, WORK)] == ["throughput", "latency", "accuracy", "roofline"]
-    assert [p.name for p in panels.plots(everything, {})] == ["throughput", "latency", "accuracy"]
+    assert [p.name for p in charts.plots(everything, WORK)] == ["throughput", "latency", "accuracy", "roofline"]
+    assert [p.name for p in charts.plots(everything, {})] == ["throughput", "latency", "accuracy"]
 
 
 def test_roofline_points_are_where_they_belong() -> None:
@@ -130,7 +131,7 @@ def test_roofline_points_are_where_they_belong() -> None:
         Row("ceiling", "matmul", "tflops", precision="fp32", value=20.0),
         Row("ceiling", "copy", "gbytes_per_second", value=1000.0),
     ]
-    (panel,) = panels.roofline_panels(found, WORK)
+    (panel,) = charts.roofline_panels(found, WORK)
     (point,) = panel.series[0].points
     assert point.y == pytest.approx(8.8)
     assert point.x == pytest.approx(32 * 8.8e9 / (2 * (176e6 + 32 * 15e6)))
@@ -140,14 +141,14 @@ def test_roofline_points_are_where_they_belong() -> None:
 
 
 def test_looks_are_told_apart_and_seen() -> None:
-    markers = [look.marker for look in looks.ENGINES.values()]
+    markers = [look.marker for look in styles.ENGINES.values()]
     assert len(set(markers)) == len(markers)
-    for name in [*looks.ENGINES, *(f"later {i}" for i in range(12))]:
-        light = _luminance(looks.look(name).colour)
+    for name in [*styles.ENGINES, *(f"later {i}" for i in range(12))]:
+        light = _luminance(styles.look(name).colour)
         for paper in ("#ffffff", "#15181c"):
             high, low = sorted((light, _luminance(paper)), reverse=True)
             assert (high + 0.05) / (low + 0.05) >= 3, f"{name} on {paper}"
-    assert looks.look("later") == looks.look("later")
+    assert styles.look("later") == styles.look("later")
 
 
 def _luminance(colour: str) -> float:
@@ -158,10 +159,10 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize(("low", "high"), [(1, 256), (480, 1700), (0.011, 0.013), (1e-6, 1e-3), (3, 4e6), (990, 1010)])
 def test_ticks_are_few_and_inside(low: float, high: float) -> None:
-    ticks = plots.round_ticks(low, high, most=7)
+    ticks = drawing.round_ticks(low, high, most=7)
     assert 2 <= len(ticks) <= 7
     assert all(low <= tick <= high for tick in ticks)
-    assert len({plots.tick_text(tick) for tick in ticks}) == len(ticks)
+    assert len({drawing.tick_text(tick) for tick in ticks}) == len(ticks)
 
 
 def test_numbers() -> None:

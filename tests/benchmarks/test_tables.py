@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from made_up_rows import CPU, GPU, others, speeds
 
-from benchmarks import readme_tables, tables
+from benchmarks import tables
 from benchmarks.records import rows
+from benchmarks.reporting import readme_tables
 
 
 @pytest.fixture(scope="module")

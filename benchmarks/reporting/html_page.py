@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from benchmarks.sections import Section, Table
+from benchmarks.reporting.report_tables import Section, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --faint: #8c959f; --line: #d8dee4; --band: #f6f8fa;

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import looks
-from benchmarks.panels import Guide, Panel, Plot, Series
+from benchmarks.reporting import styles
+from benchmarks.reporting.charts import Guide, Panel, Plot, Series
 from engines.process.optional import import_or_reason
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ def _figure(panels: Sequence[Panel], columns: int, page: dict[str, str], legend:
 def _entries(panels: Sequence[Panel]) -> dict[tuple[str, str], str]:
     """Engine and precision → what the legend says, in the order of all tables."""
     pairs = {(series.engine, series.precision) for panel in panels for series in panel.series}
-    return {pair: " ".join(filter(None, pair)) for pair in sorted(pairs, key=lambda pair: looks.order(*pair))}
+    return {pair: " ".join(filter(None, pair)) for pair in sorted(pairs, key=lambda pair: styles.order(*pair))}
 
 
 def _style(engine: str, precision: str, paper: str) -> dict[str, Any]:
-    look, dashes, filling = looks.look(engine), looks.dashes(precision), looks.filling(precision)
+    look, dashes, filling = styles.look(engine), styles.dashes(precision), styles.filling(precision)
     return {
         "color": look.colour,
         "marker": look.marker,
@@ -212,7 +212,7 @@ def _draw_guide(
     axes: Axes, guide: Guide, x_range: tuple[float, float], y_range: tuple[float, float], faint: str
 ) -> None:
     x = [x_range[0], guide.until or x_range[1]]
-    dashes = looks.dashes(guide.precision) if guide.precision else ()
+    dashes = styles.dashes(guide.precision) if guide.precision else ()
     axes.plot(
         x,
         [guide.level * value**guide.slope for value in x],

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import looks
-from benchmarks.markdown import markdown_table
 from benchmarks.records import rows
 from benchmarks.records.rows import FIGURES, Row
-from benchmarks.sections import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
+from benchmarks.reporting import styles
+from benchmarks.reporting.markdown import markdown_table
+from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
 
 _CPU = re.compile(r", \d+ cores$")  # as `benchmarks.records.machine` names processors
 _BENCH_MODELS = ("demo", "ViT-B-32")
@@ -91,7 +91,7 @@ def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
     by_key = {row.key: row for row in found}
     rates = [row for row in found if row.figure == "per_second"]
     measured = [row for row in rates if row.value is not None]
-    engines = sorted({(row.engine, row.precision) for row in measured}, key=lambda pair: looks.order(*pair))
+    engines = sorted({(row.engine, row.precision) for row in measured}, key=lambda pair: styles.order(*pair))
     precisions = {precision for _, precision in engines}
     cases = []
     for model, tower, shape in sorted({(row.model, row.tower, row.shape) for row in measured}, key=_place):
@@ -114,7 +114,7 @@ def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
             best.add((number, fastest))
         lines.append(line)
     names = [f"{e} {p}" if len(precisions) > 1 else e for e, p in engines]
-    ours = [f"{name} (bundle)" if e in looks.BUNDLED else name for name, (e, _) in zip(names, engines, strict=True)]
+    ours = [f"{name} (bundle)" if e in styles.BUNDLED else name for name, (e, _) in zip(names, engines, strict=True)]
     notes = ["Per second, in brackets the speedup over eager fp32; medians."]
     if any(NOISY in text for line in lines for text in line):
         notes.append(NOISY_LEGEND)
@@ -155,7 +155,7 @@ def _by_engine(
 ) -> str:
     """A line for each model, data set, engine and precision that was measured."""
     cases: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
-    for row in sorted(found, key=lambda r: (*_place((r.model, "", r.shape)), *looks.order(r.engine, r.precision))):
+    for row in sorted(found, key=lambda r: (*_place((r.model, "", r.shape)), *styles.order(r.engine, r.precision))):
         cases.setdefault((row.model, row.shape, row.engine, row.precision), {})[row.tower, row.figure] = row
     shown = {case: own for case, own in cases.items() if any(row.value is not None for row in own.values())}
     lines = [[*case, *(column(own) for column in columns.values())] for case, own in shown.items()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.panels import Plot
 from benchmarks.records.rows import Row
-from benchmarks.sections import Section, Table, measured_on, sections
+from benchmarks.reporting.charts import Plot
+from benchmarks.reporting.report_tables import Section, Table, measured_on, sections
 
 
 def document(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks import looks
 from benchmarks.records.rows import FIGURES, Row
+from benchmarks.reporting import styles
 
 NOISY = "†"
 NOISY_LEGEND = (
@@ -123,7 +123,9 @@ def _throughput_table(title: str, items: str, rows: Sequence[Row]) -> Table:
     batches = sorted({row.batch for row in measured or rows})
     extras = [f for f in ("tflops", "fraction_of_ceiling", "joules_per_item") if any(r.figure == f for r in measured)]
     lines, speeds = [], []
-    for engine, precision in sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: looks.order(*pair)):
+    for engine, precision in sorted(
+        {(row.engine, row.precision) for row in rows}, key=lambda pair: styles.order(*pair)
+    ):
         line = [by_key.get((engine, precision, batch, "per_second")) for batch in batches]
         if not any(line):  # it has rows, but of other batches than those that could be measured
             first = next(r for r in rows if (r.engine, r.precision) == (engine, precision))
@@ -172,7 +174,7 @@ def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
     figures = [name for name in FIGURES if any(row.figure == name for row in rows)]
     used = [name for name in names if {getattr(row, name) for row in rows} - {"", 0, *([1] if name == "batch" else ())}]
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in sorted(rows, key=lambda r: (r.model, r.shape, r.batch, *looks.order(r.engine, r.precision))):
+    for row in sorted(rows, key=lambda r: (r.model, r.shape, r.batch, *styles.order(r.engine, r.precision))):
         cases.setdefault(row.case, {})[row.figure] = row
     lines = []
     for by_figure in cases.values():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import looks
 from benchmarks.records.rows import Row
+from benchmarks.reporting import styles
 
 RESOLUTION = 1e-6  # of a cosine in a row
 _BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
@@ -228,7 +228,7 @@ def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -
             return _point(intensity, intensity, intensity, rate, low, high)
 
         guides = [Guide(f"copy {1000 * terabytes:,.0f} GB/s", terabytes, 1, until=max(peaks.values()) / terabytes)]
-        for precision in sorted({row.precision for row in own}, key=lambda name: looks.order("", name)):
+        for precision in sorted({row.precision for row in own}, key=lambda name: styles.order("", name)):
             guides.append(Guide(f"{precision} {peaks[precision]:.3g} TFLOP/s", peaks[precision], 0, precision))
         x, y = "operations per byte, FLOP/B", "TFLOP/s"
         panels.append(Panel(_title(model, tower, shape), x, y, _series(own, point), guides))
@@ -246,7 +246,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]
 
 def _series(rows: Sequence[Row], point: Callable[[Row], Point], joined: bool = True) -> list[Series]:
     """One for each engine and precision, in the order of all tables."""
-    pairs = sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: looks.order(*pair))
+    pairs = sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: styles.order(*pair))
     found = []
     for engine, precision in pairs:
         own = sorted((r for r in rows if (r.engine, r.precision) == (engine, precision)), key=lambda r: r.batch)
