@@ -5,8 +5,8 @@ something else in the same run (speedups over eager, accuracies), for the speed 
 
 - a speed that both runs measured in several passes has changed if it differs by more than the threshold and by more than the spread
   between passes allows; and so has the mean over all of an engine's figures on a model, which is less noisy. The limits are such
-  that among all figures and means of a comparison one false alarm comes in 20 reruns, or fewer (`benchmarks.noise`). Where even a
-  slowdown of 20 % would lie within the limit, the figure or mean is too noisy to judge;
+  that among all figures and means of a comparison one false alarm comes in 20 reruns, or fewer (`benchmarks.regression.noise`).
+  Where even a slowdown of 20 % would lie within the limit, the figure or mean is too noisy to judge;
 - any other speed (older rows, a single pass) has changed if its medians differ by more than the threshold and the boxes between its
   quartiles do not overlap, each widened on both sides by three quarters of its height, or of the median height of that run's boxes
   where that is more. That does not see what differs between processes and drifts in minutes. Without
@@ -30,10 +30,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.changes import Comparison, describe
-from benchmarks.noise import Noise, has_passes
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.rows import FIGURES, Row
+from benchmarks.regression.findings import Comparison, describe
+from benchmarks.regression.noise import Noise, has_passes
 from benchmarks.reporting.report_tables import SHARES
 
 Verdict = Literal["worse", "better", "same"]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from made_up_rows import CPU, GPU, others, quartiles, speeds
 
 from benchmarks import compare as compare_module
-from benchmarks.changes import describe
 from benchmarks.compare import compare, judge, main
 from benchmarks.records import rows
 from benchmarks.records.rows import Row
+from benchmarks.regression.findings import describe
 
 SPEEDUP = Row(
     "throughput", "demo", "speedup", tower="image", engine="onnxruntime", precision="fp32", batch=16, value=2.0

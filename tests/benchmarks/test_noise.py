@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.changes import Comparison, describe
 from benchmarks.compare import compare, main
-from benchmarks.noise import Mean, student, variance_of_median
 from benchmarks.records import rows
 from benchmarks.records.estimates import over_passes
 from benchmarks.records.rows import Row
+from benchmarks.regression.findings import Comparison, describe
+from benchmarks.regression.noise import Mean, student, variance_of_median
 
 ENGINES = ("torch.compile", "openvino", "onnxruntime plain", "onnxruntime", "aotinductor")
 CASES = [

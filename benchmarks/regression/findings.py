@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.noise import Mean
 from benchmarks.records.rows import Row
+from benchmarks.regression.noise import Mean
 from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, SHARES, label, number
 from engines.commands.tables import format_table
 
