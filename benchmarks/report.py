@@ -1,4 +1,4 @@
-"""``python -m benchmarks report``: rows → Markdown, one HTML file that needs nothing else, and PNG drawing."""
+"""``python -m benchmarks report``: rows → Markdown, one HTML file that needs nothing else, and PNG plots."""
 
 from __future__ import annotations
 

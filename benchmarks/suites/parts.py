@@ -1,4 +1,4 @@
-"""The parts of a suite, one after the other until its time is over: each step by what `benchmarks.suites.definitions` says it is."""
+"""The parts of a suite, one after the other until its time is over, as `benchmarks.suites.definitions` lists them."""
 
 from __future__ import annotations
 

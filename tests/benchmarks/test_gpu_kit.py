@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.records import csv_file as results_file
+from benchmarks.records import csv_file
 from benchmarks.suites import gpu_kit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +53,7 @@ def test_the_kit_has_the_wheels_and_the_commit(index: Path, tmp_path: Path, caps
     for name in (names[0], names[1], names[2], names[3]):
         package, version = name.split("-")[:2]
         assert f"{package}=={version};" in constraints.replace("onnx-ir", "onnx_ir")
-    assert (kit / "commit.txt").read_text().strip() == results_file.commit()
+    assert (kit / "commit.txt").read_text().strip() == csv_file.commit()
     assert "5 wheels" in capsys.readouterr().out
 
 
@@ -71,9 +71,10 @@ def test_a_wheel_that_cannot_be_had_is_one_sentence(
 
 
 def commit_in(tree: Path) -> str:
-    """What `results_file.commit` says in a copy of the tree."""
-    (tree / "benchmarks").mkdir(parents=True, exist_ok=True)
-    shutil.copy(ROOT / "benchmarks" / "results_file.py", tree / "benchmarks")
+    """What `csv_file.commit` says in a copy of the tree."""
+    records = tree / "benchmarks" / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "benchmarks" / "records" / "csv_file.py", records)
     code = "import benchmarks.records.csv_file as file; print(file.commit())"
     ran = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True)
     return ran.stdout.strip()

@@ -67,7 +67,8 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     (tmp_path / "bare.py").write_text(
-        "from pathlib import Path\nfrom benchmarks.suites.parts import run_suite\nfrom benchmarks.suites.definitions import Suite, Sweep\n"
+        "from pathlib import Path\nfrom benchmarks.suites.parts import run_suite\n"
+        "from benchmarks.suites.definitions import Suite, Sweep\n"
         "parts = {'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,)),),\n"
         "         'engines': (Sweep('ViT-S-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
         f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"

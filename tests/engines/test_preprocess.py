@@ -403,5 +403,8 @@ def test_wrong_pixels_are_named(wrong: np.ndarray) -> None:
 
 
 def test_importing_needs_no_torch() -> None:
-    code = "import sys; from engines.inputs import preprocess, tokenizer; assert not {'torch', 'torchvision', 'open_clip'} & set(sys.modules)"
+    code = (
+        "import sys; from engines.inputs import preprocess, tokenizer\n"
+        "assert not {'torch', 'torchvision', 'open_clip'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
