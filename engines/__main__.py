@@ -8,8 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engines.commands.terminal import say, visible
 from engines.errors import EngineError
+from engines.process.terminal import say, visible
 
 # Command to the module that has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
 COMMANDS = {

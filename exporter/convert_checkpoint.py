@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.commands.terminal import visible
+from engines.process.terminal import visible
 from exporter.errors import ExportError
 from exporter.requirements import CONVERSION, run_command
 from exporter.standard_output import print_answer, standard_output_is_ours

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from engines.commands.terminal import say, visible
 from engines.process.optional import error_words
+from engines.process.terminal import say, visible
 from exporter.errors import ExportError
 
 _MODULES = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO
 
-from engines.commands.terminal import say
+from engines.process.terminal import say
 from exporter.memory import peak_memory
 
 

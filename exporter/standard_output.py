@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from engines.commands.terminal import say
+from engines.process.terminal import say
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.accuracy.inputs import Agreement
 from benchmarks.records.rows import FIGURES, Row, Status
-from engines.commands.tables import format_table
 from engines.manifest import Manifest
+from engines.process.tables import format_table
 from exporter.gate.metrics import Estimate, wilson
 
 _COSINES = ("min_cosine", "mean_cosine", "p1_cosine", "max_abs_error")

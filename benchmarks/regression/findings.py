@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from benchmarks.records.rows import Row
 from benchmarks.regression.noise import Mean
 from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, SHARES, label, number
-from engines.commands.tables import format_table
+from engines.process.tables import format_table
 
 
 @dataclass

@@ -11,12 +11,12 @@ import numpy as np
 
 import engines
 from engines.commands.common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
-from engines.commands.tables import format_table
-from engines.commands.terminal import say, visible
 from engines.errors import ImageError, InputError
 from engines.files.json_text import json_text
 from engines.files.text_files import read_lines
 from engines.inputs.image_files import find_all_images
+from engines.process.tables import format_table
+from engines.process.terminal import say, visible
 
 _BATCH = 32
 

@@ -15,12 +15,12 @@ import engines
 from engines.bundle_files import file_sha256
 from engines.commands.common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.commands.embed_job import EmbedItems, EmbedJob, JobResult
-from engines.commands.terminal import say, visible
 from engines.errors import BundleError, ImageError, InputError
 from engines.files.json_text import json_text
 from engines.files.text_files import read_lines
 from engines.inputs.image_files import find_all_images, read_list
 from engines.manifest import MANIFEST_NAME, TowerName
+from engines.process.terminal import say, visible
 
 _BATCH = 32
 _SHOWN = 20

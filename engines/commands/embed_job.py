@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.commands.embed_part import Part, load_part, save_part, stat_files
-from engines.commands.terminal import visible
 from engines.errors import EngineError, InputError
 from engines.files.file_kinds import mode_of
 from engines.process.optional import import_or_reason
+from engines.process.terminal import visible
 
 PART_ROWS = 1024
 SUFFIXES = (".npy", ".parquet")

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from engines.bundle_files import verify_files
-from engines.commands.tables import format_table
-from engines.commands.terminal import say, visible
 from engines.files.json_text import json_text
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
+from engines.process.tables import format_table
+from engines.process.terminal import say, visible
 from engines.runtimes.choice import Candidate, candidates
 from engines.verification.rough_inputs import describe
 

@@ -7,10 +7,10 @@ import argparse
 import msgspec
 
 from engines.commands.common import add_engine_arguments
-from engines.commands.tables import format_table
-from engines.commands.terminal import say, visible
 from engines.files.json_text import json_text
 from engines.manifest import Parity, read_manifest
+from engines.process.tables import format_table
+from engines.process.terminal import say, visible
 from engines.verification.embeddings import towers_without_engine, verify_bundle
 from engines.verification.ids import IdParity, verify_ids
 from engines.verification.pixels import PixelParity, verify_pixels

@@ -1,1 +1,1 @@
-"""The process that serves: its cores, its forks, and the optional libraries that it can import."""
+"""The process that runs: its cores, its forks, the optional libraries that it can import, and its terminal."""

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engines.__main__ import COMMANDS, main
-from engines.commands.tables import format_table
-from engines.commands.terminal import columns, fit, say, visible
+from engines.process.tables import format_table
+from engines.process.terminal import columns, fit, say, visible
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 ODD_NAMES = (

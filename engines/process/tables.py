@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from engines.commands.terminal import columns, encoding_of, fit, visible
+from engines.process.terminal import columns, encoding_of, fit, visible
 
 
 def format_table(
