@@ -15,10 +15,11 @@ from pathlib import Path
 from engines.errors import BundleError
 from engines.files.bundle_paths import leads_out, resolve_path
 from engines.files.onnx_external_data import check_external_data
+from engines.kinds import KINDS
 from engines.manifest import Engine, Manifest, manifest_paths
 
 # Kinds whose file is an ONNX graph. The other kinds check their file's checksum when they load it.
-_GRAPH_KINDS = ("onnxruntime", "openvino")
+_GRAPH_KINDS = frozenset(kind.name for kind in KINDS.values() if kind.runs_graph)
 
 
 def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:

@@ -22,6 +22,7 @@ from engines.schema.float64_check import Float64Check
 from engines.schema.ranges import out_of_range
 from engines.schema.structs import (
     File,
+    KernelMode,
     Kernels,
     Limits,
     Manifest,
@@ -46,6 +47,7 @@ __all__ = [
     "File",
     "Float64Check",
     "Interval",
+    "KernelMode",
     "Kernels",
     "Limits",
     "Manifest",

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from engines.manifest import Range
+from engines.manifest import KernelMode, Range
 from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
 
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")
 OPTIMIZATION_LEVELS = range(6)
-KernelMode = Literal["auto", "triton", "native"]
-KERNEL_MODES: tuple[KernelMode, ...] = ("auto", "triton", "native")
+KERNEL_MODES: tuple[KernelMode, ...] = get_args(KernelMode)
 # One image at a time up to what fills an A100-class GPU; a text tower of the same bundle takes the same.
 DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
 

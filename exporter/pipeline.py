@@ -16,7 +16,6 @@ import msgspec
 from engines.manifest import SCHEMA_VERSION, Engine, Kernels, Manifest, Tokenizer, TowerName, read_manifest
 from exporter.builders.built import missed
 from exporter.builders.registry import (
-    ENGINES,
     build_engines,
     can_run,
     check_precision,
@@ -256,7 +255,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             model=source.info,
-            precision=precision.name,  # type: ignore[arg-type]
+            precision=precision.name,
             preprocess=source.preprocess,
             tokenizer=tokenizer,
             towers={item.name: item.tower for item in exports},
@@ -399,4 +398,4 @@ def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kerne
     return Kernels(mode=reports[0].mode, swapped=dict(total))
 
 
-__all__ = ["ENGINES", "TOWERS", "ExportResult", "Options", "default_folder", "export", "run_export"]
+__all__ = ["TOWERS", "ExportResult", "Options", "default_folder", "export", "run_export"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from engines.errors import InputError
 from engines.inputs.image_files import describe_left_out
+from engines.kinds import KINDS
 from engines.process.terminal import say
-from engines.runtimes.choice import DEVICES, RUNTIMES
+from engines.runtimes.choice import DEVICES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "auto (default)") -> None:
@@ -20,9 +21,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "au
         parser: of a command.
         engine_help: what ``--engine`` takes besides the names of engines.
     """
-    parser.add_argument(
-        "--engine", default="auto", metavar="NAME", help=f"{engine_help} or one of {', '.join(RUNTIMES)}"
-    )
+    parser.add_argument("--engine", default="auto", metavar="NAME", help=f"{engine_help} or one of {', '.join(KINDS)}")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the GPU if there is one")
 
 

@@ -1,6 +1,6 @@
 """What every engine's runtime offers, and the choice among the engines of a bundle.
 
-An engine of kind K is served by the module that `RUNTIMES` names, which is imported only when such an engine is asked about. It
+An engine is served by the module that `engines.kinds` names, which is imported only when an engine of that kind is considered. It
 has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
 `why_not` imports the engine's library, and whatever that raises is a reason (`engines.process.optional`). So an engine is asked
 only where the answer is needed: those of the kind that the caller named, or with ``auto`` one after the other until one can run.
@@ -23,17 +23,10 @@ import numpy.typing as npt
 
 from engines.bundle_files import engine_problem
 from engines.errors import EngineError, EngineUnavailableError, InputError
+from engines.kinds import KINDS
 from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
 from engines.process.forks import PerProcess, skip_exit_handlers_in_children
 
-# Kinds in order of preference, and the modules that run them.
-RUNTIMES = {
-    "tensorrt": "engines.runtimes.tensorrt",
-    "tensorrt-rtx": "engines.runtimes.tensorrt",
-    "openvino": "engines.runtimes.openvino",
-    "onnxruntime": "engines.runtimes.onnxruntime",
-    "aotinductor": "engines.runtimes.aotinductor",
-}
 _LOG = logging.getLogger("engines")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -80,7 +73,7 @@ def best_first(
 
 
 def _ranked(manifest: Manifest, tower: TowerName) -> list[Engine]:
-    rank = {kind: i for i, kind in enumerate(RUNTIMES)}
+    rank = {kind: i for i, kind in enumerate(KINDS)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
     # What was built for a GPU comes before what runs on any device, which may mean the CPU, and that before what is for the CPU.
     order = {None: 1, "cpu": 2}
@@ -206,11 +199,11 @@ def open_for_forks(
 
 def why_not(engine: Engine, precision: str, device: str = "auto") -> str | None:
     """Why an engine of that precision cannot run here; None if it can."""
-    if engine.kind not in RUNTIMES:
+    if engine.kind not in KINDS:
         return f"this release does not know the engine kind {engine.kind!r}; upgrade openclip-engines"
     reason: str | None = _module(engine.kind).why_not(engine, precision, device)
     return reason
 
 
 def _module(kind: str) -> ModuleType:
-    return importlib.import_module(RUNTIMES[kind])
+    return importlib.import_module(KINDS[kind].runtime)

@@ -20,12 +20,13 @@ from engines.errors import EngineError, EngineUnavailableError
 from engines.files.onnx_external_data import data_elsewhere
 from engines.files.onnx_inline import inline_weights
 from engines.inputs.arguments import whole_number
+from engines.kinds import KINDS
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.process.cores import engine_threads
 from engines.process.forks import PerProcess
 from engines.process.optional import broken, import_or_reason
 
-_NAME, _INSTALL = "OpenVINO", "pip install 'openclip-engines[openvino]'"
+_NAME, _INSTALL = "OpenVINO", KINDS["openvino"].install_command
 _NO_LINKS = (
     "OpenVINO does not open weights through links; download the bundle with snapshot_download(local_dir=…), copy it with "
     "cp -rL, or pass engine='onnxruntime'"

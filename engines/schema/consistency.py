@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engines.kinds import KINDS
 from engines.schema.engine_entries import Engine, Profile, Range
 from engines.schema.structs import Manifest, Tensor, TextLength, Tower
 
-_ANY_BATCH = ("onnxruntime", "openvino", "aotinductor")  # kinds of engines that take a batch of one row, too
 _MOST_RUN_BYTES = 8 << 30  # of the rows of an engine's smallest run, which fewer rows are filled up to
 _NUMBER_BYTES = {"uint8": 1, "int32": 4, "float32": 4}
 
@@ -103,7 +103,8 @@ def _engine(manifest: Manifest, engine: Engine) -> Iterator[str]:
     most = batch.max if batch.max is not None else max(batch.min, batch.opt or 1)
     if not batch.min <= (batch.opt if batch.opt is not None else batch.min) <= most:
         yield f".batch must be ordered, min <= opt <= max, not {batch.min}, {batch.opt}, {batch.max}"
-    if batch.min > 1 and (engine.kind in _ANY_BATCH or not engine.profiles):
+    kind = KINDS.get(engine.kind)
+    if batch.min > 1 and ((kind is not None and kind.any_batch) or not engine.profiles):
         yield f".batch.min is {batch.min}: only an engine that is built for some batches (profiles) has another least batch than 1"
     row = _NUMBER_BYTES[tower.input.dtype]
     for size in tower.input.shape[1:]:
@@ -112,7 +113,7 @@ def _engine(manifest: Manifest, engine: Engine) -> Iterator[str]:
         yield f".batch.min is {batch.min}: so many rows take more than {_MOST_RUN_BYTES} bytes"
     for index, profile in enumerate(engine.profiles):
         yield from (f".profiles[{index}]{problem}" for problem in _profile(engine, profile, tower))
-    if engine.input_layout == "packed" and (engine.kind, engine.tower) != ("aotinductor", "text"):
+    if engine.input_layout == "packed" and not (kind is not None and kind.packs_captions and engine.tower == "text"):
         yield ".input_layout is packed: only aotinductor's text engines are"
 
 

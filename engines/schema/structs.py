@@ -6,9 +6,12 @@ from typing import Literal
 
 import msgspec
 
+from engines.precisions import PrecisionName, QuantizedDtype
 from engines.schema.accuracy import Accuracy
 from engines.schema.engine_entries import Engine, TowerName
 from engines.schema.float64_check import Float64Check
+
+KernelMode = Literal["auto", "triton", "native"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,7 @@ class TextLength(msgspec.Struct, frozen=True, kw_only=True):
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a tower computes with rounded weights and inputs (int8 and fp8 bundles)."""
 
-    dtype: Literal["int8", "float8_e4m3fn"]
+    dtype: QuantizedDtype
     layers: int  # that are quantized
     share: float  # of the FLOPs of all linear layers and convolutions that are in those, 0 to 1
     kept: dict[str, str] = {}  # layer that could be quantized and stays in high precision -> why
@@ -131,7 +134,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 class Kernels(msgspec.Struct, frozen=True, kw_only=True):
     """Fused modules that took a native module's place, and how often."""
 
-    mode: Literal["auto", "triton", "native"] = "native"
+    mode: KernelMode = "native"
     swapped: dict[str, int] = {}
 
 
@@ -147,7 +150,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int
     model: Model
-    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+    precision: PrecisionName
     preprocess: Preprocess
     tokenizer: Tokenizer | None
     towers: dict[TowerName, Tower]

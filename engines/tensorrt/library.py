@@ -13,14 +13,12 @@ from typing import Any
 from engines.device.gpu import find_gpu
 from engines.errors import BundleError, EngineError
 from engines.files.bundle_paths import resolve_path
+from engines.kinds import KINDS
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
 from engines.process.optional import broken, import_or_reason, installed_version
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-INSTALL = {
-    "tensorrt": "pip install 'openclip-engines[gpu]'",
-    "tensorrt-rtx": "pip install 'openclip-engines[rtx]'",
-}
+INSTALL = {kind: KINDS[kind].install_command for kind in MODULES}
 _PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),

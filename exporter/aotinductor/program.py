@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch.fx.experimental import _config
 
-from engines.manifest import TextLength
-from exporter.engine_options import KernelMode
+from engines.manifest import KernelMode, TextLength
 from exporter.towers.modules import TowerModule
 from exporter.towers.packed_text import PackedTextTower
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from engines.manifest import TextLength, TowerName
+from engines.precisions import PRECISIONS, QUANTIZED
 from exporter.aotinductor.program import ProgramPlan, save_packed_program, save_program
 from exporter.errors import ExportError
 from exporter.memory import release_memory
@@ -24,7 +25,7 @@ _MOST_TOKENS = 2**31 - 1  # of all captions of a batch
 
 
 # Precisions whose packages may hold fused kernels.
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_DTYPES = {name: entry.dtype for name, entry in PRECISIONS.items() if entry.quantized is None}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _packed_variant(block: PackedAttention, arch: str, dtype: str) -> str:
 
 def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: ProgramPlan, stages: Stages) -> SwapReport:
     """Fused kernels in a program; a tower that no fused module knows stays native unless they were asked for."""
-    if precision in ("int8", "fp8"):
+    if precision in QUANTIZED:
         return SwapReport("native", {}, {})
     try:
         return swap(module, precision, plan.kernels, plan.arch, plan.rows)

@@ -7,9 +7,11 @@ import importlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
 
 from engines.device.gpu import find_gpu, gpu_missing
+from engines.kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
+from engines.precisions import PRECISIONS
 from engines.tensorrt.library import library_or_reason
 from exporter.builders.built import Built
 from exporter.engine_options import EngineOptions
@@ -22,20 +24,25 @@ if TYPE_CHECKING:
     from exporter.precision.precisions import Precision
     from exporter.stages import Stages
 
-# Kind of an engine to the module that builds it: `check(kind, options)` and `build(kind, towers, folder, options, stages)`.
-ENGINES = {
-    "tensorrt": "exporter.builders.tensorrt",
-    "tensorrt-rtx": "exporter.builders.tensorrt",
-    "aotinductor": "exporter.builders.aotinductor",
-    "onnxruntime": "exporter.builders.onnxruntime",
-    "openvino": "exporter.builders.openvino",
-}
-
-
 # Engines that run the bundle's graph for CPUs as it is. (Of other precisions than int8, ONNX Runtime's is for GPUs, too.)
-ON_CPU = frozenset({"onnxruntime", "openvino"})
-# What a quantized bundle is built for without a GPU, where nothing else was asked for: the first GPUs with such arithmetic.
-_QUANTIZED_TARGET = {"int8": "sm80", "fp8": "sm89"}
+ON_CPU = frozenset(kind.name for kind in KINDS.values() if kind.runs_graph)
+
+
+class Builder(Protocol):
+    """The module that `engines.kinds` names as a kind's builder."""
+
+    def check(self, kind: str, options: EngineOptions) -> None:
+        """Refuse options, or a machine, with which engines of the kind cannot be built: an `ExportError` that says why."""
+
+    def build(
+        self, kind: str, towers: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
+    ) -> Built:
+        """Build the kind's engines of all towers into `folder`, the bundle's."""
+
+
+def builder(kind: str) -> Builder:
+    """The builder of a kind; its libraries are imported when they are needed."""
+    return cast(Builder, importlib.import_module(KINDS[kind].builder))
 
 
 def quantized_defaults(
@@ -53,7 +60,9 @@ def quantized_defaults(
     library = library_or_reason("tensorrt-rtx")
     if not isinstance(library, str):
         kinds.append("tensorrt-rtx")
-        options = dataclasses.replace(options, targets=options.targets or (_QUANTIZED_TARGET[precision.name],))
+        options = dataclasses.replace(
+            options, targets=options.targets or (str(PRECISIONS[precision.name].default_target),)
+        )
     elif kinds:
         stages.note(f"left out: engine tensorrt-rtx cannot be built: {library}")
     else:
@@ -108,15 +117,17 @@ def runs_on_cpu(kind: str, kinds: Sequence[str], options: EngineOptions) -> bool
     """Whether a kind's engines will compute on the CPU alone."""
     if kind != "aotinductor":
         return kind in ON_CPU
-    devices = importlib.import_module(ENGINES[kind]).devices(_share(kind, kinds, options))
+    from exporter.builders import aotinductor
+
+    devices = aotinductor.devices(_share(kind, kinds, options))
     if len(devices) > 1:
         raise ExportError(f"quantized packages are for one target, not for {' and '.join(devices)}: export them apart")
-    return bool(devices == ("cpu",))
+    return devices == ("cpu",)
 
 
 def can_run(kind: str) -> bool:
     """Whether engines of a kind can run on this machine at all."""
-    return kind in ("onnxruntime", "openvino", "aotinductor") or gpu_missing() is None
+    return not KINDS[kind].needs_gpu or gpu_missing() is None
 
 
 def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> tuple[list[str], tuple[LeftOut, ...]]:
@@ -133,8 +144,8 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
         ExportError: a kind does not exist, or none of them can be built here.
     """
     for kind in asked:
-        if kind != "auto" and kind not in ENGINES:
-            raise ExportError(f"engine {kind!r} is none of auto, {', '.join(ENGINES)}")
+        if kind != "auto" and kind not in KINDS:
+            raise ExportError(f"engine {kind!r} is none of auto, {', '.join(KINDS)}")
     if options.kernels != "auto" and "aotinductor" not in asked:
         raise ExportError(
             f"kernels {options.kernels}: only AOTInductor's packages can hold this project's Triton kernels; "
@@ -146,7 +157,7 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
     for kind in dict.fromkeys(asked):
         chosen = _best(options, stages) if kind == "auto" else kind
         try:
-            importlib.import_module(ENGINES[chosen]).check(chosen, _share(chosen, asked, options))
+            builder(chosen).check(chosen, _share(chosen, asked, options))
         except ExportError as error:
             problems.append(error)
             left_out.append(LeftOut(chosen, str(error), named=kind != "auto"))
@@ -154,7 +165,7 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
             kinds.append(chosen)
     if not kinds:
         raise (
-            problems[0] if problems else ExportError(f"no engine was asked for: choose from auto, {', '.join(ENGINES)}")
+            problems[0] if problems else ExportError(f"no engine was asked for: choose from auto, {', '.join(KINDS)}")
         )
     if not set(kinds) - ON_CPU and not problems and options != EngineOptions():
         raise ExportError(
@@ -187,7 +198,7 @@ def build_engines(
     engines: list[Engine] = []
     left_out: list[LeftOut] = []
     for kind in kinds:
-        module = importlib.import_module(ENGINES[kind])
+        module = builder(kind)
         try:
             built: Built = module.build(kind, exports, folder, _share(kind, kinds, options), stages)
         except ExportError as error:
@@ -207,10 +218,9 @@ def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> 
     """What `export_towers` has to leave in `folder` for AOTInductor; None if that is not among the kinds."""
     if "aotinductor" not in kinds:
         return None
-    plan: ProgramPlan = importlib.import_module(ENGINES["aotinductor"]).program_plan(
-        _share("aotinductor", kinds, options), folder
-    )
-    return plan
+    from exporter.builders import aotinductor
+
+    return aotinductor.program_plan(_share("aotinductor", kinds, options), folder)
 
 
 def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOptions:
@@ -219,7 +229,7 @@ def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOpt
     Only AOTInductor builds for the CPU, and TensorRT's kinds alone take GPUs that are not here. A kind without a share keeps all
     targets, and says itself what is wrong with them.
     """
-    if "aotinductor" not in kinds or not any(name.startswith("tensorrt") for name in kinds):
+    if "aotinductor" not in kinds or not any(KINDS[name].other_targets for name in kinds if name in KINDS):
         return options
     gpu = find_gpu()
     own = ("cpu", "current", *((gpu.target,) if gpu else ()))
@@ -229,10 +239,10 @@ def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOpt
 
 def _best(options: EngineOptions, stages: Stages) -> str:
     if gpu_missing() is not None:
-        return "onnxruntime"
+        return AUTO_WITHOUT_GPU
     try:
-        importlib.import_module(ENGINES["tensorrt"]).check("tensorrt", options)
+        builder(AUTO_WITH_GPU).check(AUTO_WITH_GPU, options)
     except ExportError as error:
-        stages.note(f"auto takes onnxruntime: {error}")
-        return "onnxruntime"
-    return "tensorrt"
+        stages.note(f"auto takes {AUTO_WITHOUT_GPU}: {error}")
+        return AUTO_WITHOUT_GPU
+    return AUTO_WITH_GPU

@@ -6,15 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from engines.manifest import Parity
+from engines.precisions import PRECISIONS
 from exporter.errors import ParityGateError
 
-# What may help where rounding to the precision is to blame; nothing is wider than float32.
-_WIDER = {
-    "fp16": "choose a wider precision (--fp32)",
-    "bf16": "choose a wider precision (--fp16 has more digits, --fp32 all)",
-    "int8": "calibrate with more inputs like yours, or choose a wider precision (--fp16)",
-    "fp8": "calibrate with more inputs like yours, or choose a wider precision (--fp16)",
-}
+# What may help where rounding to the precision is to blame; nothing is wider than float32, whose remedy is empty.
+_WIDER = {name: entry.remedy for name, entry in PRECISIONS.items() if entry.remedy}
 _OTHER_ENGINE = "try another --engine, and report it with this line"
 
 

@@ -1,4 +1,4 @@
-"""Precisions: what each one computes in, what the parity gate demands of it, and how it is written into a tower.
+"""The precisions of `engines.precisions` for torch, and how one is written into a tower.
 
 A precision is applied to the torch module, unit by unit (`exporter.towers.units`), before it is traced: the graph that comes out is
 strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way. A quantized
@@ -14,27 +14,27 @@ from dataclasses import dataclass, field
 import torch
 
 from engines.manifest import Limits
+from engines.precisions import PRECISIONS as _ENTRIES
+from engines.precisions import PrecisionEntry, PrecisionName
 from exporter.towers.modules import TowerModule
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision: its command line flag is ``--<name>``.
+    """An entry of `engines.precisions`, with torch's dtypes and the limits as the manifest has them.
 
     Attributes:
-        name: as the manifest has it.
-        dtype: of what is not quantized.
-        limits: of the parity gate.
-        summary: for readers.
+        name: the precision's name in manifests.
+        dtype: dtype of what is not quantized.
+        limits: the parity gate's limits.
         quantized: dtype of the linear layers' operands; None: they are in `dtype`, as everything.
-        capability: of the first GPUs that compute in it, 89 for sm89; 0: any.
+        capability: compute capability of the first GPUs that have its arithmetic, 89 for sm89; 0: any.
         accuracy_loss: most that a task's accuracy may fall below eager float32's, as a share: 0.001 is 0.1 percentage points.
     """
 
-    name: str
+    name: PrecisionName
     dtype: torch.dtype
     limits: Limits
-    summary: str
     quantized: torch.dtype | None = None
     capability: int = 0
     accuracy_loss: float = 0.001
@@ -45,47 +45,24 @@ class Precision:
         return torch.finfo(self.dtype).max
 
 
-PRECISIONS: dict[str, Precision] = {
-    precision.name: precision
-    for precision in (
-        Precision(
-            "fp32",
-            torch.float32,
-            Limits(min_cosine=0.99999, mean_cosine=0.999995, top1_agreement=0.99, tie_margin=1e-5),
-            "float32 weights and arithmetic",
-        ),
-        Precision(
-            "fp16",
-            torch.float16,
-            Limits(min_cosine=0.999, mean_cosine=0.9995, top1_agreement=0.95, tie_margin=2e-3),
-            "float16, but for the units that overflow or lose accuracy in it",
-        ),
-        Precision(
-            "bf16",
-            torch.bfloat16,
-            Limits(min_cosine=0.995, mean_cosine=0.997, top1_agreement=0.9, tie_margin=1e-2),
-            "bfloat16, but for the units that lose accuracy in it",
-            accuracy_loss=0.005,
-        ),
-        Precision(
-            "int8",
-            torch.float16,
-            Limits(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.9, tie_margin=1e-2),
-            "int8 linear layers, the rest in float16 (CPU: float32); needs --calibration",
-            quantized=torch.int8,
-            accuracy_loss=0.005,
-        ),
-        Precision(
-            "fp8",
-            torch.float16,
-            Limits(min_cosine=0.97, mean_cosine=0.99, top1_agreement=0.9, tie_margin=1e-2),
-            "float8 (e4m3) linear layers, the rest in float16; needs --calibration and sm89 or newer",
-            quantized=torch.float8_e4m3fn,
-            capability=89,
-            accuracy_loss=0.005,
-        ),
+def _precision(entry: PrecisionEntry) -> Precision:
+    limits = Limits(
+        min_cosine=entry.min_cosine,
+        mean_cosine=entry.mean_cosine,
+        top1_agreement=entry.top1_agreement,
+        tie_margin=entry.tie_margin,
     )
-}
+    quantized = None if entry.quantized is None else torch_dtype(entry.quantized)
+    return Precision(entry.name, torch_dtype(entry.dtype), limits, quantized, entry.capability, entry.accuracy_loss)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype of a name such as ``float16``."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+PRECISIONS: dict[str, Precision] = {name: _precision(entry) for name, entry in _ENTRIES.items()}
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from aotinductor_bundle import aotinductor_bundle, run
 import engines
 from engines import errors
 from engines.device.gpu import gpu_missing
+from engines.kinds import KINDS
 from engines.manifest import MANIFEST_NAME, Engine, Manifest, Target, manifest_bytes, read_manifest
 from engines.runtimes import aotinductor as run_aotinductor
 from engines.runtimes import torch_library
 from engines.runtimes.aotinductor import AOTInductorTower, cpu_isa, open_tower, why_not
-from engines.runtimes.choice import RUNTIMES, candidates
+from engines.runtimes.choice import candidates
 from engines.verification.embeddings import read_reference
 
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")
@@ -321,7 +322,7 @@ class TestWhyNot:
         with pytest.raises(errors.EngineUnavailableError, match=r"aotinductor cpu: built with torch 1\.0\.0, "):
             engines.load(copy, engine="aotinductor")
         assert [item.why_not is None for item in candidates(copy, manifest, "image")] == [
-            kind != "aotinductor" for kind in RUNTIMES if kind in ("aotinductor", "onnxruntime")
+            kind != "aotinductor" for kind in KINDS if kind in ("aotinductor", "onnxruntime")
         ]
 
 

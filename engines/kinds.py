@@ -1,0 +1,105 @@
+"""The kinds of engines: what builds each, what runs it, and where. Every other module reads this table.
+
+A new kind is one entry here, a builder in ``exporter/builders/``, and a runtime in ``engines/runtimes/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One kind of engine.
+
+    Attributes:
+        name: the kind in manifests, on command lines and in ``engines.load(engine=...)``.
+        runtime: the module that runs it: ``why_not`` and ``open_tower`` (`engines.runtimes.choice`); imported when it is needed.
+        builder: the module that builds it: ``check`` and ``build`` (`exporter.builders.registry`), imported when it is needed.
+        install: the extra of this project's distribution that brings its library.
+        cpu: engines of this kind can compute on a CPU.
+        cuda: engines of this kind can compute on an NVIDIA GPU.
+        runs_graph: the engine's file is the tower's ONNX graph, so that nothing is built and no builder options apply. Int8
+            graphs for these kinds keep float32 in what is not quantized.
+        any_batch: the engine takes every batch from one row on.
+        other_targets: it can be built for GPUs that are not in this machine.
+        packs_captions: its text engines can take captions that are laid end to end, without padding.
+    """
+
+    name: str
+    runtime: str
+    builder: str
+    install: str
+    cpu: bool = False
+    cuda: bool = False
+    runs_graph: bool = False
+    any_batch: bool = False
+    other_targets: bool = False
+    packs_captions: bool = False
+
+    @property
+    def install_command(self) -> str:
+        """The command that brings the kind's library."""
+        return f"pip install 'openclip-engines[{self.install}]'"
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether engines of this kind run on a GPU only."""
+        return not self.cpu
+
+
+# In the order in which `engines.load` prefers them, other things being equal.
+KINDS: dict[str, EngineKind] = {
+    kind.name: kind
+    for kind in (
+        EngineKind(
+            "tensorrt",
+            runtime="engines.runtimes.tensorrt",
+            builder="exporter.builders.tensorrt",
+            install="gpu",
+            cuda=True,
+            other_targets=True,
+        ),
+        EngineKind(
+            "tensorrt-rtx",
+            runtime="engines.runtimes.tensorrt",
+            builder="exporter.builders.tensorrt",
+            install="rtx",
+            cuda=True,
+            other_targets=True,
+        ),
+        EngineKind(
+            "openvino",
+            runtime="engines.runtimes.openvino",
+            builder="exporter.builders.openvino",
+            install="openvino",
+            cpu=True,
+            runs_graph=True,
+            any_batch=True,
+        ),
+        EngineKind(
+            "onnxruntime",
+            runtime="engines.runtimes.onnxruntime",
+            builder="exporter.builders.onnxruntime",
+            install="cpu",
+            cpu=True,
+            cuda=True,
+            runs_graph=True,
+            any_batch=True,
+        ),
+        EngineKind(
+            "aotinductor",
+            runtime="engines.runtimes.aotinductor",
+            builder="exporter.builders.aotinductor",
+            install="aot",
+            cpu=True,
+            cuda=True,
+            any_batch=True,
+            packs_captions=True,
+        ),
+    )
+}
+
+# What ``--engine auto`` of the exporter takes beside a GPU, and without one (or where the first cannot be built).
+AUTO_WITH_GPU = "tensorrt"
+AUTO_WITHOUT_GPU = "onnxruntime"

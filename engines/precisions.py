@@ -1,0 +1,129 @@
+"""The precisions of bundles: what each computes in, what the parity gate demands of it, and what it needs. Without torch.
+
+A new precision is one entry here, its arithmetic in ``exporter/quantization/operators.py`` if it is quantized, a test, a row in the
+documentation and in ``engines/FORMAT.md``. Command line flags, the manifest's schema, the gate and the plots read this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# For type checkers, which cannot read a table; a test compares them with it.
+PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
+QuantizedDtype = Literal["int8", "float8_e4m3fn"]
+
+
+@dataclass(frozen=True)
+class PrecisionEntry:
+    """One precision: its command line flag is ``--<name>``.
+
+    Attributes:
+        name: the precision in manifests and on command lines.
+        dtype: name of the dtype of what is not quantized.
+        summary: the precision in a sentence, for documentation.
+        flag_help: the text of ``--help``.
+        min_cosine: least cosine of one embedding to eager float32's that the gate allows.
+        mean_cosine: least mean of those cosines.
+        top1_agreement: least share of images whose best caption is eager's.
+        tie_margin: a caption whose eager cosine is this close to the best one's counts as the best.
+        quantized: name of the dtype of the linear layers' operands; None: they are in `dtype`.
+        operand_bytes: bytes of one operand of a linear layer.
+        capability: compute capability of the first GPUs that have its arithmetic, 89 for sm89; 0: any, and CPUs.
+        default_target: the GPU architecture that a quantized bundle is built for on a machine without a GPU: the first with such
+            arithmetic that `exporter` can build for; None: a precision that is not quantized.
+        accuracy_loss: most that a task's accuracy may fall below eager float32's, as a share: 0.001 is 0.1 percentage points.
+        remedy: the advice of a gate that failed.
+    """
+
+    name: PrecisionName
+    dtype: str
+    summary: str
+    flag_help: str
+    min_cosine: float
+    mean_cosine: float
+    top1_agreement: float
+    tie_margin: float
+    operand_bytes: int
+    quantized: QuantizedDtype | None = None
+    capability: int = 0
+    default_target: str | None = None
+    accuracy_loss: float = 0.001
+    remedy: str = ""
+
+
+# From wide to narrow.
+PRECISIONS: dict[str, PrecisionEntry] = {
+    entry.name: entry
+    for entry in (
+        PrecisionEntry(
+            "fp32",
+            dtype="float32",
+            summary="float32 weights and arithmetic",
+            flag_help="the default",
+            min_cosine=0.99999,
+            mean_cosine=0.999995,
+            top1_agreement=0.99,
+            tie_margin=1e-5,
+            operand_bytes=4,
+        ),
+        PrecisionEntry(
+            "fp16",
+            dtype="float16",
+            summary="float16, but for the units that overflow or lose accuracy in it",
+            flag_help="fp16 graphs",
+            min_cosine=0.999,
+            mean_cosine=0.9995,
+            top1_agreement=0.95,
+            tie_margin=2e-3,
+            operand_bytes=2,
+            remedy="choose a wider precision (--fp32)",
+        ),
+        PrecisionEntry(
+            "bf16",
+            dtype="bfloat16",
+            summary="bfloat16, but for the units that lose accuracy in it",
+            flag_help="bf16 graphs",
+            min_cosine=0.995,
+            mean_cosine=0.997,
+            top1_agreement=0.9,
+            tie_margin=1e-2,
+            operand_bytes=2,
+            accuracy_loss=0.005,
+            remedy="choose a wider precision (--fp16 has more digits, --fp32 all)",
+        ),
+        PrecisionEntry(
+            "int8",
+            dtype="float16",
+            summary="int8 linear layers, the rest in float16 (CPU: float32); needs --calibration",
+            flag_help="int8 linear layers; needs --calibration",
+            min_cosine=0.97,
+            mean_cosine=0.99,
+            top1_agreement=0.9,
+            tie_margin=1e-2,
+            operand_bytes=1,
+            quantized="int8",
+            default_target="sm80",
+            accuracy_loss=0.005,
+            remedy="calibrate with more inputs like yours, or choose a wider precision (--fp16)",
+        ),
+        PrecisionEntry(
+            "fp8",
+            dtype="float16",
+            summary="float8 (e4m3) linear layers, the rest in float16; needs --calibration and sm89 or newer",
+            flag_help="float8 linear layers for sm89 and newer; needs --calibration",
+            min_cosine=0.97,
+            mean_cosine=0.99,
+            top1_agreement=0.9,
+            tie_margin=1e-2,
+            operand_bytes=1,
+            quantized="float8_e4m3fn",
+            capability=89,
+            default_target="sm89",
+            accuracy_loss=0.005,
+            remedy="calibrate with more inputs like yours, or choose a wider precision (--fp16)",
+        ),
+    )
+}
+
+QUANTIZED: tuple[str, ...] = tuple(name for name, entry in PRECISIONS.items() if entry.quantized is not None)
