@@ -1,18 +1,124 @@
-"""Serve OpenCLIP bundles without PyTorch: ``engines.load(path)`` gives an `Embedder`."""
+"""Serve OpenCLIP bundles without PyTorch: ``engines.load(path)`` gives an `Embedder`.
+
+Everything that `load` and the methods of `Embedder` take or give can be imported from here.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from engines import errors
 
 if TYPE_CHECKING:
-    from engines.embedder import Embedder
-    from engines.manifest import TowerName
+    from typing_extensions import Unpack
 
-__all__ = ["Embedder", "errors", "load"]
+    from engines.embedder import Embedder
+    from engines.inputs.arguments import Template
+    from engines.inputs.image_inputs import ImageInput
+    from engines.manifest import Manifest, TowerName
+    from engines.runtimes.options import AOTInductorOptions, OnnxRuntimeOptions, OpenVINOOptions, TensorRTOptions
+    from engines.tensorrt.slot import GraphLimits
+
+__all__ = [
+    "AOTInductorOptions",
+    "Embedder",
+    "GraphLimits",
+    "ImageInput",
+    "Manifest",
+    "OnnxRuntimeOptions",
+    "OpenVINOOptions",
+    "Template",
+    "TensorRTOptions",
+    "TowerName",
+    "errors",
+    "load",
+]
+
+# The modules of what is imported when it is first used: `import engines` itself takes a few milliseconds.
+_HOMES = {
+    "AOTInductorOptions": "engines.runtimes.options",
+    "Embedder": "engines.embedder",
+    "GraphLimits": "engines.tensorrt.slot",
+    "ImageInput": "engines.inputs.image_inputs",
+    "Manifest": "engines.manifest",
+    "OnnxRuntimeOptions": "engines.runtimes.options",
+    "OpenVINOOptions": "engines.runtimes.options",
+    "Template": "engines.inputs.arguments",
+    "TensorRTOptions": "engines.runtimes.options",
+    "TowerName": "engines.manifest",
+}
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: Literal["onnxruntime"],
+    device: Device = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    **options: Unpack[OnnxRuntimeOptions],
+) -> Embedder: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: Literal["openvino"],
+    device: Device = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    **options: Unpack[OpenVINOOptions],
+) -> Embedder: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: Literal["tensorrt", "tensorrt-rtx"],
+    device: Device = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    **options: Unpack[TensorRTOptions],
+) -> Embedder: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: Literal["aotinductor"],
+    device: Device = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    **options: Unpack[AOTInductorOptions],
+) -> Embedder: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: Literal["auto"] = "auto",
+    device: str = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+    **options: Any,
+) -> Embedder: ...
+@overload
+def load(
+    path: str | os.PathLike[str],
+    engine: str,
+    device: str = "auto",
+    *,
+    towers: Sequence[TowerName] | None = None,
+    workers: int | None = None,
+    max_pixels: int | None = None,
+) -> Embedder: ...
 
 
 def load(
@@ -29,13 +135,14 @@ def load(
 
     Args:
         path: the bundle's folder.
-        engine: a kind of engine, or ``auto``: the best in the bundle that can run here.
+        engine: a kind of engine (`engines.kinds`), or ``auto``: the best in the bundle that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
-        towers: which to load; None is all. A service that embeds only texts saves the image tower's memory.
+        towers: the towers to load; None is all. A service that embeds only texts saves the image tower's memory.
         workers: threads that decode images; None is one per core that this process may use (affinity and CPU quota).
         max_pixels: largest width x height of an image that is decoded; None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS``
             where that is less.
-        options: of the engine's runtime, such as ``threads=`` for ONNX Runtime; see ``engines/run_<kind>.py``.
+        options: engine options, such as ``threads=``: `OnnxRuntimeOptions`, `OpenVINOOptions`, `TensorRTOptions`,
+            `AOTInductorOptions`. The runtime of the kind documents them: ``open_tower`` in ``engines/runtimes/<kind>.py``.
 
     Returns:
         An `Embedder`: use it as a context manager, or close it.
@@ -51,8 +158,6 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Embedder":
-        from engines.embedder import Embedder
-
-        return Embedder
-    raise AttributeError(f"module 'engines' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'engines' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

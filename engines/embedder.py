@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,20 @@ from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.process.forks import PerProcess
 from engines.runtimes.batches import batch_size, check_finite, run_ids, run_in_batches
-from engines.runtimes.choice import TowerRuntime, choose_engine, open_for_forks, report_choice
+from engines.runtimes.choice import choose_engine, open_for_forks, report_choice
+from engines.runtimes.protocol import TowerRuntime
 
 Embeddings = npt.NDArray[np.float32]
+
+
+class SupportsDLPack(Protocol):
+    """An array or tensor of any library that speaks DLPack, on the CPU or a GPU."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """The array as a capsule."""
+
+
+ArrayT = TypeVar("ArrayT", bound=SupportsDLPack)
 
 # Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
 _IMAGE_BATCH = 32
@@ -91,6 +102,12 @@ class Embedder:
             raise
         self.engines = {name: runtime.get().description for name, runtime in self._runtimes.items()}
 
+    @overload
+    def encode_image(self, images: npt.NDArray[Any], *, stream: int | None = None) -> Embeddings: ...
+    @overload
+    def encode_image(self, images: ArrayT, *, stream: int | None = None) -> ArrayT: ...
+    @overload
+    def encode_image(self, images: Iterable[ImageInput], *, stream: int | None = None) -> Embeddings: ...
     def encode_image(self, images: Any, *, stream: int | None = None) -> Any:
         """Embed images.
 
@@ -111,7 +128,7 @@ class Embedder:
             EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("image")
-        if device_of(images) is not None and hasattr(runtime, "run_on_device"):
+        if device_of(images) is not None and runtime.takes_device_arrays:
             used = stream if stream is not None else current_stream(images)
             return like_device(runtime.run_on_device(images, used), images)
         if is_array(images):
@@ -124,6 +141,12 @@ class Embedder:
             raise InputError("there is no image: pass at least one")
         return np.concatenate(parts)
 
+    @overload
+    def encode_text(self, texts: npt.NDArray[Any]) -> Embeddings: ...
+    @overload
+    def encode_text(self, texts: ArrayT) -> ArrayT: ...
+    @overload
+    def encode_text(self, texts: Iterable[str]) -> Embeddings: ...
     def encode_text(self, texts: Any) -> Any:
         """Embed texts.
 

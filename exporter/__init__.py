@@ -1,20 +1,53 @@
-"""From the name of an OpenCLIP model to a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``."""
+"""From the name of an OpenCLIP model to a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``.
+
+Everything that `export` takes, gives or raises can be imported from here.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.errors import ExportError, IncompleteBundleError, ParityGateError
+    from engines.manifest import KernelMode, Range, TowerName
+    from engines.precisions import PrecisionName
+    from exporter.engine_options import EngineOptions, HardwareCompatible
+    from exporter.errors import ExportError, IncompleteBundleError, LeftOut, ParityGateError
     from exporter.pipeline import export
-    from exporter.source.loading import list_models
+    from exporter.source.model_list import ModelRow, list_models
+    from exporter.towers.modules import ImageInputDtype
 
-__all__ = ["ExportError", "IncompleteBundleError", "ParityGateError", "export", "list_models"]
+__all__ = [
+    "EngineOptions",
+    "ExportError",
+    "HardwareCompatible",
+    "ImageInputDtype",
+    "IncompleteBundleError",
+    "KernelMode",
+    "LeftOut",
+    "ModelRow",
+    "ParityGateError",
+    "PrecisionName",
+    "Range",
+    "TowerName",
+    "export",
+    "list_models",
+]
 
+# The modules of what is imported when it is first used.
 _HOMES = {
+    "EngineOptions": "exporter.engine_options",
     "ExportError": "exporter.errors",
+    "HardwareCompatible": "exporter.engine_options",
+    "ImageInputDtype": "exporter.towers.modules",
     "IncompleteBundleError": "exporter.errors",
+    "KernelMode": "engines.manifest",
+    "LeftOut": "exporter.errors",
+    "ModelRow": "exporter.source.model_list",
     "ParityGateError": "exporter.errors",
+    "PrecisionName": "engines.precisions",
+    "Range": "engines.manifest",
+    "TowerName": "engines.manifest",
     "export": "exporter.pipeline",
     "list_models": "exporter.source.model_list",
 }
@@ -23,6 +56,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'exporter' has no attribute {name!r}")
-    import importlib
-
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from exporter.precision.precisions import Precision
     from exporter.source.loading import Source
     from exporter.tower_export import Graphs
-    from exporter.towers.modules import ImageInput
+    from exporter.towers.modules import ImageInputDtype
 
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 
@@ -54,7 +54,7 @@ class Options:
     precision: str = "fp32"
     engines: tuple[str, ...] = ("auto",)
     towers: tuple[TowerName, ...] = TOWERS
-    image_input: ImageInput = "uint8"
+    image_input: ImageInputDtype = "uint8"
     parity_data: Path | None = None
     parity_samples: int | None = None
     calibration: Path | None = None
@@ -98,7 +98,7 @@ def export(
     precision: str = "fp32",
     engines: Sequence[str] = ("auto",),
     towers: Sequence[TowerName] = TOWERS,
-    image_input: ImageInput = "uint8",
+    image_input: ImageInputDtype = "uint8",
     parity_data: str | os.PathLike[str] | None = None,
     parity_samples: int | None = None,
     calibration: str | os.PathLike[str] | None = None,

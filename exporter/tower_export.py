@@ -30,7 +30,7 @@ from exporter.reference.eager import Reference, image_reference, text_reference,
 from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.towers.modules import ImageInput, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from exporter.towers.modules import ImageInputDtype, ImageTower, TextTower, TowerModule, image_tower, text_tower
 from exporter.towers.text_rules import find_text_length
 
 _PROBE_SAMPLES = 16
@@ -57,7 +57,7 @@ class Graphs:
 def export_towers(
     source: Source,
     towers: tuple[TowerName, ...],
-    image_input: ImageInput,
+    image_input: ImageInputDtype,
     precision: Precision,
     data: ParityData,
     tokenizer: Tokenizer | None,

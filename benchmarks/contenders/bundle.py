@@ -53,7 +53,7 @@ class BundleTower:
         self.weights = "random" if model.source == "random" else (model.tag or model.source)
         self.note = description[library.end() :].strip() if library else ""
         self.threads = usable_cores() if device == "cpu" else 0
-        self.on_stream = device == "cuda" and hasattr(clip._runtime(tower), "run_on_device")
+        self.on_stream = device == "cuda" and clip._runtime(tower).takes_device_arrays
         self._wait = self._total = 0.0
 
     def prepare(self, case: Case) -> Call:

@@ -95,7 +95,7 @@ class BoundSession:
         return options
 
     def run(self, inputs: npt.NDArray[Any], options: Any = None) -> npt.NDArray[np.float32]:
-        """Embed rows on the host; see `engines.runtimes.choice.TowerRuntime`.
+        """Embed rows on the host; see `engines.runtimes.protocol.TowerRuntime`.
 
         Raises:
             ArenaFullError: there is no memory for so many rows.

@@ -49,6 +49,7 @@ class OnnxRuntimeCudaTower:
     kind = "onnxruntime"
     on_gpu = True
     splits = False
+    takes_device_arrays = True
 
     def __init__(
         self, cuda: Cuda, bound: BoundSession, stream: int, engine: Engine, shapes: Sequence[GraphShape] = ()
@@ -71,7 +72,7 @@ class OnnxRuntimeCudaTower:
                 raise
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch on the host; see `engines.runtimes.choice.TowerRuntime`. Where memory is short, in parts.
+        """Embed a batch on the host; see `engines.runtimes.protocol.TowerRuntime`. Where memory is short, in parts.
 
         Raises:
             EngineError: the run failed, the tower was closed, or there is no room for even one row.

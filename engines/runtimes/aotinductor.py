@@ -23,6 +23,7 @@ from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads
 from engines.process.forks import ForkSafeLock, in_forked_child
+from engines.runtimes.options import AOTInductorOptions
 from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
@@ -58,6 +59,9 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
     if target.isa is not None and not _FLAGS.get(target.isa, frozenset({target.isa})) <= _cpu_flags():
         return f"its code uses {target.isa} instructions, which this processor lacks: export the model again on this machine"
     return version_problem(target.version, target.device != _CPU)
+
+
+Options = AOTInductorOptions
 
 
 def open_tower(
@@ -129,6 +133,7 @@ class AOTInductorTower:
 
     kind = "aotinductor"
     splits = False
+    takes_device_arrays = True  # a package for the CPU refuses them
 
     def __init__(self, loader: Any, engine: Engine, tower: Tower, place: str) -> None:
         import torch
@@ -143,7 +148,7 @@ class AOTInductorTower:
         self.description = f"aotinductor, torch {torch.__version__} on {where}"
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`.
+        """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`.
 
         A package that takes packed captions gets each row up to its end of text, all of them end to end.
 

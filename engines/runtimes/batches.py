@@ -10,7 +10,7 @@ import numpy.typing as npt
 from engines.errors import EngineError
 from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import BatchProfile, TextLength
-from engines.runtimes.choice import TowerRuntime
+from engines.runtimes.protocol import TowerRuntime
 
 
 def batch_size(profile: BatchProfile, usual: int) -> int:

@@ -1,50 +1,30 @@
-"""What every engine's runtime offers, and the choice among the engines of a bundle.
+"""The choice among the engines of a bundle, and the loading of the one that was chosen.
 
-An engine is served by the module that `engines.kinds` names, which is imported only when an engine of that kind is considered. It
-has two functions: ``why_not(engine, precision, device)`` and ``open_tower(bundle, engine, tower, precision, device, **options)``.
-`why_not` imports the engine's library, and whatever that raises is a reason (`engines.process.optional`). So an engine is asked
-only where the answer is needed: those of the kind that the caller named, or with ``auto`` one after the other until one can run.
+The module that `engines.kinds` names as a kind's runtime (`engines.runtimes.protocol.RuntimeModule`) is imported only when an
+engine of that kind is considered. Its `why_not` imports the engine's library, and whatever that raises is a reason
+(`engines.process.optional`). So only those engines are considered whose answer is needed: those of the kind that the caller named,
+or with ``auto`` one after the other until one can run.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, cast
 
 from engines.bundle_files import engine_problem
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from engines.kinds import KINDS
-from engines.manifest import BatchProfile, Engine, Manifest, Tower, TowerName
+from engines.manifest import Engine, Manifest, Tower, TowerName
 from engines.process.forks import PerProcess, skip_exit_handlers_in_children
+from engines.runtimes.protocol import RuntimeModule, TowerRuntime
 
 _LOG = logging.getLogger("engines")
 DEVICES = ("auto", "cpu", "cuda")
-
-
-class TowerRuntime(Protocol):
-    """One tower, loaded. `run` may be called from many threads at once."""
-
-    kind: str
-    description: str  # library, version and what computes: "onnxruntime 1.32.0 CPUExecutionProvider"
-    batch: BatchProfile
-    on_gpu: bool
-    splits: bool  # whether `run` takes any number of rows, and overlaps the copies of one part with the next one's computing
-
-    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed (N, …) inputs of the tower's dtype and shape, N within `batch` unless it `splits`, to (N, D) float32."""
-
-    def close(self) -> None:
-        """Free the engine; `run` fails afterwards."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +142,11 @@ def open_tower(
         EngineError: it cannot be loaded.
     """
     module = _module(engine.kind)
-    known = [p.name for p in inspect.signature(module.open_tower).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = list(module.Options.__annotations__)
     unknown = [name for name in options if name not in known]
     if unknown:
         raise InputError(f"engine {engine.kind} has no option {unknown[0]!r}: it takes {', '.join(known)}")
-    runtime: TowerRuntime = module.open_tower(bundle, engine, tower, precision, device, **options)
-    return runtime
+    return module.open_tower(bundle, engine, tower, precision, device, **options)
 
 
 def open_for_forks(
@@ -201,9 +180,8 @@ def why_not(engine: Engine, precision: str, device: str = "auto") -> str | None:
     """Why an engine of that precision cannot run here; None if it can."""
     if engine.kind not in KINDS:
         return f"this release does not know the engine kind {engine.kind!r}; upgrade openclip-engines"
-    reason: str | None = _module(engine.kind).why_not(engine, precision, device)
-    return reason
+    return _module(engine.kind).why_not(engine, precision, device)
 
 
-def _module(kind: str) -> ModuleType:
-    return importlib.import_module(KINDS[kind].runtime)
+def _module(kind: str) -> RuntimeModule:
+    return cast(RuntimeModule, importlib.import_module(KINDS[kind].runtime))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,11 @@ from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
 from engines.onnxruntime.options import cuda_options, session_options
 from engines.process.cores import engine_threads
 from engines.process.optional import broken, import_or_reason
+from engines.runtimes.options import CpuNodes, OnnxRuntimeOptions
+from engines.runtimes.protocol import HostRuntime
 
 _LOG = logging.getLogger("engines")
 
-CpuNodes = Literal["error", "allow"]
 
 _NAME = "ONNX Runtime"
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
@@ -75,6 +76,9 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
     if precision == "bf16" and no_cuda is not None:
         return "ONNX Runtime has no bfloat16 kernels for the CPU: use an fp32 or fp16 bundle, or a GPU"
     return None
+
+
+Options = OnnxRuntimeOptions
 
 
 def open_tower(
@@ -162,7 +166,7 @@ def open_tower(
     return OnnxRuntimeCudaTower(cuda, bound, stream, engine, shapes)
 
 
-class OnnxRuntimeTower:
+class OnnxRuntimeTower(HostRuntime):
     """A tower in an ONNX Runtime session, with rows on the host; many threads may call it.
 
     Args:
@@ -181,7 +185,7 @@ class OnnxRuntimeTower:
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`."""
+        """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`."""
         return self._bound.run(inputs) if self._room is None else self._bound.run_in_parts(inputs, self._room)
 
     def close(self) -> None:

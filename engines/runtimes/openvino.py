@@ -25,6 +25,8 @@ from engines.manifest import BatchProfile, Engine, Tower
 from engines.process.cores import engine_threads
 from engines.process.forks import PerProcess
 from engines.process.optional import broken, import_or_reason
+from engines.runtimes.options import OpenVINOOptions
+from engines.runtimes.protocol import HostRuntime
 
 _NAME, _INSTALL = "OpenVINO", KINDS["openvino"].install_command
 _NO_LINKS = (
@@ -52,6 +54,9 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
         return "OpenVINO runs on the CPU"
     library = openvino_or_reason()
     return library if isinstance(library, str) else None
+
+
+Options = OpenVINOOptions
 
 
 def open_tower(
@@ -106,7 +111,7 @@ def open_tower(
         raise EngineError(f"OpenVINO {version} cannot compile {path}: {_last_line(error)}") from error
 
 
-class OpenVINOTower:
+class OpenVINOTower(HostRuntime):
     """A tower as a compiled model."""
 
     kind = "openvino"
@@ -121,7 +126,7 @@ class OpenVINOTower:
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtimes.choice.TowerRuntime`. Of many callers, the library takes one after the other."""
+        """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`. Of many callers, the library takes one after the other."""
         compiled, idle = (
             self._compiled,
             self._idle,

@@ -10,6 +10,7 @@ from engines.errors import EngineUnavailableError
 from engines.inputs.arguments import whole_number
 from engines.manifest import Engine, Tower
 from engines.process.optional import import_or_reason
+from engines.runtimes.options import TensorRTOptions
 from engines.tensorrt.library import INSTALL, library_or_reason, library_version, version_mismatch
 from engines.tensorrt.slot import GraphLimits
 from engines.tensorrt.tower import TensorRTTower
@@ -43,6 +44,9 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
         if isinstance(found, str):
             return found
     return None
+
+
+Options = TensorRTOptions
 
 
 def open_tower(

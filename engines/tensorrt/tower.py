@@ -39,7 +39,8 @@ class TensorRTTower:
     """
 
     on_gpu = True
-    splits = True  # any number of rows: see engines.runtimes.choice.TowerRuntime
+    splits = True  # any number of rows: see engines.runtimes.protocol.TowerRuntime
+    takes_device_arrays = True
 
     def __init__(
         self,

@@ -17,7 +17,8 @@ from engines.files.npz_files import opened_npz
 from engines.inputs.preprocess import normalize_pixels
 from engines.manifest import Limits, Manifest, Parity, Tower, TowerName, TowerParity, read_manifest
 from engines.runtimes.batches import run_ids, run_in_batches
-from engines.runtimes.choice import TowerRuntime, choose_engine, open_tower
+from engines.runtimes.choice import choose_engine, open_tower
+from engines.runtimes.protocol import TowerRuntime
 from engines.schema.float64_check import Float64Check
 from engines.verification.rough_inputs import RoughInputs, check_distances, distances, kept, read_rough, top1_margins
 

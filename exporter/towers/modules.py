@@ -15,7 +15,7 @@ from exporter.towers.blocks import L2Normalize
 from exporter.towers.families import IMAGE_FAMILIES, TEXT_FAMILIES
 from exporter.towers.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
 
-ImageInput = Literal["uint8", "float32"]
+ImageInputDtype = Literal["uint8", "float32"]
 
 
 class TowerModule(nn.Module):
@@ -61,7 +61,7 @@ class ImageTower(TowerModule):
     input_name = "pixels"
     output_name = "image_embeds"
 
-    def __init__(self, encoder: Encoder, preprocess: Preprocess, image_input: ImageInput = "uint8") -> None:
+    def __init__(self, encoder: Encoder, preprocess: Preprocess, image_input: ImageInputDtype = "uint8") -> None:
         super().__init__(encoder)
         self.image_input = image_input
         self.normalize: nn.Module = NormalizePixels(preprocess) if image_input == "uint8" else nn.Identity()
@@ -126,7 +126,7 @@ class _IdsThrough(nn.Module):
         return ids, None
 
 
-def image_tower(model: Any, preprocess: Preprocess, image_input: ImageInput = "uint8") -> ImageTower:
+def image_tower(model: Any, preprocess: Preprocess, image_input: ImageInputDtype = "uint8") -> ImageTower:
     """The image tower of an open_clip model, rebuilt from its parameters; parts of `model.visual` may be consumed."""
     visual = model.visual
     for family in IMAGE_FAMILIES:

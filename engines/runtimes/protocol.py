@@ -1,0 +1,116 @@
+"""The protocols of runtimes: what the module of an engine kind offers, and what a loaded tower offers.
+
+A test holds every kind of `engines.kinds` to them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+from engines.manifest import BatchProfile, Engine, Tower
+
+if TYPE_CHECKING:
+    from engines.device.device_arrays import DeviceEmbeddings
+
+
+class TowerRuntime(Protocol):
+    """One tower, loaded. Many threads may call its methods.
+
+    Attributes:
+        kind: the engine's kind (`engines.kinds`).
+        description: library, version and processor, such as ``onnxruntime 1.32.0 CPUExecutionProvider``.
+        batch: the batch sizes of one run.
+        on_gpu: whether the tower computes on a GPU.
+        splits: whether `run` takes any number of rows, and overlaps the copies of one part with the computing of the next.
+        takes_device_arrays: whether `run_on_device` takes rows that lie on a GPU.
+    """
+
+    kind: str
+    description: str
+    batch: BatchProfile
+    on_gpu: bool
+    splits: bool
+    takes_device_arrays: bool
+
+    def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Embed rows that lie on the host.
+
+        Args:
+            inputs: (N, …) of the tower's dtype and shape, N within `batch` unless the runtime `splits`.
+
+        Returns:
+            (N, D) float32, L2-normalized.
+
+        Raises:
+            EngineError: the engine failed, or was closed.
+        """
+
+    def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
+        """Embed rows that lie on a GPU, and leave the embeddings there.
+
+        Args:
+            inputs: an array of DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
+            stream: handle of the caller's CUDA stream, in whose order the result is ready. None: the result is ready when the call
+                returns.
+
+        Returns:
+            (N, D) float32 on the GPU.
+
+        Raises:
+            InputError: another dtype, shape or device.
+            EngineError: as `run`; or `takes_device_arrays` is False.
+        """
+
+    def close(self) -> None:
+        """Free the engine; `run` fails afterwards."""
+
+
+class HostRuntime:
+    """Base of runtimes that take no rows on a GPU."""
+
+    takes_device_arrays = False
+
+    def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
+        """Raise an `EngineError`: the rows have to be on the host."""
+        raise EngineError("this engine takes rows on the host: pass them as an array there")
+
+
+class RuntimeModule(Protocol):
+    """The module that `engines.kinds` names as a kind's runtime.
+
+    Attributes:
+        Options: a TypedDict of the keyword-only arguments of `open_tower`: the engine options that `engines.load` takes.
+    """
+
+    Options: type
+
+    def why_not(self, engine: Engine, precision: str, device: str) -> str | None:
+        """Why an engine cannot run here, as a reason for people; None if it can. The engine's library is imported.
+
+        Args:
+            engine: the manifest's entry.
+            precision: the bundle's.
+            device: ``auto``, ``cpu`` or ``cuda``.
+        """
+
+    def open_tower(
+        self, bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
+    ) -> TowerRuntime:
+        """Load one engine.
+
+        Args:
+            bundle: the bundle's folder.
+            engine: the manifest's entry.
+            tower: the tower's signature.
+            precision: the bundle's.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            options: the engine options, those of `Options`.
+
+        Raises:
+            EngineError: the engine cannot be loaded.
+        """
