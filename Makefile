@@ -75,6 +75,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_api.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
