@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from architecture import PACKAGES, ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -23,9 +26,6 @@ HEAVY = {
     "skimage",
     "sklearn",
 }
-# Package to the packages of ours that it may import; `engines` may import none of HEAVY either.
-ALLOWED = {"engines": {"engines"}, "exporter": {"engines", "exporter", "kernels"}, "kernels": {"kernels"}}
-OURS = {"engines", "exporter", "kernels", "benchmarks", "tests"}
 
 
 def modules(package: str) -> list[Path]:
@@ -46,11 +46,75 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize("package", sorted(ALLOWED))
+@pytest.mark.parametrize("package", PACKAGES)
 def test_packages_keep_their_borders(package: str) -> None:
     for path in modules(package):
-        crossed = (set(imports(path)) & OURS) - ALLOWED[package]
+        crossed = (set(imports(path)) & {*PACKAGES, "tests"}) - {package, *PACKAGES[package].split()}
         assert not crossed, f"{path.relative_to(ROOT)} imports {crossed}"
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Those of `known` that a file imports anywhere, also for type checkers; a package counts where a name of it is imported."""
+    own, found = dotted(path), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{path.relative_to(ROOT)} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found |= {full} if full in known else {node.module} & known
+    return found - {own}
+
+
+def room(module: str) -> str:
+    """``exporter.gate.tasks`` is in ``gate``, ``exporter.pipeline`` is a room by itself, ``exporter`` is ``__init__``."""
+    return [*module.split("."), "__init__"][1]
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_in_one_direction(package: str) -> None:
+    """`architecture.ROOMS`, which has every room; what it allows points upwards, and each of its arrows is used."""
+    table = {name: set(allowed.split()) for name, allowed in ROOMS[package].items()}
+    above: set[str] = set()
+    for name, allowed in table.items():
+        if allowed == {"*"}:
+            table[name] = set(above)
+        assert table[name] <= above, f"{package}.{name} may not import what stands below it in the table"
+        above.add(name)
+    own = {dotted(path): path for path in modules(package)}
+    assert {room(module) for module in own} == set(table)
+    used: dict[str, set[str]] = {name: set() for name in table}
+    for module, path in own.items():
+        arrows = {room(other) for other in imported_modules(path, set(own))} - {room(module)}
+        crossed = arrows - table[room(module)]
+        assert not crossed, (
+            f"{path.relative_to(ROOT)} imports {package}.{' and '.join(crossed)}: see tests/architecture.py"
+        )
+        used[room(module)] |= arrows
+    for name, allowed in ROOMS[package].items():
+        unused = table[name] - used[name] if allowed != "*" else set()
+        assert not unused, f"{package}.{name} never imports {unused}: take that out of tests/architecture.py"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_import_goes_in_a_circle(package: str) -> None:
+    """Inside rooms, too, and with what only type checkers import."""
+    own = {dotted(path): path for path in modules(package)}
+    graph = {module: imported_modules(path, set(own)) for module, path in own.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"imports go in a circle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_are_rooms(package: str) -> None:
+    """At most two levels of folders and 16 files in each; kernels is flat, because its prefixes work as rooms."""
+    counts = Counter(path.parent for path in modules(package))
+    assert all(len(folder.relative_to(ROOT).parts) <= 2 for folder in counts)
+    if package != "kernels":
+        assert max(counts.values()) <= 16, counts.most_common(1)
 
 
 # The runtime of AOTInductor's packages is PyTorch's own: it may import it when such an engine is opened, and nothing else may.
