@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from engines.manifest import KernelMode, Range
 from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
+from exporter.flags import convert_fields, flag
 
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")
@@ -17,6 +18,54 @@ OPTIMIZATION_LEVELS = range(6)
 KERNEL_MODES: tuple[KernelMode, ...] = get_args(KernelMode)
 # One image at a time up to what fills an A100-class GPU; a text tower of the same bundle takes the same.
 DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
+
+
+def _lower(targets: Sequence[str]) -> tuple[str, ...]:
+    return tuple(target.lower() for target in targets)
+
+
+def parse_batches(texts: Sequence[str | Range]) -> tuple[Range, ...]:
+    """``["1:1:8", "64"]`` to ranges; one number is a fixed batch size, and a range stays one.
+
+    Raises:
+        ExportError: not numbers.
+    """
+    ranges = []
+    for text in texts:
+        if isinstance(text, Range):
+            ranges.append(text)
+            continue
+        parts = text.split(":")
+        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+            raise ExportError(f"batch {text!r} is not MIN:OPT:MAX, as in 1:32:128 (or one number for a fixed batch)")
+        numbers = [int(part) for part in parts]
+        low, best, high = numbers if len(numbers) == 3 else numbers * 3
+        ranges.append(Range(min=low, opt=best, max=high))
+    return tuple(ranges)
+
+
+def parse_bytes(text: str | int) -> int:
+    """``4GiB``, ``512MiB`` or a number of bytes, as text or as a number.
+
+    Raises:
+        ExportError: neither.
+    """
+    if isinstance(text, int):
+        return text
+    units = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+    lower = text.strip().lower()
+    number, factor = lower, 1
+    for unit, size in units.items():
+        if lower.endswith(unit):
+            number, factor = lower.removesuffix(unit).strip(), size
+            break
+    try:
+        value = float(number) * factor
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1 << 62:
+        raise ExportError(f"{text!r} is no amount of memory: write 4GiB, 512MiB or a number of bytes")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -37,17 +86,69 @@ class EngineOptions:
             those that measured faster on the target.
     """
 
-    targets: tuple[str, ...] = ()
-    batches: tuple[Range, ...] = DEFAULT_BATCHES
-    workspace: int | None = None
-    optimization_level: int | None = None
-    timing_cache: Path | None = None
-    version_compatible: bool = False
-    hardware_compatible: HardwareCompatible | None = None
-    strip_weights: bool = False
-    kernels: KernelMode = "auto"
+    targets: tuple[str, ...] = flag(
+        (),
+        "--target",
+        action="append",
+        metavar="SM",
+        convert=_lower,
+        help="GPU architecture, as in sm80, or cpu for aotinductor; repeatable (default: the GPU here, for aotinductor else the "
+        "CPU; tensorrt-rtx builds for any without it)",
+    )
+    batches: tuple[Range, ...] = flag(
+        DEFAULT_BATCHES,
+        "--batch",
+        action="append",
+        metavar="MIN:OPT:MAX",
+        convert=parse_batches,
+        help="batch sizes of an optimization profile; repeatable (default: 1:32:128)",
+    )
+    workspace: int | None = flag(
+        None,
+        "--workspace",
+        metavar="SIZE",
+        convert=parse_bytes,
+        help="most device memory for a layer's scratch, as in 4GiB",
+    )
+    optimization_level: int | None = flag(
+        None,
+        "--optimization-level",
+        type=int,
+        metavar="0-5",
+        help="0 builds fastest, 5 searches longest (default: 3)",
+    )
+    timing_cache: Path | None = flag(
+        None,
+        "--timing-cache",
+        metavar="FILE",
+        convert=Path,
+        help="kernel times kept between builds (default: one in ~/.cache)",
+    )
+    version_compatible: bool = flag(
+        False,
+        "--version-compatible",
+        help="the engine also runs with later TensorRT versions; may be slower",
+    )
+    hardware_compatible: HardwareCompatible | None = flag(
+        None,
+        "--hardware-compatible",
+        choices=HARDWARE_COMPATIBLE,
+        help="the engine also runs on other GPUs; slower",
+    )
+    kernels: KernelMode = flag(
+        "auto",
+        "--kernels",
+        choices=KERNEL_MODES,
+        help="this project's Triton kernels in aotinductor's packages: those that measured faster on the target, all, or none",
+    )
+    strip_weights: bool = flag(
+        False,
+        "--strip-weights",
+        help="engines without weights, which are taken from the ONNX graph when they are loaded",
+    )
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         twice = sorted({target for target in self.targets if self.targets.count(target) > 1})
         if twice:
             raise ExportError(f"target {twice[0]} was given twice: name each target once")
@@ -72,42 +173,3 @@ class EngineOptions:
         if self.hardware_compatible is not None and self.hardware_compatible not in HARDWARE_COMPATIBLE:
             known = ", ".join(HARDWARE_COMPATIBLE)
             raise ExportError(f"hardware compatibility {self.hardware_compatible!r} is none of {known}")
-
-
-def parse_batches(texts: Sequence[str]) -> tuple[Range, ...]:
-    """``["1:1:8", "64"]`` to ranges; one number is a fixed batch size.
-
-    Raises:
-        ExportError: not numbers.
-    """
-    ranges = []
-    for text in texts:
-        parts = text.split(":")
-        if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
-            raise ExportError(f"batch {text!r} is not MIN:OPT:MAX, as in 1:32:128 (or one number for a fixed batch)")
-        numbers = [int(part) for part in parts]
-        low, best, high = numbers if len(numbers) == 3 else numbers * 3
-        ranges.append(Range(min=low, opt=best, max=high))
-    return tuple(ranges)
-
-
-def parse_bytes(text: str) -> int:
-    """``4GiB``, ``512MiB`` or a number of bytes.
-
-    Raises:
-        ExportError: neither.
-    """
-    units = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-    lower = text.strip().lower()
-    number, factor = lower, 1
-    for unit, size in units.items():
-        if lower.endswith(unit):
-            number, factor = lower.removesuffix(unit).strip(), size
-            break
-    try:
-        value = float(number) * factor
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1 << 62:
-        raise ExportError(f"{text!r} is no amount of memory: write 4GiB, 512MiB or a number of bytes")
-    return int(value)

@@ -7,9 +7,9 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,6 +26,7 @@ from exporter.builders.registry import (
 )
 from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError, LeftOut
+from exporter.options import TOWERS, Options
 from exporter.stages import Stages
 from exporter.versions import package_versions
 
@@ -37,36 +38,10 @@ if TYPE_CHECKING:
     from exporter.tower_export import Graphs
     from exporter.towers.modules import ImageInputDtype
 
-TOWERS: tuple[TowerName, ...] = get_args(TowerName)
-
 CALIBRATION_NAME = "calibration.npy"  # decoded pictures, until the towers are exported
 _REFERENCE_NAME = "reference.npz"
 _PROGRAMS = ".programs"  # towers as AOTInductor reads them, until it has
 _PARITY_IMAGES = 64
-
-
-@dataclass(frozen=True)
-class Options:
-    """What an export was asked for; see `export` for each."""
-
-    name: str
-    pretrained: str | None = None
-    precision: str = "fp32"
-    engines: tuple[str, ...] = ("auto",)
-    towers: tuple[TowerName, ...] = TOWERS
-    image_input: ImageInputDtype = "uint8"
-    parity_data: Path | None = None
-    parity_samples: int | None = None
-    calibration: Path | None = None
-    calibration_captions: Path | None = None
-    calibration_samples: int | None = None
-    evaluate: Path | None = None
-    allow_accuracy_loss: bool = False
-    keep_activation: bool = False
-    out: Path | None = None
-    force: bool = False
-    cache_dir: Path | None = None
-    engine_options: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass
@@ -114,6 +89,8 @@ def export(
 ) -> Path:
     """Export a model to a verified bundle.
 
+    The arguments are the fields of `exporter.options.Options`, which also describes them for the command line.
+
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the best published tag with a permissive
@@ -148,26 +125,7 @@ def export(
         IncompleteBundleError: the bundle was written, and lacks an engine that was named; the error's `path` is the bundle.
         ParityGateError: the engine does not give eager's embeddings; nothing is left at `out`.
     """
-    options = Options(
-        name=name,
-        pretrained=None if pretrained is None else os.fspath(pretrained),
-        precision=precision,
-        engines=tuple(engines),
-        towers=tuple(towers),
-        image_input=image_input,
-        parity_data=None if parity_data is None else Path(parity_data),
-        parity_samples=parity_samples,
-        calibration=None if calibration is None else Path(calibration),
-        calibration_captions=None if calibration_captions is None else Path(calibration_captions),
-        calibration_samples=calibration_samples,
-        evaluate=None if evaluate is None else Path(evaluate),
-        allow_accuracy_loss=allow_accuracy_loss,
-        keep_activation=keep_activation,
-        out=None if out is None else Path(out),
-        force=force,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
-        engine_options=engine_options or EngineOptions(),
-    )
+    options = Options(**{option: value for option, value in locals().items() if value is not None})
     result = run_export(options, Stages())
     result.check_complete()
     return result.path
@@ -398,4 +356,4 @@ def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kerne
     return Kernels(mode=reports[0].mode, swapped=dict(total))
 
 
-__all__ = ["TOWERS", "ExportResult", "Options", "default_folder", "export", "run_export"]
+__all__ = ["ExportResult", "Options", "default_folder", "export", "run_export"]

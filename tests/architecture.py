@@ -50,7 +50,8 @@ ROOMS = {
         "stages": "memory",
         "standard_output": "",
         "requirements": "errors",
-        "engine_options": "errors",
+        "flags": "",
+        "engine_options": "errors flags",
         # A name becomes a loaded open_clip model, with preprocessing and tokenizer as plain data.
         "weights": "errors",
         "source": "errors weights",
@@ -74,9 +75,10 @@ ROOMS = {
         "bundle": "errors",
         # The whole way, and the commands.
         "tower_export": "aotinductor exported_tower gate graphs memory precision quantization reference source stages towers",
+        "options": "engine_options flags towers",
         "pipeline": "*",
         "__init__": "engine_options errors pipeline source towers",
-        "__main__": "engine_options errors gate pipeline requirements source stages standard_output",
+        "__main__": "errors flags gate options pipeline requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {
