@@ -121,8 +121,8 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
         ``towers``: one row for each tower; ``engines``: one for each tower and target.
     """
     from benchmarks.workloads.offline_text_towers import ARCHITECTURES, offline_architecture
-    from exporter.engine_options import EngineOptions
     from exporter.errors import ExportError
+    from exporter.options.engine_options import EngineOptions
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engines.manifest import KernelMode, Range, TowerName
     from engines.precisions import PrecisionName
-    from exporter.engine_options import EngineOptions, HardwareCompatible
     from exporter.errors import ExportError, IncompleteBundleError, LeftOut, ParityGateError
+    from exporter.options.engine_options import EngineOptions, HardwareCompatible
+    from exporter.options.export_options import ImageInputDtype
     from exporter.pipeline import export
     from exporter.source.model_list import ModelRow, list_models
-    from exporter.towers.modules import ImageInputDtype
 
 __all__ = [
     "EngineOptions",
@@ -36,10 +36,10 @@ __all__ = [
 
 # The modules of what is imported when it is first used.
 _HOMES = {
-    "EngineOptions": "exporter.engine_options",
+    "EngineOptions": "exporter.options.engine_options",
     "ExportError": "exporter.errors",
-    "HardwareCompatible": "exporter.engine_options",
-    "ImageInputDtype": "exporter.towers.modules",
+    "HardwareCompatible": "exporter.options.engine_options",
+    "ImageInputDtype": "exporter.options.export_options",
     "IncompleteBundleError": "exporter.errors",
     "KernelMode": "engines.manifest",
     "LeftOut": "exporter.errors",

@@ -10,8 +10,8 @@ from typing import Any
 
 from engines.precisions import QUANTIZED
 from exporter.errors import ExportError
-from exporter.flags import add_flags, from_arguments
-from exporter.options import Options
+from exporter.options.export_options import Options
+from exporter.options.flags import add_flags, from_arguments
 from exporter.requirements import run_command
 from exporter.standard_output import print_answer, standard_output_is_ours
 

@@ -24,19 +24,19 @@ from exporter.builders.registry import (
     quantized_defaults,
     runs_on_cpu,
 )
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError, LeftOut
-from exporter.options import TOWERS, Options
+from exporter.options.engine_options import EngineOptions
+from exporter.options.export_options import TOWERS, Options
 from exporter.stages import Stages
 from exporter.versions import package_versions
 
 if TYPE_CHECKING:
     from exporter.datasets.calibration import Calibration
     from exporter.exported_tower import TowerExport
+    from exporter.options.export_options import ImageInputDtype
     from exporter.precision.precisions import Precision
     from exporter.source.loading import Source
     from exporter.tower_export import Graphs
-    from exporter.towers.modules import ImageInputDtype
 
 CALIBRATION_NAME = "calibration.npy"  # decoded pictures, until the towers are exported
 _REFERENCE_NAME = "reference.npz"
@@ -89,7 +89,7 @@ def export(
 ) -> Path:
     """Export a model to a verified bundle.
 
-    The arguments are the fields of `exporter.options.Options`, which also describes them for the command line.
+    The arguments are the fields of `exporter.options.export_options.Options`, which also describes them for the command line.
 
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.

@@ -20,6 +20,7 @@ from exporter.exported_tower import TowerExport
 from exporter.gate.finite import check_embeddings
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
+from exporter.options.export_options import ImageInputDtype
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.for_export import QuantizationInputs, describe, quantize_for_export
@@ -30,7 +31,7 @@ from exporter.reference.eager import Reference, image_reference, text_reference,
 from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.towers.modules import ImageInputDtype, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from exporter.towers.modules import ImageTower, TextTower, TowerModule, image_tower, text_tower
 from exporter.towers.text_rules import find_text_length
 
 _PROBE_SAMPLES = 16

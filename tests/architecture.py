@@ -50,13 +50,12 @@ ROOMS = {
         "stages": "memory",
         "standard_output": "",
         "requirements": "errors",
-        "flags": "",
-        "engine_options": "errors flags",
+        "options": "errors",
         # A name becomes a loaded open_clip model, with preprocessing and tokenizer as plain data.
         "weights": "errors",
         "source": "errors weights",
         # The model becomes modules that trace clean, in a precision.
-        "towers": "",
+        "towers": "options",
         "precision": "towers",
         "quantization": "errors precision towers",
         # Eager's answers, and data to calibrate and to judge with.
@@ -68,17 +67,16 @@ ROOMS = {
         "aotinductor": "child_process errors memory stages towers",
         "exported_tower": "aotinductor graphs precision quantization reference",
         # Graphs and programs become engines.
-        "tensorrt": "child_process engine_options errors",
-        "builders": "aotinductor engine_options errors exported_tower memory precision stages tensorrt",
+        "tensorrt": "child_process options errors",
+        "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
         # The whole way, and the commands.
-        "tower_export": "aotinductor exported_tower gate graphs memory precision quantization reference source stages towers",
-        "options": "engine_options flags towers",
+        "tower_export": "aotinductor exported_tower gate graphs memory options precision quantization reference source stages towers",
         "pipeline": "*",
-        "__init__": "engine_options errors pipeline source towers",
-        "__main__": "errors flags gate options pipeline requirements source stages standard_output",
+        "__init__": "errors options pipeline source",
+        "__main__": "errors gate options pipeline requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {

@@ -31,7 +31,7 @@ def bundle_copy(demo_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _rtx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from exporter.engine_options import EngineOptions
+    from exporter.options.engine_options import EngineOptions
     from exporter.pipeline import export
 
     pytest.importorskip("tensorrt_rtx")

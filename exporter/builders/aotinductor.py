@@ -17,9 +17,9 @@ from engines.process.optional import import_or_reason
 from engines.runtimes.aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.memory import available_memory
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan

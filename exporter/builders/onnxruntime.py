@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from engines.manifest import BatchProfile, Engine, Target
 from engines.runtimes.onnxruntime import onnxruntime_or_reason
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from exporter.exported_tower import TowerExport

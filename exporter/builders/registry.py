@@ -14,8 +14,8 @@ from engines.kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
 from engines.precisions import PRECISIONS
 from engines.tensorrt.library import library_or_reason
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from engines.manifest import Engine

@@ -10,9 +10,9 @@ from engines.device.gpu import find_gpu
 from engines.manifest import Engine, Profile, Target
 from engines.tensorrt.library import library_version
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
+from exporter.options.engine_options import EngineOptions
 from exporter.stages import Stages
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job

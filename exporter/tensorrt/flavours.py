@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.process.optional import import_or_reason
 from engines.tensorrt.library import library_or_reason
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 
 
 @dataclass(frozen=True)

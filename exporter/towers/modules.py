@@ -5,17 +5,16 @@ Inputs and outputs by name: ``pixels`` to ``image_embeds``, ``ids`` to ``text_em
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from engines.manifest import Preprocess
+from exporter.options.export_options import ImageInputDtype
 from exporter.towers.blocks import L2Normalize
 from exporter.towers.families import IMAGE_FAMILIES, TEXT_FAMILIES
 from exporter.towers.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
-
-ImageInputDtype = Literal["uint8", "float32"]
 
 
 class TowerModule(nn.Module):

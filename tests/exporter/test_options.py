@@ -1,4 +1,4 @@
-"""exporter.options: one description of each option, for `exporter.export` and for the command line."""
+"""exporter.options.export_options: one description of each option, for `exporter.export` and for the command line."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from engines.manifest import Range
 from exporter import EngineOptions, ExportError, export
 from exporter.__main__ import build_parser
-from exporter.flags import from_arguments
-from exporter.options import Options
+from exporter.options.export_options import Options
+from exporter.options.flags import from_arguments
 
 
 def test_export_takes_every_option_with_its_default() -> None:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from engines.manifest import KernelMode, Range
 from engines.schema.ranges import NUMBERS
 from exporter.errors import ExportError
-from exporter.flags import convert_fields, flag
+from exporter.options.flags import convert_fields, flag
 
 HardwareCompatible = Literal["ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")

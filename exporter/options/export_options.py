@@ -6,17 +6,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import Literal, get_args
 
 from engines.kinds import KINDS
 from engines.manifest import TowerName
 from engines.precisions import PRECISIONS
-from exporter.engine_options import EngineOptions
-from exporter.flags import alternatives, convert_fields, flag, nested, positional
+from exporter.options.engine_options import EngineOptions
+from exporter.options.flags import alternatives, convert_fields, flag, nested, positional
 
-if TYPE_CHECKING:
-    from exporter.towers.modules import ImageInputDtype
-
+ImageInputDtype = Literal["uint8", "float32"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 _QUANTIZATION = "int8 and fp8"
 
@@ -59,7 +57,7 @@ class Options:
     image_input: ImageInputDtype = flag(
         "uint8",
         "--image-input",
-        choices=("uint8", "float32"),
+        choices=get_args(ImageInputDtype),
         help="uint8: NHWC pixels, normalized in the graph (default); float32: normalized NCHW",
     )
     parity_data: Path | None = flag(
