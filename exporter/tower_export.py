@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
-from engines.manifest import TextLength, Tokenizer, Tower, TowerName
+from engines.manifest import Preprocess, Quantization, TextLength, Tokenizer, Tower, TowerName
 from engines.verification.embeddings import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
@@ -55,136 +55,155 @@ class Graphs:
     inputs: QuantizationInputs
 
 
-def export_towers(
-    source: Source,
-    towers: tuple[TowerName, ...],
-    image_input: ImageInputDtype,
-    precision: Precision,
-    data: ParityData,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    stages: Stages,
-    programs: ProgramPlan | None = None,
-    graphs: Graphs | None = None,
-) -> list[TowerExport]:
-    """Export towers into `folder`.
+@dataclass(frozen=True)
+class TowerExporter:
+    """The export of towers, one at a time, whose modules are consumed and freed on the way.
 
-    Eager's reference comes first for all towers; then one tower at a time, whose modules are consumed and freed on the way.
-
-    Args:
+    Attributes:
         source: the model; it cannot be used afterwards.
-        towers: which; ``image`` before ``text``.
-        image_input: of the image tower.
-        precision: of the graphs.
-        data: pictures and captions for reference, probe and text rule.
-        tokenizer: the manifest's entry; None if there is no text tower among them.
-        folder: where the files go.
-        stages: is told what goes on.
-        programs: where the towers go as programs for AOTInductor, too; None: nowhere.
-        graphs: of a quantized precision: which are wanted, and what it is calibrated with.
-
-    Raises:
-        ExportError: eager's own embeddings are not finite, or of length 0.
+        precision: the precision of the graphs.
+        tokenizer: the manifest's entry; None if there is no text tower among the towers.
+        folder: the bundle's folder.
+        stages: shows and times the steps.
+        programs: the plan of the programs for AOTInductor; None: there are none.
+        graphs: for a quantized precision, the graphs that are wanted and the inputs of its calibration.
     """
-    references: dict[TowerName, Reference] = {}
-    for name in towers:
-        with stages.stage(f"eager reference, {name}") as figures:
-            references[name] = (image_reference if name == "image" else text_reference)(source, data)
-            figures["samples"] = len(references[name].inputs)
-        check_embeddings(references[name].embeds, name)
-    model: Any = source.model
-    exports = []
-    for name in towers:
-        module: TowerModule
-        if name == "image":
-            module = image_tower(model, source.preprocess, image_input)
-            model.visual = None
-        else:
-            module = text_tower(model)
-        if name == towers[-1]:
-            _empty(model)
-        exports.append(
-            _export_tower(
-                name, module, references[name], precision, tokenizer, folder, source, stages, programs, graphs
-            )
+
+    source: Source
+    precision: Precision
+    tokenizer: Tokenizer | None
+    folder: Path
+    stages: Stages
+    programs: ProgramPlan | None = None
+    graphs: Graphs | None = None
+
+    def export(
+        self, towers: tuple[TowerName, ...], image_input: ImageInputDtype, data: ParityData
+    ) -> list[TowerExport]:
+        """Export towers into the folder: eager's reference for all of them first, then one after the other.
+
+        Args:
+            towers: the towers, ``image`` before ``text``.
+            image_input: the dtype that the image tower takes.
+            data: pictures and captions for reference, probe and text rule.
+
+        Raises:
+            ExportError: eager's own embeddings are not finite, or of length 0.
+        """
+        references: dict[TowerName, Reference] = {}
+        for name in towers:
+            with self.stages.stage(f"eager reference, {name}") as figures:
+                references[name] = (image_reference if name == "image" else text_reference)(self.source, data)
+                figures["samples"] = len(references[name].inputs)
+            check_embeddings(references[name].embeds, name)
+        model: Any = self.source.model
+        exports = []
+        for name in towers:
+            module: TowerModule
+            if name == "image":
+                module = image_tower(model, self.source.preprocess, image_input)
+                model.visual = None
+            else:
+                module = text_tower(model)
+            if name == towers[-1]:
+                _empty(model)
+            exports.append(self._export_tower(name, module, references[name]))
+            del module
+            release_memory()
+        return exports
+
+    def _export_tower(self, name: TowerName, module: TowerModule, reference: Reference) -> TowerExport:
+        floats = isinstance(module, ImageTower) and module.image_input == "float32"
+        normalize = self.source.preprocess if floats else None
+        length = self._text_length(module, reference)
+        tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
+        example = example_input(module, self.source.preprocess.size, tokens)
+        quantized: Quantized | None = None
+        cpu_graph: OnnxGraph | None = None
+        reduced = self.precision.dtype != torch.float32
+        if self.graphs is not None:
+            quantized = self._quantize(name, module, self.graphs, normalize, length)
+            if self.graphs.cpu:
+                place = self.folder / CPU_FOLDER if self.graphs.gpu else self.folder
+                place.mkdir(parents=True, exist_ok=True)
+                with _exact_convolutions(quantized):
+                    cpu_graph = self._graph(
+                        f"export {name} tower for the CPU", module, example, place / f"{name}.onnx", length
+                    )
+            quantized.settle()
+            reduced = self.graphs.gpu
+        probed = self._reduce(name, module, reference, normalize) if reduced else None
+        graph = cpu_graph
+        if graph is None or (self.graphs is not None and self.graphs.gpu):
+            graph = self._graph(f"export {name} tower", module, example, self.folder / f"{name}.onnx", length)
+        written: TowerPrograms | None = None
+        if self.programs is not None:
+            if quantized is not None:
+                use_products(module)
+            written = save_programs(name, module, example, length, self.precision.name, self.programs, self.stages)
+        quantization: Quantization | None = None
+        if quantized is not None and self.graphs is not None:
+            quantization = describe(quantized, self.graphs.inputs, isinstance(module, ImageTower))
+        tower = Tower(
+            graph=graph.path.relative_to(self.folder).as_posix(),
+            input=graph.input,
+            output=graph.output,
+            length=length,
+            fp32_units=dict(probed.plan.fp32_units) if probed is not None else {},
+            quantization=quantization,
         )
-        del module
-        release_memory()
-    return exports
+        return TowerExport(name, reference, graph, tower, probed, quantized, cpu_graph, programs=written)
+
+    def _text_length(self, module: TowerModule, reference: Reference) -> TextLength | None:
+        """How many ids of a row a text tower needs; None for an image tower."""
+        if not isinstance(module, TextTower):
+            return None
+        assert self.tokenizer is not None
+        with self.stages.stage("text length rule") as figures:
+            length = find_text_length(module, reference.inputs, self.tokenizer.pad_id)
+            figures["rule"] = msgspec.to_builtins(length)
+        return length
+
+    def _quantize(
+        self,
+        name: TowerName,
+        module: TowerModule,
+        graphs: Graphs,
+        normalize: Preprocess | None,
+        length: TextLength | None,
+    ) -> Quantized:
+        with self.stages.stage(f"quantize {name} tower, {self.precision.name}") as figures:
+            pad_id = self.tokenizer.pad_id if self.tokenizer is not None else 0
+            quantized = quantize_for_export(module, self.precision, graphs.inputs, normalize, length, pad_id)
+            figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
+        return quantized
+
+    def _reduce(
+        self, name: TowerName, module: TowerModule, reference: Reference, normalize: Preprocess | None
+    ) -> Probe:
+        """Convert the module to the precision's dtype, but for the units that the probe keeps in float32."""
+        batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        with self.stages.stage(f"probe {dtype}, {name}") as figures:
+            probed = _probe(module, batches, reference, self.precision)
+            figures |= {"fp32_units": dict(probed.plan.fp32_units), "simulated": msgspec.to_builtins(probed.simulated)}
+            apply_plan(module, probed.plan)
+        return probed
+
+    def _graph(
+        self, title: str, module: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None
+    ) -> OnnxGraph:
+        with self.stages.stage(title) as figures:
+            graph = export_graph(module, example, path, length)
+            figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
+        return graph
 
 
 def _empty(model: torch.nn.Module) -> None:
-    """Make the model let go of its parts: what a tower still needs, it holds itself."""
+    """Make the model let go of its parts: a tower itself holds what it still needs."""
     model._modules.clear()
     model._parameters.clear()
     model._buffers.clear()
-
-
-def _export_tower(
-    name: TowerName,
-    module: TowerModule,
-    reference: Reference,
-    precision: Precision,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    source: Source,
-    stages: Stages,
-    programs: ProgramPlan | None,
-    graphs: Graphs | None,
-) -> TowerExport:
-    normalize = source.preprocess if isinstance(module, ImageTower) and module.image_input == "float32" else None
-    length: TextLength | None = None
-    if isinstance(module, TextTower):
-        assert tokenizer is not None
-        with stages.stage("text length rule") as figures:
-            length = find_text_length(module, reference.inputs, tokenizer.pad_id)
-            figures["rule"] = msgspec.to_builtins(length)
-    tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
-    example = example_input(module, source.preprocess.size, tokens)
-    batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
-    quantized: Quantized | None = None
-    cpu_graph: OnnxGraph | None = None
-    reduced = precision.dtype != torch.float32
-    if graphs is not None:
-        with stages.stage(f"quantize {name} tower, {precision.name}") as figures:
-            pad_id = tokenizer.pad_id if tokenizer is not None else 0
-            quantized = quantize_for_export(module, precision, graphs.inputs, normalize, length, pad_id)
-            figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
-        if graphs.cpu:
-            place = folder / CPU_FOLDER if graphs.gpu else folder
-            place.mkdir(parents=True, exist_ok=True)
-            with stages.stage(f"export {name} tower for the CPU") as figures, _exact_convolutions(quantized):
-                cpu_graph = export_graph(module, example, place / f"{name}.onnx", length)
-                figures |= {"bytes": cpu_graph.bytes, "nodes": sum(cpu_graph.operators.values())}
-        quantized.settle()
-        reduced = graphs.gpu
-    found: Probe | None = None
-    if reduced:
-        with stages.stage(f"probe {str(precision.dtype).removeprefix('torch.')}, {name}") as figures:
-            found = _probe(module, batches, reference, precision)
-            figures |= {"fp32_units": dict(found.plan.fp32_units), "simulated": msgspec.to_builtins(found.simulated)}
-            apply_plan(module, found.plan)
-    graph = cpu_graph
-    if graph is None or (graphs is not None and graphs.gpu):
-        with stages.stage(f"export {name} tower") as figures:
-            graph = export_graph(module, example, folder / f"{name}.onnx", length)
-            figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
-    written: TowerPrograms | None = None
-    if programs is not None:
-        if quantized is not None:
-            use_products(module)
-        written = save_programs(name, module, example, length, precision.name, programs, stages)
-    tower = Tower(
-        graph=graph.path.relative_to(folder).as_posix(),
-        input=graph.input,
-        output=graph.output,
-        length=length,
-        fp32_units=dict(found.plan.fp32_units) if found is not None else {},
-        quantization=None
-        if quantized is None or graphs is None
-        else describe(quantized, graphs.inputs, isinstance(module, ImageTower)),
-    )
-    return TowerExport(name, reference, graph, tower, found, quantized, cpu_graph, programs=written)
 
 
 def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Reference, precision: Precision) -> Probe:

@@ -73,7 +73,8 @@ ROOMS = {
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
         # The whole way, and the commands.
-        "tower_export": "aotinductor exported_tower gate graphs memory options precision quantization reference source stages towers",
+        "tower_export": "*",
+        "request": "builders bundle datasets errors gate options precision source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
         "__main__": "errors gate options pipeline requirements source stages standard_output",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LEAST_IMAGES = 128
+CALIBRATION_FILE = "calibration.npy"  # decoded pictures, until the towers are exported
 RECOMMENDED_IMAGES = 512
 _CAPTIONS = 512
 _BATCH = 32
@@ -110,7 +111,7 @@ def decode_images(calibration: Calibration, config: Preprocess, count: int, fold
     """
     assert calibration.pictures is not None
     height, width = config.size
-    file = folder / "calibration.npy"
+    file = folder / CALIBRATION_FILE
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
     used = skipped = blank = 0
     first = ""

@@ -87,7 +87,7 @@ class License:
 @lru_cache(maxsize=1)
 def known_licenses() -> Mapping[str, License]:
     """All rows of the package's table, by repository (``laion/CLIP-ViT-B-32-laion2B-s34B-b79K``)."""
-    lines = resources.files("exporter").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("exporter.source").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
     return {row["repository"]: License(row["license"], row["source"]) for row in csv.DictReader(lines)}
 
 

@@ -58,7 +58,7 @@ class ModelRow:
 @lru_cache(maxsize=1)
 def published_figures() -> dict[tuple[str, str], Figure]:
     """All figures of the package's table, by (architecture, tag)."""
-    lines = resources.files("exporter").joinpath("default_tags.csv").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("exporter.source").joinpath("default_tags.csv").read_text(encoding="utf-8").splitlines()
     figures = [
         Figure(row["architecture"], row["tag"], float(row["imagenet_top1"]), row["measured_as"], row["source"])
         for row in csv.DictReader(lines)

@@ -18,6 +18,7 @@ from shallow import register
 
 import engines
 import exporter
+from engines.kinds import KINDS
 from engines.manifest import read_manifest
 from exporter.__main__ import main
 from exporter.errors import ExportError, ParityGateError
@@ -218,7 +219,7 @@ class TestCommandLine:
             (["ViT-B-32", "--pretrained", "laion2b_s34b_b79"], "laion2b_s34b_b79k"),
             (
                 ["demo", "--engine", "tensorflow"],
-                "none of auto, tensorrt, tensorrt-rtx, aotinductor, onnxruntime, openvino",
+                f"none of auto, {', '.join(KINDS)}",
             ),
             (["demo", "--towers", "audio"], "choose from image, text"),
             (["demo", "--towers", ""], "choose from image, text"),
