@@ -10,7 +10,7 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads
 from engines.process.forks import ForkSafeLock, in_forked_child
-from engines.runtimes.options import AOTInductorOptions
 from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
@@ -59,6 +58,14 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
     if target.isa is not None and not _FLAGS.get(target.isa, frozenset({target.isa})) <= _cpu_flags():
         return f"its code uses {target.isa} instructions, which this processor lacks: export the model again on this machine"
     return version_problem(target.version, target.device != _CPU)
+
+
+class AOTInductorOptions(TypedDict, total=False):
+    """Options of ``engine="aotinductor"``: see `open_tower`."""
+
+    threads: int | None
+    parallel: int
+    device_id: int
 
 
 Options = AOTInductorOptions

@@ -10,7 +10,7 @@ import functools
 from collections import deque
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,6 @@ from engines.manifest import BatchProfile, Engine, Tower
 from engines.process.cores import engine_threads
 from engines.process.forks import PerProcess
 from engines.process.optional import broken, import_or_reason
-from engines.runtimes.options import OpenVINOOptions
 from engines.runtimes.protocol import HostRuntime
 
 _NAME, _INSTALL = "OpenVINO", KINDS["openvino"].install_command
@@ -54,6 +53,12 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
         return "OpenVINO runs on the CPU"
     library = openvino_or_reason()
     return library if isinstance(library, str) else None
+
+
+class OpenVINOOptions(TypedDict, total=False):
+    """Options of ``engine="openvino"``: see `open_tower`."""
+
+    threads: int | None
 
 
 Options = OpenVINOOptions
