@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from engines.bundle_files import file_sha256
 from engines.errors import BundleError
+from engines.files.checksums import file_sha256
 from engines.files.json_text import json_text
 from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
@@ -147,20 +147,6 @@ class BundleWriter:
         _sync(self.out.parent)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
-
-    def _check_out(self) -> None:
-        if self.out.is_dir():
-            entries = list(self.out.iterdir())
-            if not entries:
-                self.out.rmdir()
-            elif not (self.out / MANIFEST_NAME).is_file():
-                raise ExportError(
-                    f"{self.out} exists and is not a bundle: pass another --out; nothing there was touched"
-                )
-            elif not self.force:
-                raise ExportError(f"{self.out} exists: pass --force to replace it, or another --out")
-        elif self.out.exists() or self.out.is_symlink():
-            raise ExportError(f"{self.out} exists and is a file: pass another --out")
 
     def _recover(self) -> None:
         """Put back a bundle whose replacement was cut short, and remove what dead exports to this place left."""

@@ -125,17 +125,6 @@ def serve(job: type[Job], work: Callable[[Job], msgspec.Struct]) -> int:
     return 0
 
 
-def own_peak_memory() -> int:
-    """Peak resident bytes of this process. Not `ru_maxrss`: a child that was started by vfork begins with its parent's."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _die_with_parent() -> None:
     """Where the exporter is killed, a build that nobody waits for must not go on (Linux's prctl)."""
     if sys.platform == "linux":

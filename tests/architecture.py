@@ -67,7 +67,7 @@ ROOMS = {
         "aotinductor": "child_process errors memory stages towers",
         "exported_tower": "aotinductor graphs precision quantization reference",
         # Graphs and programs become engines.
-        "tensorrt": "child_process options errors",
+        "tensorrt": "child_process errors memory options",
         "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",

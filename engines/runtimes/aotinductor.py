@@ -15,10 +15,11 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import existing_file, file_sha256
+from engines.bundle_files import existing_file
 from engines.device.device_arrays import DeviceEmbeddings
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.files.checksums import file_sha256
 from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads

@@ -13,7 +13,8 @@ from typing import Any
 
 from engines.manifest import Build
 from exporter.aotinductor.job import CompileJob, CompileResult
-from exporter.child_process import own_peak_memory, serve
+from exporter.child_process import serve
+from exporter.memory import peak_memory
 
 # Attention as one kernel, as the generated code calls it: PyTorch's own (`_math` is what it is decomposed to where no kernel fits),
 # and this project's, whose launcher is defined in the same file.
@@ -51,7 +52,7 @@ def compile_package(job: CompileJob) -> CompileResult:
         version=str(torch.__version__),
         build=Build(
             seconds=round(time.perf_counter() - start, 3),
-            peak_memory_bytes=own_peak_memory(),
+            peak_memory_bytes=peak_memory(),
             fused_attention=fused,
             decomposed_attention=native + own - fused,
             options=dict(job.inductor),

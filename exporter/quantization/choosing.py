@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from exporter.quantization.layers import half_scale, is_patches, round_weight
-from exporter.quantization.operators import LARGEST
+from exporter.quantization.operators import rounded
 from exporter.quantization.statistics import EXTREME_ROWS, KEPT_ROWS, Record
 
 
@@ -47,7 +47,7 @@ def _output_errors(
         scale = half_scale(torch.tensor(limit), dtype)
         error = 0.0
         for (rows, share), output in zip(parts, outputs, strict=True):
-            again = _round(rows, scale, dtype) @ weight
+            again = rounded(rows, scale, dtype) @ weight
             relative = (again - output).square().sum(dim=1) / output.square().sum(dim=1).clamp_min(1e-20)
             error += share * float(relative.mean())
         found[name] = error
@@ -63,9 +63,3 @@ def _weights(layer: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
         return energy, energy
     rounded, scale = round_weight(weight, dtype)
     return (rounded.to(torch.float32).flatten(1) * scale[:, None]).T, weight.flatten(1).T
-
-
-def _round(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    largest = LARGEST[dtype]
-    y = (x / scale).clamp_(-largest, largest)
-    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale

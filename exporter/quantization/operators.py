@@ -20,6 +20,19 @@ NAMESPACE = "openclip_engines"
 LARGEST: dict[torch.dtype, float] = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
+def rounded(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x after quantization and dequantization, in float32.
+
+    Args:
+        x: float32, any shape.
+        scale: of x's shape or broadcast to it, positive.
+        dtype: int8 or float8_e4m3fn.
+    """
+    largest = LARGEST[dtype]
+    y = (x / scale).clamp_(-largest, largest)
+    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale
+
+
 @torch.library.custom_op(f"{NAMESPACE}::quantize", mutates_args=())
 def quantize(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
     """``saturate(round(x / scale))`` in the dtype of `zero_point`.

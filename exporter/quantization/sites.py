@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from exporter.quantization.layers import QuantizedLayer, is_patches
+from exporter.quantization.layers import is_patches
 from exporter.towers.blocks import QueryPool
 from exporter.towers.modules import TowerModule
 
@@ -37,14 +37,6 @@ class Site:
         """What is there now."""
         found: nn.Module = self.parent._modules[self.attribute]  # type: ignore[assignment]
         return found
-
-    @property
-    def is_convolution(self) -> bool:
-        """Whether the product there is a convolution, and not one over patches."""
-        layer = self.layer
-        if isinstance(layer, QuantizedLayer):
-            layer = layer.original
-        return isinstance(layer, nn.Conv2d) and not is_patches(layer)
 
     def put(self, layer: nn.Module) -> None:
         """Put a layer there."""

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from exporter.quantization.layers import half_scale, round_weight
-from exporter.quantization.operators import LARGEST
+from exporter.quantization.operators import rounded
 from exporter.towers.blocks import FirstTokenAttention, SelfAttention
 from exporter.towers.clip_transformer import AttentionHead
 from exporter.towers.modules import TowerModule
@@ -136,7 +136,7 @@ def choose_strength(
     for strength in STRENGTHS:
         factors = smoothing_factors(largest, heaviest, strength)
         scale = half_scale((largest / factors).max(), dtype)
-        smooth = _rounded(rows / factors, scale, dtype)
+        smooth = rounded(rows / factors, scale, dtype)
         quantized, scales = round_weight(weight * factors, dtype)
         error = float((smooth @ (quantized.to(torch.float32) * scales[:, None]).T - exact).square().mean())
         if best is None or error < best[0]:
@@ -169,9 +169,3 @@ def fold(where: Fold, factors: torch.Tensor) -> None:
             norm.bias.data /= factors
     for layer in where.consumers:
         layer.weight.data *= factors
-
-
-def _rounded(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    largest = LARGEST[dtype]
-    y = (x / scale).clamp_(-largest, largest)
-    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale

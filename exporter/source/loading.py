@@ -65,7 +65,7 @@ def load_source(
     """
     import torch
 
-    from exporter.weights.checkpoint_files import file_sha256
+    from engines.files.checksums import file_sha256
     from exporter.weights.checkpoint_reading import read_checkpoint
     from exporter.weights.checkpoints import load_weights
     from exporter.weights.random_weights import fill_random, uninitialized_parameters

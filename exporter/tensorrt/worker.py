@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from engines.manifest import Build
-from exporter.child_process import own_peak_memory, serve
+from exporter.child_process import serve
+from exporter.memory import peak_memory
 from exporter.tensorrt.attention import FusedKernels, mark_decomposable, strongly_typed_flags
 from exporter.tensorrt.job import BuildJob, BuildResult
 
@@ -48,7 +49,7 @@ def build(job: BuildJob) -> BuildResult:
     with Path(job.plan).open("wb") as file:
         file.write(memory)
     seconds = time.perf_counter() - start
-    peak = own_peak_memory()
+    peak = peak_memory()
     inspected = _inspect(trt, job)
     options: dict[str, bool | int | str] = {}
     for name in ("workspace", "optimization_level", "version_compatible", "hardware_compatible", "strip_weights"):

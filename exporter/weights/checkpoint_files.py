@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -27,15 +26,6 @@ _PREFERRED = (
     "pytorch_model.pth",
     "model.pth",
 )
-
-
-def file_sha256(path: Path) -> str:
-    """The hex sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_checkpoint(folder: Path) -> Path:

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import engines
 from engines.__main__ import main
-from engines.bundle_files import file_sha256
 from engines.errors import BundleError, EngineUnavailableError
+from engines.files.checksums import file_sha256
 from engines.manifest import File, manifest_bytes, read_manifest
 from engines.verification.embeddings import compare_embeddings, top1_agreement, verify_bundle
 
