@@ -15,6 +15,7 @@ from benchmarks.harness.timing import SECONDS, timed
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
+from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
 from benchmarks.records.rows import FIGURES, Row
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
         y, one = y.t(), torch.ones((), device=device)
         return lambda: torch._scaled_mm(x, y, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
-    products = {"fp32": plain(torch.float32)}
+    products = {name: plain(torch_dtype(name)) for name in (UNQUANTIZED if device == "cuda" else ("fp32",))}
     if device == "cuda":
-        products |= {"fp16": plain(torch.float16), "bf16": plain(torch.bfloat16), "fp8": fp8}
+        products["fp8"] = fp8
     return products | {"int8": int8}
 
 

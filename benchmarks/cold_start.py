@@ -23,6 +23,8 @@ from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import stamp, this_machine, versions
 from benchmarks.records.rows import Row
+from engines.kinds import KINDS
+from engines.precisions import PRECISIONS, QUANTIZED
 
 RESULTS = Path(__file__).parent / "results"
 _STARTS = 5
@@ -78,7 +80,7 @@ def measure(asked: Asked) -> list[Row]:
         manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
         kinds = " + ".join(dict.fromkeys(_kind(engine) for engine in manifest["engines"]))
         found = export_rows(asked, kinds, report)
-        if any(engine["kind"] == "onnxruntime" for engine in manifest["engines"]):
+        if any(_starts_here(engine["kind"]) for engine in manifest["engines"]):
             found += _startup_rows(asked, kinds, bundle, Path(folder))
         return found
 
@@ -128,6 +130,11 @@ def _startup_rows(asked: Asked, kinds: str, bundle: Path, folder: Path) -> list[
     ]
 
 
+def _starts_here(kind: str) -> bool:
+    """Whether the kind's engines run on any machine, and without PyTorch, as `_STARTUP` demands it."""
+    return KINDS[kind].cpu and KINDS[kind].runs_graph
+
+
 def _kind(engine: dict[str, Any]) -> str:
     """``tensorrt-rtx sm80``; what runs anywhere is named alone."""
     device = str((engine.get("target") or {}).get("device", ""))
@@ -156,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and merge the rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cold-start", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["ViT-B-32"], help="architectures (default ViT-B-32)")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16, bf16, int8 or fp8 (default fp32)")
-    parser.add_argument("--calibration", type=Path, help="pictures for int8 and fp8")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of the graphs (default fp32)")
+    parser.add_argument("--calibration", type=Path, help=f"pictures for {' and '.join(QUANTIZED)}")
     parser.add_argument("--engine", action="append", default=[], help="as the exporter's; repeatable")
     parser.add_argument("--target", action="append", default=[], help="as the exporter's; repeatable")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")

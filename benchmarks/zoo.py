@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.records.csv_file import commit, read_rows, upsert
+from benchmarks.records.precisions import UNQUANTIZED
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult
@@ -218,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
     parser.add_argument("--all", action="store_true", help="every architecture that has a pretrained tag")
-    parser.add_argument("--precision", action="append", choices=("fp32", "fp16", "bf16"), help="default: fp32 and fp16")
+    parser.add_argument("--precision", action="append", choices=UNQUANTIZED, help="default: fp32 and fp16")
     parser.add_argument("--samples", type=int, default=4, help="images for the parity gate (default 4)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
     parser.add_argument(

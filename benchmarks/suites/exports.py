@@ -13,6 +13,8 @@ from benchmarks.harness.plan import UserError
 from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.suites.definitions import MOST
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
+from engines.kinds import KINDS
+from engines.precisions import QUANTIZED
 
 if TYPE_CHECKING:
     from benchmarks.suites.definitions import Sweep
@@ -70,11 +72,11 @@ def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
     if sweep.model != "demo":
         # Of random weights the gate sees no more in 64 samples than in these, and a suite's minutes are for what it measures.
         command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
-        if sweep.precision in ("int8", "fp8"):
+        if sweep.precision in QUANTIZED:
             command += ["--calibration", str(_calibration(work))]
     for kind in sweep.engines:
         command += ["--engine", kind]
-    if set(sweep.engines) & {"tensorrt", "tensorrt-rtx"}:
+    if any(not KINDS[kind].any_batch for kind in sweep.engines):
         command += ["--batch", f"{_USUAL}:{MOST}:{MOST}", "--batch", f"1:1:{_USUAL}"]
     return command
 
