@@ -16,12 +16,12 @@ from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
 from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
+from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import FIGURES, Row
 
 if TYPE_CHECKING:
     from benchmarks.harness.keeper import Keeper
 
-RESULTS = Path(__file__).parent / "results"
 _SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 

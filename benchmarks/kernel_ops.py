@@ -26,11 +26,11 @@ from benchmarks.records.csv_file import commit
 from benchmarks.records.estimates import Estimate, estimate, speedup
 from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
 from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
+from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import FIGURES, Row
 from benchmarks.records.work import ceiling_gbytes, ceiling_tflops
 from engines.precisions import PRECISIONS
 
-RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 32, 256)
 _CEILING_SECONDS = 0.3  # of each, where the run's ceilings have to be measured first
 # The usual ways to time need no words.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -59,9 +60,9 @@ def subject_of(sweep: Sweep, work: Path, end: float | None) -> Subject:
     # An engine that could not be built is an error of the command, and none of the bundle that holds the others.
     if code != 0 and not (bundle / "manifest.json").is_file():
         raise UserError((said or ["the export failed"])[-1].removeprefix("error: "))
-    for line in said:
-        if line.startswith("left out: "):
-            print(f"  {line}")
+    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    for why in dict.fromkeys(engine["why"] for engine in report["left_out"]):
+        print(f"  left out: {why}")
     print(f"  exported {sweep.model} {sweep.precision} in {time.monotonic() - start:.0f} s", flush=True)
     return subject_of_bundle(bundle)
 

@@ -136,7 +136,9 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
             for package, wait in zip(group, waits, strict=True):
                 # Of packages that are made side by side, the first one's stage lasts until it is done, the next one's from there.
                 try:
-                    with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
+                    with stages.stage(
+                        f"build {KIND} {package.device}, {package.item.name}", "build", package.item.name
+                    ) as figures:
                         result = wait()
                         figures |= {
                             "bytes": package.path.stat().st_size,

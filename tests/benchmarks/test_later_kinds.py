@@ -22,7 +22,7 @@ from benchmarks.workloads.subject import CLIP_MEAN, CLIP_STD, Subject
 def engines(suite):
     return {kind for steps in SUITES[suite].parts.values() for step in steps if isinstance(step, Sweep) for kind in step.engines}
 
-rows = [Row("throughput", "demo", "per_second", engine=engine, precision="fp32", batch=1, value=1.0) for engine in ("warp", "eager")]
+rows = [Row("throughput", "demo", "per_second", engine=name, precision="fp32", batch=1, value=1.0) for name in ("warp", "eager")]
 table = sections(rows)[0].tables[0]
 subject = Subject("demo", "demo", None, (64, 64), CLIP_MEAN, CLIP_STD, 77, "bundle", ("warp",))
 command = export_command(Sweep("demo", "fp16", ("warp-rtx",), (), ()), Path("work"), Path("bundle"))
