@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness.timing import SECONDS, timed
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
+from benchmarks.records.figures import FIGURES
 from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
 from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
 from benchmarks.records.results import RESULTS
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.rows import Row
 
 if TYPE_CHECKING:
     from benchmarks.harness.keeper import Keeper
