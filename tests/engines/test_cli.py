@@ -234,7 +234,7 @@ class TestEmbed:
     def test_full_disk(self, limit: int, demo_bundle: Path, folder: Path, tmp_path: Path) -> None:
         """No file may grow beyond a limit, as on a full disk: one sentence; and with space the same command goes on."""
         code = (
-            "import resource, signal, sys\nfrom engines import embed_job\nfrom engines.__main__ import main\n"
+            "import resource, signal, sys\nfrom engines.commands import embed_job\nfrom engines.__main__ import main\n"
             "embed_job.PART_ROWS = 3\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit} // 8, resource.RLIM_INFINITY))\n"
