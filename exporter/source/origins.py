@@ -1,4 +1,4 @@
-"""From what the user typed to what will be built: architecture, checkpoint file, activation and preprocessing, as plain data."""
+"""The origin of a model: the user's MODEL and --pretrained resolved to plain data about what is built and loaded."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Kind = Literal["pretrained", "checkpoint", "hf-hub", "local-dir", "demo", "rando
 
 @dataclass(frozen=True)
 class Origin:
-    """A resolved MODEL and --pretrained: everything that is needed to build and load, nothing built yet."""
+    """A resolved MODEL and --pretrained: the data that building and loading need, before anything is built."""
 
-    label: str  # for people and file names
-    build_name: str  # what open_clip's create_model and get_tokenizer take
+    label: str  # the name in messages, manifests and file names
+    build_name: str  # the name for open_clip's create_model and get_tokenizer
     architecture: str
     kind: Kind
     tag: str | None
@@ -42,7 +42,7 @@ class Origin:
     quick_gelu: bool  # the activation to build with
     checkpoint: Path | None  # None: random weights
     notes: tuple[str, ...]
-    license: License | None = None  # of the weights; None: random weights, or the user's own
+    license: License | None = None  # the licence of the weights; None: random weights, or the user's own
 
 
 def resolve_origin(
@@ -51,18 +51,18 @@ def resolve_origin(
     keep_activation: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Origin:
-    """Find out what `name` and `pretrained` mean, downloading the checkpoint if they name one on the hub.
+    """Resolve `name` and `pretrained`, and download the checkpoint if they name one on the hub.
 
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag of the architecture, a checkpoint file, ``none`` for random weights, or None for the default tag,
-            which always has a permissive licence; a restricted one that is named is taken with a note.
-        keep_activation: build with the architecture's activation even if the tag was trained with the other one.
-        cache_dir: where downloads go; None is the client libraries' own place.
+            which always has a permissive licence; a tag with a restricted licence is taken with a note if it is named.
+        keep_activation: whether to build with the architecture's activation even if the tag was trained with the other one.
+        cache_dir: the folder for downloads; None is the client libraries' own folder.
 
     Raises:
-        ExportError: unknown name or tag, no tag with a permissive licence where none is named, no such file, no network, a
-            folder that is not in open_clip's format.
+        ExportError: the name or tag is unknown, no tag has a permissive licence and none is named, a file does not exist, there
+            is no network, or a folder is not in open_clip's format.
     """
     if name == "demo" or name.startswith(FOLDER_PREFIX):
         return _from_folder(name, pretrained)
@@ -235,7 +235,7 @@ def _unknown_model(name: str, names: list[str]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """``open_clip_config.json``, checked to hold what building needs."""
+    """Read ``open_clip_config.json``, and check that it has the keys that building needs."""
     with readable(path):
         if not path.is_file():
             raise ExportError(f"{path.parent} is not in open_clip's format: it has no {CONFIG_NAME}")
@@ -251,7 +251,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _known_architecture(config: Mapping[str, Any]) -> str | None:
-    """The name of ``open_clip.list_models()`` that has this very configuration."""
+    """The name in ``open_clip.list_models()`` with the same configuration; None if there is none."""
     import open_clip
 
     return next((name for name in open_clip.list_models() if open_clip.get_model_config(name) == config), None)
