@@ -73,8 +73,8 @@ def convert_checkpoint(
     inside = [name for name in tensors if name.startswith(start) and not name.startswith(others)]
     if not inside:
         parts = dict.fromkeys(name.split(".")[0] for name in tensors)
-        asked = f"no part {part!r}" if part is not None else "nothing but what is to be left out"
-        raise ExportError(f"{source} has {asked}; its names start with {', '.join(list(parts)[:8])}")
+        problem = f"no part {part!r}" if part is not None else "nothing but what is to be left out"
+        raise ExportError(f"{source} has {problem}; its names start with {', '.join(list(parts)[:8])}")
     names = [name for name in inside if not is_of_optimizer(name.removeprefix(start))]
     if not any(tensors[name].ndim > 1 for name in names):
         names = inside

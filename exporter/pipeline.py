@@ -237,16 +237,16 @@ class _Export:
         """Decode the images for calibration; returns them (None where no image tower is exported) and their origin in words."""
         from exporter.datasets.calibration import RECOMMENDED_IMAGES, decode_images
 
-        calibration, wanted = self.request.calibration, self.request.options.calibration_samples
+        calibration, count = self.request.calibration, self.request.options.calibration_samples
         if calibration is None or "image" not in self.request.towers:
             return None, ""
-        images = decode_images(calibration, self.source.preprocess, wanted or RECOMMENDED_IMAGES, self.folder)
+        images = decode_images(calibration, self.source.preprocess, count or RECOMMENDED_IMAGES, self.folder)
         if images.skipped or images.blank:
             self.stages.note(
                 f"calibration images left out: {images.skipped} cannot be read"
                 f"{f' ({images.first_skipped})' if images.first_skipped else ''}, {images.blank} of one colour"
             )
-        if len(images.pixels) < RECOMMENDED_IMAGES and wanted is None:
+        if len(images.pixels) < RECOMMENDED_IMAGES and count is None:
             self.stages.note(f"calibration with {len(images.pixels)} images; {RECOMMENDED_IMAGES} are recommended")
         return images.pixels, f"{len(images.pixels)} images of {calibration.name}"
 

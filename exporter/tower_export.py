@@ -155,7 +155,7 @@ class TowerExporter:
         return TowerExport(name, reference, graph, tower, probed, quantized, cpu_graph, programs=written)
 
     def _text_length(self, module: TowerModule, reference: Reference) -> TextLength | None:
-        """Find the rule for how many ids of a row a text tower needs; None for an image tower."""
+        """Find a text tower's length rule, which is the number of ids of a row that it needs; None for an image tower."""
         if not isinstance(module, TextTower):
             return None
         assert self.tokenizer is not None

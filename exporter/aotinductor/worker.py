@@ -39,7 +39,7 @@ def compile_package(job: CompileJob) -> CompileResult:
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), oblivious:
         program = torch.export.load(job.program)
-        native, own = _attentions(program)
+        native, ours = _attentions(program)
         if job.cuda:
             _refuse_float8(program)
             # The name has the device's number, because a program compares devices by name, and its tensors are on "cuda:0".
@@ -47,14 +47,14 @@ def compile_package(job: CompileJob) -> CompileResult:
         aoti_compile_and_package(program, package_path=job.package, inductor_configs=dict(job.inductor))
     # Counted in the generated code: this project's op is one kernel on a GPU, which may be a vendor's; on the CPU the compiler
     # compiles the op's content.
-    fused = min(native + own, _fused(job.package))
+    fused = min(native + ours, _fused(job.package))
     return CompileResult(
         version=str(torch.__version__),
         build=Build(
             seconds=round(time.perf_counter() - start, 3),
             peak_memory_bytes=own_peak_memory(),
             fused_attention=fused,
-            decomposed_attention=native + own - fused,
+            decomposed_attention=native + ours - fused,
             options=dict(job.inductor),
         ),
     )

@@ -93,8 +93,8 @@ def devices(options: EngineOptions) -> tuple[str, ...]:
                 f"engine aotinductor builds for this machine's GPU or CPU, not for {target} ({what}): run this on a machine with "
                 "such a GPU, or pass --target cpu"
             )
-    asked = {here.target if here is not None and target == "current" else target for target in options.targets}
-    return tuple(sorted(asked, key=lambda device: device == CPU))
+    requested = {here.target if here is not None and target == "current" else target for target in options.targets}
+    return tuple(sorted(requested, key=lambda device: device == CPU))
 
 
 def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:

@@ -154,11 +154,11 @@ def _pictures(path: Path, seed: int) -> tuple[Callable[[], Iterator[Picture]], t
             raise ExportError(
                 f"{path} is one image: calibration needs at least {LEAST_IMAGES}, in a folder, .tar or list"
             )
-        found = FoundImages(read_list(path)) if path.is_file() else find_images(path, own_files=(CAPTIONS_NAME,))
+        listing = FoundImages(read_list(path)) if path.is_file() else find_images(path, own_files=(CAPTIONS_NAME,))
     except InputError as error:
         raise ExportError(f"calibration data: {error}") from error
-    files = found.files
-    left_out = describe_left_out(found.left_out) if found.left_out else ""
+    files = listing.files
+    left_out = describe_left_out(listing.left_out) if listing.left_out else ""
     if len(files) < LEAST_IMAGES:
         beside = f" ({left_out})" if left_out else ""
         raise ExportError(

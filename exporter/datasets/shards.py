@@ -95,9 +95,9 @@ def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] |
                 _check_label(sample, classes)
             yield sample
 
-    own = next((found for place in places if (found := templates_beside(place)) is not None), None)
+    own_templates = next((prompts for place in places if (prompts := templates_beside(place)) is not None), None)
     name = path.stem if path.is_file() else path.resolve().name
-    return Dataset(name, samples, classes, templates or own or DEFAULT_TEMPLATES, captioned)
+    return Dataset(name, samples, classes, templates or own_templates or DEFAULT_TEMPLATES, captioned)
 
 
 def shard_pictures(shards: Sequence[Path]) -> Iterator[bytes]:

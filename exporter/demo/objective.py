@@ -30,7 +30,7 @@ class FieldHeads(nn.Module):
     """Linear classifiers, one for each field of a scene, shared by both towers' embeddings and discarded after training.
 
     With the contrastive loss alone, shapes and counts are separated slowly. Classifying each field gives both towers a gradient
-    for every field from the first step, and a classifier shared by both brings their embeddings together.
+    for every field from the first step, and a shared classifier makes their embeddings similar.
     """
 
     def __init__(self, width: int) -> None:
@@ -45,8 +45,8 @@ class FieldHeads(nn.Module):
 
         Args:
             embeddings: L2-normalized embeddings (N, D).
-            values: int64 (N, fields), as `field_values` returns them.
-            told: bool (N, fields), whether a field counts; None: all fields count.
+            values: the fields' values, int64 (N, fields), as `field_values` returns them.
+            told: whether a field counts, bool (N, fields); None: all fields count.
         """
         losses = [
             F.cross_entropy(r(10 * embeddings), v, reduction="none")

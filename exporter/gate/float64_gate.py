@@ -49,15 +49,15 @@ class Float64Gate:
             embeds: the embeddings (N, D) of each tower for its reference's inputs.
         """
         references = {name: self.eager.references[name] for name in embeds}
-        wanted = failing_inputs(row.towers, references, embeds, row.limits, row.top1_agreement)
+        failing = failing_inputs(row.towers, references, embeds, row.limits, row.top1_agreement)
         if not all(np.isfinite(rows).all() for rows in embeds.values()):
-            self.findings[row.engine] = f"it gives NaN or infinity, which eager does not ({_worst(wanted)})"
+            self.findings[row.engine] = f"it gives NaN or infinity, which eager does not ({_worst(failing)})"
             return row
         checks: dict[str, Float64Check] = {}
         try:
             with self.eager.loaded():
                 for first in (True, False):
-                    for name, indices in wanted.items():
+                    for name, indices in failing.items():
                         # The second pass has all failing inputs, because an engine can be wrong on some while float32 is rough on
                         # others.
                         chosen = indices[:_FIRST] if first else indices
@@ -67,18 +67,18 @@ class Float64Gate:
                     if not all(map(kept, checks.values())):
                         break
                 else:
-                    for name in wanted:
+                    for name in failing:
                         self.eager.measure(name, range(most_measured(len(references[name].inputs))))
         except NotMeasurableError as error:
             self.findings[row.engine] = (
-                f"{_worst(wanted)}; whether eager's own float32 is rough there is unknown: {error}"
+                f"{_worst(failing)}; whether eager's own float32 is rough there is unknown: {error}"
             )
             return row
         row = msgspec.structs.replace(row, float64=checks)
         if not all(map(kept, checks.values())):
-            self.findings[row.engine] = _blame(checks, wanted)
+            self.findings[row.engine] = _blame(checks, failing)
             return row
-        self.rough |= set(wanted)
+        self.rough |= set(failing)
         self.allowed = math.sqrt(2.0 * (1.0 - row.limits.mean_cosine))
         return msgspec.structs.replace(row, passed=True)
 
@@ -87,7 +87,7 @@ class Float64Gate:
 
         An input is rough if a correct engine may be outside the limits there, on this processor or on another one.
         """
-        eager = {index: found.eager for index, found in self.eager.measured[tower].items()}
+        eager = {index: measurement.eager for index, measurement in self.eager.measured[tower].items()}
         rough = {index for index, distance in eager.items() if self.apart * distance >= self.allowed}
         # If no input is rough, because the inputs were measured for another reason, such as a caption on which two images
         # disagree, the roughest one is checked.

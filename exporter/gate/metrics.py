@@ -159,8 +159,8 @@ def retrieval_ranks(
     for start in range(0, len(queries), _CHUNK):
         scores = queries[start : start + _CHUNK].astype(np.float64) @ wide
         right = np.zeros(scores.shape, dtype=bool)
-        for row, wanted in enumerate(relevant[start : start + _CHUNK]):
-            right[row, list(wanted)] = True
+        for row, indices in enumerate(relevant[start : start + _CHUNK]):
+            right[row, list(indices)] = True
         right_scores = np.where(right, scores, -np.inf)
         first = right_scores.argmax(axis=1)[:, None]
         best = np.take_along_axis(scores, first, axis=1)

@@ -107,8 +107,8 @@ def _retrieve(
     index: dict[str, int] = {}
     captions_of = [[index.setdefault(text, len(index)) for text in dict.fromkeys(texts)] for texts in captions]
     having: list[list[int]] = [[] for _ in index]
-    for picture, wanted in enumerate(captions_of):
-        for caption in wanted:
+    for picture, indices in enumerate(captions_of):
+        for caption in indices:
             having[caption].append(picture)
     texts = list(index)
     embeds = np.concatenate([encoders.encode_texts(texts[i : i + _TEXTS]) for i in range(0, len(texts), _TEXTS)])

@@ -67,8 +67,8 @@ def probe(tower: TowerModule, batches: Sequence[torch.Tensor], reference: np.nda
 def meets(parity: TowerParity, precision: Precision) -> bool:
     """Whether the gate passes with room to spare."""
     limits = precision.limits
-    wanted = ((parity.min_cosine, limits.min_cosine), (parity.mean_cosine, limits.mean_cosine))
-    return all(1.0 - value <= GATE_SHARE * (1.0 - limit) for value, limit in wanted)
+    pairs = ((parity.min_cosine, limits.min_cosine), (parity.mean_cosine, limits.mean_cosine))
+    return all(1.0 - value <= GATE_SHARE * (1.0 - limit) for value, limit in pairs)
 
 
 def _observe(tower: TowerModule, batches: Sequence[torch.Tensor]) -> tuple[dict[str, float], float]:

@@ -78,7 +78,7 @@ def _is_dense(layer: nn.Module) -> bool:
 
 def other_products(tower: TowerModule, sites: list[Site]) -> Iterator[tuple[str, nn.Module]]:
     """Yield the other linear layers and convolutions, which stay in high precision, by name, for counting their FLOPs."""
-    taken = {id(site.layer) for site in sites}
+    quantized = {id(site.layer) for site in sites}
     for name, module in tower.encoder.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and id(module) not in taken:
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and id(module) not in quantized:
             yield name, module

@@ -87,17 +87,17 @@ class Float64Eager:
             NotMeasurableError: part of the model computes in less than float64 whatever its weights' dtype, or is not finite in it.
             ExportError: the checkpoint changed since the export began.
         """
-        found = self.measured.setdefault(tower, {})
-        wanted = [index for index in indices if index not in found]
-        if not wanted:
+        known = self.measured.setdefault(tower, {})
+        unmeasured = [index for index in indices if index not in known]
+        if not unmeasured:
             return
         if self._source is None:
             self._source = self.load()
             if self._source.info.weights != self.weights:
                 raise ExportError("the checkpoint changed while it was exported: export it again")
-        eager_embeds = self.references[tower].embeds[wanted]
+        eager_embeds = self.references[tower].embeds[unmeasured]
         model: Any = self._source.model
-        inputs, exact_inputs = self._inputs(tower, wanted, self._source.preprocess)
+        inputs, exact_inputs = self._inputs(tower, unmeasured, self._source.preprocess)
         with _only(model, tower) as (part, encode):
             evaluated = [eager_embeds]
             for seed in range(EVALUATIONS):
@@ -105,17 +105,19 @@ class Float64Eager:
                     evaluated.append(_embed(encode, inputs))
             part.double()
             try:
-                with _Float64Only() as seen:
+                with _Float64Only() as operations:
                     exact = _embed(encode, exact_inputs)
             finally:
                 part.float()  # exactly the former weights, because every float32 number is a float64 number
-        if seen.others:
-            raise NotMeasurableError(f"{', '.join(sorted(seen.others))} of this model computes in less than float64")
+        if operations.others:
+            raise NotMeasurableError(
+                f"{', '.join(sorted(operations.others))} of this model computes in less than float64"
+            )
         if not np.isfinite(exact).all():
             raise NotMeasurableError("this model gives NaN or infinity in float64")
         farthest = np.max([distances(exact, embeds) for embeds in evaluated], axis=0)
-        for index, row, distance in zip(wanted, exact, farthest, strict=True):
-            found[index] = Measured(row, float(distance))
+        for index, row, distance in zip(unmeasured, exact, farthest, strict=True):
+            known[index] = Measured(row, float(distance))
 
     def exact(self, tower: TowerName, indices: Sequence[int]) -> npt.NDArray[np.float64]:
         """The embeddings (K, D) of measured inputs in float64."""

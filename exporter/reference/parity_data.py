@@ -1,7 +1,7 @@
 """Natural pictures and captions for the parity gate, calibration and probing; never from the network.
 
 Without a folder the pictures are random crops of the photographs in the scikit-image and scikit-learn wheels, and the captions
-are open_clip's own prompts. Noise in their place would hide errors, because a network gives it embeddings that are all alike.
+are open_clip's own prompts. Noise in their place would hide errors, because its embeddings by a network are all alike.
 """
 
 from __future__ import annotations
@@ -208,10 +208,10 @@ def _read_folder(
 ) -> tuple[tuple[Image.Image, ...], tuple[str, ...], tuple[str, ...]]:
     """Read up to `count` pictures of `root`; returns them, the tried files that cannot be read, and notes on other files."""
     try:
-        found = find_images(root, own_files=(CAPTIONS_NAME,))
+        listing = find_images(root, own_files=(CAPTIONS_NAME,))
     except InputError as error:
         raise ExportError(f"parity data: no image files: {error}") from error
-    files = found.files
+    files = listing.files
     pictures: list[tuple[int, Image.Image]] = []
     skipped: list[str] = []
     for index in (int(i) for i in rng.permutation(len(files))):
@@ -223,7 +223,7 @@ def _read_folder(
             skipped.append(files[index].relative_to(root).as_posix())
     if not pictures:
         raise ExportError(f"none of the {len(files)} image files in {root} can be read, {sorted(skipped)[0]} for one")
-    notes = (f"parity data: {describe_left_out(found.left_out)}",) if found.left_out else ()
+    notes = (f"parity data: {describe_left_out(listing.left_out)}",) if listing.left_out else ()
     return tuple(picture for _, picture in sorted(pictures, key=lambda pair: pair[0])), tuple(sorted(skipped)), notes
 
 

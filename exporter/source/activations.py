@@ -11,7 +11,7 @@ def guard_activation(
 ) -> tuple[bool, list[str]]:
     """Choose the activation (whether it is QuickGELU); returns it, and a note where tag and architecture differ.
 
-    open_clip's list of tags states QuickGELU where a tag was trained with it. A tag without a statement is no evidence against an
+    open_clip's list of tags states QuickGELU where a tag was trained with it. A tag without a statement does not contradict an
     architecture with QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides the architecture.
     """
     built_in = bool(config.get("quick_gelu", False))

@@ -226,8 +226,6 @@ def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Call
             return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
     except ExportError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises RuntimeError where what it imports is broken, and others do what they like
+    except Exception as error:  # transformers raises RuntimeError if its imports are broken, and others any error
         detail = " ".join(str(error).split())[:160]
         raise ExportError(f"cannot load the tokenizer of {origin.label}: {detail}") from error

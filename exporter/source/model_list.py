@@ -100,8 +100,8 @@ def choose_default_tag(architecture: str, tags: Sequence[str]) -> DefaultTag | N
     else:
         tag, top1 = best.tag, best.top1
         reason = f"ImageNet zero-shot {best.top1:.1f} %, {rank}"
-    taken = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures and tag not in free]
-    better = max(reversed(taken), key=lambda figure: figure.top1, default=None)
+    restricted = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures and tag not in free]
+    better = max(reversed(restricted), key=lambda figure: figure.top1, default=None)
     if better is not None and (top1 is None or better.top1 > top1):
         reason += f"; {better.tag} would be {better.top1:.1f} %, under {licenses[better.tag].terms}"
     return DefaultTag(tag, top1, licenses[tag], f"{licenses[tag].id}; {reason}")
@@ -176,17 +176,19 @@ def format_models(rows: Sequence[ModelRow]) -> str:
     lines = [header]
     for row in rows:
         others: dict[str, list[str]] = {}
-        own = "-"
+        default_license = "-"
         for tag, license in zip(row.tags, row.licenses, strict=True):
             if tag == row.default_tag:
-                own = license.id
+                default_license = license.id
             else:
                 others.setdefault(license.id, []).append(tag)
         rest = "; ".join(f"{name}: {', '.join(tags)}" for name, tags in others.items())
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
         height, width = row.image_size
         size = str(height) if height == width else f"{height}x{width}"
-        lines.append((row.architecture, size, str(row.embed_dim), row.default_tag or "-", own, top1, rest or "-"))
+        lines.append(
+            (row.architecture, size, str(row.embed_dim), row.default_tag or "-", default_license, top1, rest or "-")
+        )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines

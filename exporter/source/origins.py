@@ -1,4 +1,4 @@
-"""The origin of a model: the user's MODEL and --pretrained resolved to plain data about what is built and loaded."""
+"""The origin of a model: the user's MODEL and --pretrained, resolved to plain data for building and loading."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _from_folder(name: str, pretrained: str | None) -> Origin:
     kind: Kind = "random" if is_random else "demo" if demo else "local-dir"
     checkpoint = None if is_random else find_checkpoint(folder)
     note = _random_note() if checkpoint is None else f"weights: {checkpoint.name} in {folder}"
-    own = DEMO_LICENSE if kind == "demo" else None
-    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), own)
+    terms = DEMO_LICENSE if kind == "demo" else None
+    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), terms)
 
 
 def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None) -> Origin:
@@ -144,10 +144,10 @@ def _from_architecture(
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise ExportError(_unknown_model(name, open_clip.list_models()))
-    own = bool(config.get("quick_gelu", False))
+    built_in = bool(config.get("quick_gelu", False))
     tags = tags_of(name)
     if pretrained == RANDOM:
-        return Origin(name, name, name, "random", None, config, {}, own, None, (_random_note(),))
+        return Origin(name, name, name, "random", None, config, {}, built_in, None, (_random_note(),))
     notes: list[str] = []
     if pretrained is None:
         default = choose_default_tag(name, tags)
@@ -159,8 +159,8 @@ def _from_architecture(
         tag_config = open_clip.get_pretrained_cfg(name, pretrained)
         if not tag_config:
             path = _checkpoint_path(name, pretrained, tags)
-            notes += [f"weights: {path}", *ambiguity_notes(name, own, tags)]
-            return Origin(path.name, name, name, "checkpoint", None, config, {}, own, path, tuple(notes))
+            notes += [f"weights: {path}", *ambiguity_notes(name, built_in, tags)]
+            return Origin(path.name, name, name, "checkpoint", None, config, {}, built_in, path, tuple(notes))
         pretrained = next(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag) is tag_config)
         figure = published_figures().get((name, pretrained))
         terms = license_of_tag(name, pretrained)

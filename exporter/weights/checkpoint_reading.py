@@ -128,11 +128,11 @@ def _read_pickle(path: Path, head: bytes, trust: bool) -> Any:
             # Only the zip format can be mapped; older pickles are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
-        if found is None and not zipped:
+        match = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
+        if match is None and not zipped:
             raise _damaged(path, ValueError("not a pickle of weights")) from error
         # An archive that can be opened is not truncated, because the directory of a zip archive is at its end.
-        what = f"it holds {found[1].strip('`.,')}" if found else "its pickle has more than torch reads safely"
+        what = f"it holds {match[1].strip('`.,')}" if match else "its pickle has more than torch reads safely"
         refusal, is_program = error, False
     except Exception as error:  # torch's unpickler can raise any error on damaged bytes
         if "TorchScript" not in str(error):

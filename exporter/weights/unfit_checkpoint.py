@@ -122,8 +122,8 @@ def _why_foreign(
 ) -> str | None:
     """Return how the names in place of the missing ones differ from open_clip's, and the remedy; None if they do not."""
     missing = missing_names(expected, chosen.places)
-    taken = set(chosen.places.values())
-    strangers = [place for place in found if place not in taken and not is_of_optimizer(place.full)]
+    used = set(chosen.places.values())
+    strangers = [place for place in found if place not in used and not is_of_optimizer(place.full)]
     if not missing or not strangers:
         return None
     return _parts_too_many(expected, missing, strangers, chosen) or _other_beginnings(
@@ -147,17 +147,19 @@ def _parts_too_many(
             pairs.append((wanted, longer))
     if 2 * len(pairs) < len(missing):
         return None
-    own = {part for name in expected for part in name.split(".")}
+    our_parts = {part for name in expected for part in name.split(".")}
     # Parts that the rest of the model or all names of the file have, too.
     around = set(plain_name(chosen.part).split("."))
     around |= set.intersection(*(set(place.container.split(".")) for place in strangers))
-    counts = Counter(part for _, longer in pairs for part in dict.fromkeys(longer) if part not in own | around)
+    counts = Counter(part for _, longer in pairs for part in dict.fromkeys(longer) if part not in our_parts | around)
     if not counts and not chosen.places:
         return None
     if not counts:
         # The missing names are in the file without additional parts, and the names that were found have a beginning of their own.
         name, place = next(iter(chosen.places.items()))
-        foreign = [part for part in plain_name(chosen.part).split(".") if part and part not in {*own, *pairs[0][1]}]
+        foreign = [
+            part for part in plain_name(chosen.part).split(".") if part and part not in {*our_parts, *pairs[0][1]}
+        ]
         return _sentence(len(chosen.places), foreign, plain_name(place.full), name) if foreign else None
     most = max(counts.values())
     foreign = [part for part, count in counts.items() if count == most]
@@ -186,8 +188,8 @@ def _other_beginnings(
     names = [
         plain_name(place.full.removeprefix(start if place.full.startswith(start) else container)) for place in inside
     ]
-    own = {name.removeprefix("text.").split(".")[0] for name in expected} | {"text"}
-    names = [name for name in names if name.split(".")[0] not in own]
+    our_beginnings = {name.removeprefix("text.").split(".")[0] for name in expected} | {"text"}
+    names = [name for name in names if name.split(".")[0] not in our_beginnings]
     if not names or (2 * len(names) < len(missing) and 2 * len(chosen.places) >= len(expected)):
         return None
     common = []
