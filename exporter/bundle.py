@@ -27,7 +27,7 @@ REPORT_NAME = "report.json"
 
 
 def check_destination(out: str | os.PathLike[str], force: bool) -> None:
-    """Refuse a place where a bundle must not go; an empty folder is as good as none.
+    """Refuse a path where no bundle may be written; an empty folder is allowed, as is a path that does not exist.
 
     Raises:
         ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set.
@@ -91,7 +91,7 @@ class BundleWriter:
         return self.folder
 
     def commit(self, manifest: Manifest, report: dict[str, Any]) -> Path:
-        """Write report and manifest, make everything durable, and move the folder to its place.
+        """Write report and manifest, flush all files to the disk, and move the folder to its place.
 
         Args:
             manifest: the manifest without `files`; sizes and checksums are added here.

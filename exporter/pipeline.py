@@ -193,7 +193,7 @@ class _Export:
         return write_tokenizer(self.source.tokenizer, self.source.text_config, self.folder / "tokenizer.json")
 
     def evaluate_eager(self) -> Evaluation | None:
-        """Measure eager's accuracy on the task; None where the options name no labelled images."""
+        """Measure eager's accuracy on the task; None where the task is not measured."""
         from exporter.gate.evaluate import evaluate_eager
 
         if self.request.dataset is None:

@@ -91,7 +91,7 @@ def _figures(program: Path, report: SwapReport) -> dict[str, object]:
 def _packed(
     module: TowerModule, length: TextLength | None, precision: str, plan: ProgramPlan
 ) -> PackedTextTower | None:
-    """The tower over packed captions, where that is exact and the plan's kernels are faster with them; else None."""
+    """Make the tower over packed captions, if that is exact and the plan requires fused kernels or they are faster; else None."""
     if plan.kernels == "native" or length is None or not isinstance(module, TextTower):
         return None
     tower = packed_text_tower(module, length)

@@ -2,7 +2,7 @@
 
 Class folders are named after their class, or are ImageNet's thousand WordNet ids, or are named in ``classnames.txt``.
 
-Captions stand in ``captions.txt``, ``captions.tsv`` or ``captions.csv`` (one of them), one on each line after the picture's path
+Captions are in ``captions.txt``, ``captions.tsv`` or ``captions.csv`` (one of them), one on each line after the picture's path
 relative to the folder; a picture may have several lines. Path and caption are separated by a tab, or, if the first line names the
 columns (``image,caption`` in Flickr8k, ``filepath<TAB>title`` in open_clip's training files), by the separator of these names.
 ``photo.jpg#0``, Flickr30k's form, means ``photo.jpg``. Without such a file each picture's captions are the lines of the text file

@@ -48,7 +48,7 @@ CONFIG_NAME, WEIGHTS_NAME, RECORD_NAME = "open_clip_config.json", "open_clip_mod
 MAX_LOGIT_SCALE = math.log(100.0)
 
 _STATE_NAME = "training_state.pt"
-KEEP_EVERY = 400  # steps between two states on disk
+KEEP_EVERY = 400  # the number of steps between two states on disk
 
 
 @dataclass(frozen=True)

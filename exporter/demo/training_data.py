@@ -17,7 +17,7 @@ from exporter.demo.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, C
 
 IMAGE_SIZE = 64  # pixels
 _TRIES = 100  # attempts to find near misses of one scene, because a small or sparse set has fewer than GROUP
-GROUP = 8  # scenes of a batch that differ in one field from the first of them
+GROUP = 8  # the number of scenes in a group, which differ in one field from its first scene
 
 FIELD_VALUES: dict[str, tuple[Any, ...]] = {
     "colour": tuple(COLOURS),

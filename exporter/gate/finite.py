@@ -16,7 +16,7 @@ from torch import nn
 from engines.manifest import TowerName
 from exporter.errors import ExportError
 
-_NAMED = 3  # names in a message
+_NAMED = 3  # the number of names in a message
 _INPUTS = {"image": "picture", "text": "caption"}
 # Starts of the names of weights that no tower of a bundle uses: CoCa's caption writer.
 _NOT_EXPORTED = ("text_decoder.",)

@@ -84,7 +84,7 @@ def tango(gained: float, lost: float, samples: float) -> tuple[float, float]:
     def score(delta: float) -> float:
         b = -gained - lost + (2 * samples - gained + lost) * delta
         root = math.sqrt(max(0.0, b * b + 8 * samples * lost * delta * (1 - delta)))
-        q = max(0.0, (root - b) / (4 * samples))  # most likely share of lost samples if the difference were delta
+        q = max(0.0, (root - b) / (4 * samples))  # the most likely share of lost samples if the difference is delta
         variance = samples * (2 * q + delta * (1 - delta))
         distance = gained - lost - samples * delta
         return distance / math.sqrt(variance) if variance > 1e-12 else math.copysign(math.inf, distance)

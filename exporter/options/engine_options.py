@@ -70,7 +70,7 @@ def parse_bytes(text: str | int) -> int:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options of the engines that are built ahead of time; ONNX Runtime takes none of them, AOTInductor targets and batches.
+    """Options of the engines that are built ahead of time; ONNX Runtime takes none, AOTInductor targets, batches and kernels.
 
     Attributes:
         targets: the targets, such as ``sm80`` or ``cpu``; empty is this machine's GPU (for AOTInductor its CPU, without a GPU).

@@ -59,7 +59,7 @@ class QuantizedLayer(nn.Module):
     zero_point: torch.Tensor
 
     def __init__(self, original: Any, dtype: torch.dtype, limit: float) -> None:
-        """Args: `original`, a Linear or Conv2d; `dtype`, int8 or float8_e4m3fn; `limit` of the input, positive."""
+        """Args: `original`, a Linear or Conv2d; `dtype`, int8 or float8_e4m3fn; `limit`, the input's limit, positive."""
         super().__init__()
         self.original: Any = original
         self.exact = False

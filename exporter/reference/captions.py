@@ -14,7 +14,7 @@ from engines.manifest import Tokenizer
 from engines.verification.ids import IDS, TEXTS
 from exporter.source.tokenizer_json import hard_captions
 
-_MOST = 64  # captions: some tokenizers have hundreds of special tokens
+_MOST = 64  # the largest number of captions, because some tokenizers have hundreds of special tokens
 
 
 def caption_arrays(original: Callable[..., Any], folder: Path, tokenizer: Tokenizer) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from exporter.errors import ExportError
 from exporter.source.hub import hub_access
 
 UNKNOWN = "unknown"
-# Licences that allow commercial use and changed copies. OpenRAIL-M also lists uses that it forbids to everybody.
+# Licences that allow commercial use and changed copies. OpenRAIL-M also lists uses that it forbids for every user.
 _PERMISSIVE = (
     "MIT",
     "Apache-2.0",

@@ -38,7 +38,7 @@ class Origin:
     kind: Kind
     tag: str | None
     config: Mapping[str, Any]  # open_clip's model_cfg
-    preprocess: Mapping[str, Any]  # laid over open_clip's PreprocessCfg defaults
+    preprocess: Mapping[str, Any]  # the values that replace open_clip's PreprocessCfg defaults
     quick_gelu: bool  # the activation to build with
     checkpoint: Path | None  # None: random weights
     notes: tuple[str, ...]

@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
         inner_norm: nn.Module | None = None,
     ) -> None:
-        """Args: `qkv` with rows ordered q, k, v; `inner_norm` stands before `out` (EVA02)."""
+        """Args: `qkv`, with rows in the order q, k, v; `inner_norm`, a norm before `out` (EVA02)."""
         super().__init__()
         self.heads = heads
         self.head_dim = qkv.out_features // (3 * heads)
@@ -112,7 +112,7 @@ class FirstTokenAttention(nn.Module):
     """
 
     def __init__(self, full: SelfAttention) -> None:
-        """Args: `full`, unmasked; with a rotary embedding its first token must be one without a position."""
+        """Args: `full`, an attention without a mask; with a rotary embedding its first token must have no position."""
         super().__init__()
         inner = full.heads * full.head_dim
         weight, bias = full.qkv.weight, full.qkv.bias

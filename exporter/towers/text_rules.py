@@ -74,4 +74,4 @@ def _embed(tower: TextTower, ids: np.ndarray) -> np.ndarray:
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(one - other).max() <= _TOLERANCE)  # a NaN compares as different
+    return bool(np.abs(one - other).max() <= _TOLERANCE)  # NaN counts as different

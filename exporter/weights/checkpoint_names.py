@@ -49,7 +49,7 @@ class Candidate:
     """The tensors of a checkpoint whose full names are `prefix` followed by a name of the architecture, wrappers aside."""
 
     prefix: str
-    places: dict[str, Place] = field(default_factory=dict)  # by the architecture's name
+    places: dict[str, Place] = field(default_factory=dict)  # the places by the architecture's names
     extra: list[Place] = field(default_factory=list)  # places under the prefix whose names are not the architecture's
     beside: list[Place] = field(default_factory=list)  # places in the same containers, not under the prefix
     is_averaged: bool = False  # whether the file marks them as averages of the trained weights
