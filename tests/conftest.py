@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,21 @@ from made_once import made_once, session_folder
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 
 
+def pytest_sessionfinish() -> None:
+    """At its end Python takes apart all that there is: of objects that it left out, libraries print that they were forgotten."""
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_not_searched() -> None:
+    """Garbage collection leaves out what was there before the file's first test: of imported libraries alone it is half a second.
+
+    Each export collects four times, because its memory goes back to the system between its stages.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled demo model, exported in float32. Read only: copy it to change something."""
@@ -21,6 +37,17 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     session = session_folder(tmp_path_factory)
     return made_once(session, "demo", lambda out: exporter.export("demo", out=out, parity_samples=16))
+
+
+@pytest.fixture(scope="session")
+def normalized_image_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model's image tower in float32, which takes normalized pixels. Read only."""
+    import exporter
+
+    def make(out: Path) -> None:
+        exporter.export("demo", image_input="float32", towers=("image",), out=out, parity_samples=4)
+
+    return made_once(session_folder(tmp_path_factory), "demo-normalized", make)
 
 
 @pytest.fixture

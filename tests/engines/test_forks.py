@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from aotinductor_bundle import aotinductor_bundle
-from made_once import made_once, session_folder
+from broken_libraries import add_engines
 
 from engines.errors import EngineError
 from engines.forks import ForkSafeLock, PerProcess
@@ -57,15 +58,12 @@ needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 
 @pytest.fixture(scope="module")
-def cpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model with engines of ONNX Runtime and OpenVINO."""
-    import exporter
-
-    def make(out: Path) -> None:
-        exporter.export("demo", engines=("onnxruntime", "openvino"), out=out, parity_samples=16)
-
+def cpu_bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with engines of ONNX Runtime and OpenVINO, which read the same graphs."""
     pytest.importorskip("openvino")
-    return made_once(session_folder(tmp_path_factory), "demo-cpu", make)
+    copy = Path(shutil.copytree(demo_bundle, tmp_path_factory.mktemp("cpu") / "bundle"))
+    add_engines(copy, "openvino")
+    return copy
 
 
 @pytest.fixture(scope="module")
