@@ -30,7 +30,7 @@ CASES = [
         ("end_to_end", "image", 32),
     )
 ]
-few_reruns = pytest.mark.parametrize("reruns", [40, pytest.param(100, marks=pytest.mark.slow)])
+few_reruns = pytest.mark.parametrize("reruns", [50, pytest.param(100, marks=pytest.mark.slow)])
 
 
 def a_run(

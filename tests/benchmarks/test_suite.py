@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
@@ -16,8 +17,10 @@ import torch
 
 from benchmarks import parts, rows, suite
 from benchmarks.crew import OUT_OF_TIME
+from benchmarks.exports import export_command
 from benchmarks.stand_in import stand_in
 from benchmarks.suites import SUITES, Kernels, Suite, Sweep
+from exporter.__main__ import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Suite(
@@ -35,7 +38,16 @@ TINY = Suite(
 BLOCKED = ["msgspec", "onnxruntime", "onnxscript", "polygraphy", "tensorrt_rtx", "openvino"]
 
 
-def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_parts_run_and_what_cannot_says_why(
+    exports: bool,
+    demo_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not exports:
+        monkeypatch.setattr("benchmarks.exports.export_command", functools.partial(copy_of, demo_bundle))
     assert parts.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
     shown = capsys.readouterr().out
     assert "== demo" in shown
@@ -48,6 +60,19 @@ def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.Captu
     broken = [r for r in found if r.model == "no-such-model"]
     assert [r.status for r in broken] == ["missing"]
     assert "no-such-model" in broken[0].note
+
+
+def copy_of(demo: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
+    """The exporter's command for a sweep; for the demo model, one that copies its bundle and says what the exporter would say."""
+    command = export_command(sweep, work, bundle)
+    assert command[1:3] == ["-m", "exporter"]
+    assert build_parser().parse_args(command[3:]).engines == list(sweep.engines)
+    if sweep.model != "demo":
+        return command
+    code = (
+        f"import shutil, sys; shutil.copytree({str(demo)!r}, {str(bundle)!r}); print('left out: tensorrt'); sys.exit(1)"
+    )
+    return [sys.executable, "-c", code]
 
 
 def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
