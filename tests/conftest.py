@@ -8,11 +8,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from file_order import LONGEST
 from made_once import made_once, session_folder
 
 # Set before PyTorch is imported. Otherwise each process that compiles for the CPU first tries every instruction set that the
 # processor has with the compiler, two seconds each.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which pytest-xdist hands out files, with ``--dist loadfile --no-loadscope-reorder``."""
+    places = {f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 
 def pytest_sessionfinish() -> None:

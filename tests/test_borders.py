@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from file_order import LONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -126,3 +127,8 @@ def test_help_needs_nothing() -> None:
             f"assert not {HEAVY!r} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_the_files_that_come_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+    assert len(set(LONGEST)) == len(LONGEST)
