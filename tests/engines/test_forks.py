@@ -26,8 +26,8 @@ import numpy as np
 import engines
 bundle, engine, used = sys.argv[1:4]
 clip = engines.load(bundle, engine=engine)
-images = [np.full((80, 60, 3), shade, np.uint8) for shade in range(0, 240, 6)]
-texts = ["a red circle", "two blue squares on a white background"] * 20
+images = [np.full((80, 60, 3), shade, np.uint8) for shade in range(0, 240, 15)]
+texts = ["a red circle", "two blue squares on a white background"] * 8
 def answers():
     found = [clip.encode_image(images), clip.encode_text(texts), clip.classify(images[:2], texts[:2])]
     found.append(np.stack([p for _, batch in clip.preprocess_ahead(images, 7) for p in batch]))
