@@ -63,20 +63,24 @@ def test_parts_run_and_what_cannot_says_why(
 
 
 def copy_of(demo: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
-    """The exporter's command for a sweep; for the demo model, one that copies its bundle and says what the exporter would say."""
+    """In place of the exporter's command for a sweep: copy the demo model's bundle, and say what the exporter would say."""
     command = export_command(sweep, work, bundle)
     assert command[1:3] == ["-m", "exporter"]
     assert build_parser().parse_args(command[3:]).engines == list(sweep.engines)
     if sweep.model != "demo":
-        return command
+        return [sys.executable, "-c", f"import sys; sys.exit('error: {sweep.model} is not known')"]
     code = (
         f"import shutil, sys; shutil.copytree({str(demo)!r}, {str(bundle)!r}); print('left out: tensorrt'); sys.exit(1)"
     )
     return [sys.executable, "-c", code]
 
 
-def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
-    """Only torch, open_clip and what they need: the rest of the installed packages is hidden."""
+@pytest.mark.parametrize("texts", [(), pytest.param(("real",), marks=pytest.mark.slow)])
+def test_a_bare_image_measures_what_it_can(texts: tuple[str, ...], tmp_path: Path) -> None:
+    """Only torch, open_clip and what they need: the rest of the installed packages is hidden.
+
+    Texts are made in any case; that the text tower is measured, too, is the slow test.
+    """
     code = (
         "import sys\n"
         f"BLOCKED = {BLOCKED!r}\n"
@@ -91,7 +95,10 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "site" / "sitecustomize.py").write_text(code)
     (tmp_path / "bare.py").write_text(
         "from pathlib import Path\nfrom benchmarks.parts import run_suite\nfrom benchmarks.suites import Suite, Sweep\n"
-        "parts = {'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,)),),\n"
+        "from benchmarks.inputs import text_case\nfrom benchmarks.subject import subject_of_model\n"
+        f"made = text_case(Path({str(tmp_path)!r}), subject_of_model('ViT-S-32'), 2, False).load()\n"
+        "assert made.shape[1:] == (2, 77), made.shape\n"
+        f"parts = {{'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,), {texts!r}),),\n"
         "         'engines': (Sweep('ViT-S-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
         f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
     )
@@ -104,7 +111,7 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     found = rows.read(tmp_path / "rows" / "throughput.csv")
-    assert {r.tower for r in found if r.value is not None and r.engine == "eager"} == {"image", "text"}
+    assert {r.tower for r in found if r.value is not None and r.engine == "eager"} == {"image", *["text"] * len(texts)}
     missing = [r for r in found if r.status == "missing"]
     assert [(r.engine, r.note) for r in missing] == [("tensorrt-rtx", "not installed: msgspec")]
 
