@@ -27,8 +27,8 @@ help:
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
 
-# A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files. Files are handed out in the order
-# of tests/file_order.py, the longest first.
+# A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files. Files are handed out in the
+# order of tests/file_order.py, the longest first.
 PYTEST = -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -m "not slow and not gpu"
 
 test: $(STAMP)
