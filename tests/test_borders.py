@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from architecture import PACKAGES, ROOMS
+from file_order import LONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -199,3 +200,8 @@ def test_help_needs_nothing() -> None:
             f"assert not {HEAVY!r} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_the_files_that_come_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+    assert len(set(LONGEST)) == len(LONGEST)
