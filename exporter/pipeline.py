@@ -131,7 +131,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     from exporter.bundle import BundleWriter
 
     request = check_request(options, stages)
-    with stages.stage("load the model") as figures:
+    with stages.stage("load the model", "load") as figures:
         source = load_model(options)
         figures["parameters"] = sum(p.numel() for p in source.model.parameters())
     stages.tell(source, request.calibration, request.dataset)
@@ -150,7 +150,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         named = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
         left_out = (*request.refused, *named)
         report = export.report(towers, parity, data, left_out)
-        with stages.stage("checksums"):
+        with stages.stage("checksums", "checksums"):
             path = writer.commit(manifest, report)
     missing = missed(left_out, built.engines, [item.name for item in towers])
     return ExportResult(path, read_manifest(path), report, missing)
@@ -177,7 +177,7 @@ class _Export:
         from exporter.reference.parity_data import load_parity_data
 
         options = self.request.options
-        with self.stages.stage("read parity data"):
+        with self.stages.stage("read parity data", "data"):
             images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
             self.stages.tell(data)
@@ -198,7 +198,7 @@ class _Export:
 
         if self.request.dataset is None:
             return None
-        with self.stages.stage("evaluate eager"):
+        with self.stages.stage("evaluate eager", "evaluate"):
             return evaluate_eager(self.source, self.request.dataset)
 
     def export_towers(self, data: ParityData, tokenizer: Tokenizer | None) -> list[TowerExport]:
@@ -223,7 +223,7 @@ class _Export:
         calibration = self.request.calibration
         if calibration is None:
             return None
-        with self.stages.stage("read calibration data") as figures:
+        with self.stages.stage("read calibration data", "calibration") as figures:
             pixels, pixels_source = self._calibration_pixels()
             figures["images"] = 0 if pixels is None else len(pixels)
             ids = None
@@ -265,7 +265,7 @@ class _Export:
         from exporter.reference.float64_eager import Float64Eager
 
         options, source, precision = self.request.options, self.source, self.request.precision
-        with self.stages.stage("parity gate"):
+        with self.stages.stage("parity gate", "gate"):
             references = {item.name: item.reference for item in towers}
             float64 = Float64Gate(Float64Eager(lambda: load_model(options), source.info.weights, data, references))
             parity, built = run_gate(towers, built, precision, source, self.folder, self.stages, float64)
@@ -311,7 +311,7 @@ class _Export:
         from exporter.gate.evaluate import evaluate_engines, refusal
 
         precision = self.request.precision
-        with self.stages.stage("evaluate engines"):
+        with self.stages.stage("evaluate engines", "evaluate"):
             rows = evaluate_engines(bundle, manifest.engines, precision, self.source.preprocess, evaluation)
         if not all(row.passed for row in rows) and not self.request.options.allow_accuracy_loss:
             raise refusal(rows, precision.name)

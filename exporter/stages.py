@@ -7,10 +7,27 @@ import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from engines.process.terminal import say
 from exporter.memory import peak_memory
+
+# In the order of an export: `evaluate` comes twice, and `rule` is how many ids of a row a text tower needs.
+Step = Literal[
+    "load",
+    "data",
+    "evaluate",
+    "calibration",
+    "reference",
+    "rule",
+    "quantize",
+    "probe",
+    "export",
+    "program",
+    "build",
+    "gate",
+    "checksums",
+]
 
 
 class Stages:
@@ -57,8 +74,14 @@ class Stages:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[dict[str, Any]]:
-        """Time the code inside the context; figures put into the yielded dict go to the report."""
+    def stage(self, name: str, step: Step, tower: str | None = None) -> Iterator[dict[str, Any]]:
+        """Time what happens inside; figures put into the yielded dict go to the report.
+
+        Args:
+            name: the stage for people, on the terminal and in the report.
+            step: the stage for programs that read the report: names may change, steps do not.
+            tower: ``image`` or ``text``; None: a stage of the whole bundle.
+        """
         if self._interrupted:
             raise KeyboardInterrupt
         figures: dict[str, Any] = {}
@@ -74,5 +97,7 @@ class Stages:
         seconds = time.perf_counter() - start
         if self.progress:
             print(f"\r  {name:<34} {seconds:7.1f} s", file=self.stream, flush=True)
-        row = {"stage": name, "seconds": round(seconds, 3), "peak_memory_bytes": peak_memory()}
+        row: dict[str, Any] = {"stage": name, "step": step}
+        row |= {} if tower is None else {"tower": tower}
+        row |= {"seconds": round(seconds, 3), "peak_memory_bytes": peak_memory()}
         self.rows.append(row | figures)

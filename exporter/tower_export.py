@@ -92,7 +92,7 @@ class TowerExporter:
         """
         references: dict[TowerName, Reference] = {}
         for name in towers:
-            with self.stages.stage(f"eager reference, {name}") as figures:
+            with self.stages.stage(f"eager reference, {name}", "reference", name) as figures:
                 references[name] = (image_reference if name == "image" else text_reference)(self.source, data)
                 figures["samples"] = len(references[name].inputs)
             check_embeddings(references[name].embeds, name)
@@ -127,15 +127,14 @@ class TowerExporter:
                 place = self.folder / CPU_FOLDER if self.graphs.gpu else self.folder
                 place.mkdir(parents=True, exist_ok=True)
                 with _exact_convolutions(quantized):
-                    cpu_graph = self._graph(
-                        f"export {name} tower for the CPU", module, example, place / f"{name}.onnx", length
-                    )
+                    title = f"export {name} tower for the CPU"
+                    cpu_graph = self._graph(title, name, module, example, place, length)
             quantized.settle()
             reduced = self.graphs.gpu
         probed = self._reduce(name, module, reference, normalize) if reduced else None
         graph = cpu_graph
         if graph is None or (self.graphs is not None and self.graphs.gpu):
-            graph = self._graph(f"export {name} tower", module, example, self.folder / f"{name}.onnx", length)
+            graph = self._graph(f"export {name} tower", name, module, example, self.folder, length)
         written: TowerPrograms | None = None
         if self.programs is not None:
             if quantized is not None:
@@ -159,7 +158,7 @@ class TowerExporter:
         if not isinstance(module, TextTower):
             return None
         assert self.tokenizer is not None
-        with self.stages.stage("text length rule") as figures:
+        with self.stages.stage("text length rule", "rule", "text") as figures:
             length = find_text_length(module, reference.inputs, self.tokenizer.pad_id)
             figures["rule"] = msgspec.to_builtins(length)
         return length
@@ -172,7 +171,7 @@ class TowerExporter:
         normalize: Preprocess | None,
         length: TextLength | None,
     ) -> Quantized:
-        with self.stages.stage(f"quantize {name} tower, {self.precision.name}") as figures:
+        with self.stages.stage(f"quantize {name} tower, {self.precision.name}", "quantize", name) as figures:
             pad_id = self.tokenizer.pad_id if self.tokenizer is not None else 0
             quantized = quantize_for_export(module, self.precision, graphs.inputs, normalize, length, pad_id)
             figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
@@ -184,17 +183,23 @@ class TowerExporter:
         """Convert the module to the precision's dtype, except for the units that the probe keeps in float32."""
         batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
         dtype = str(self.precision.dtype).removeprefix("torch.")
-        with self.stages.stage(f"probe {dtype}, {name}") as figures:
+        with self.stages.stage(f"probe {dtype}, {name}", "probe", name) as figures:
             probed = _probe(module, batches, reference, self.precision)
             figures |= {"fp32_units": dict(probed.plan.fp32_units), "simulated": msgspec.to_builtins(probed.simulated)}
             apply_plan(module, probed.plan)
         return probed
 
     def _graph(
-        self, title: str, module: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None
+        self,
+        title: str,
+        name: TowerName,
+        module: TowerModule,
+        example: torch.Tensor,
+        folder: Path,
+        length: TextLength | None,
     ) -> OnnxGraph:
-        with self.stages.stage(title) as figures:
-            graph = export_graph(module, example, path, length)
+        with self.stages.stage(title, "export", name) as figures:
+            graph = export_graph(module, example, folder / f"{name}.onnx", length)
             figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
         return graph
 

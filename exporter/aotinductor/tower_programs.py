@@ -69,12 +69,12 @@ def save_programs(
     padded_path: Path | None = None
     packed_path: Path | None = None
     if packed is None or plan.padded_for_cpu:
-        with stages.stage(f"program of the {name} tower") as figures:
+        with stages.stage(f"program of the {name} tower", "program", name) as figures:
             report = _swap(name, module, precision, plan, stages)
             padded_path = save_program(module, example, length, plan)
             figures |= _figures(padded_path, report)
     if packed is not None:
-        with stages.stage(f"packed program of the {name} tower") as figures:
+        with stages.stage(f"packed program of the {name} tower", "program", name) as figures:
             report = _swap(name, packed, precision, plan, stages)
             # The bound is int32's, the dtype of the starts: without any bound PyTorch 2.11 cannot compile the slice of the starts
             # from the second on.

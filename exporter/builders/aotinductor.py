@@ -138,7 +138,9 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
                 # For packages that are made at the same time, the first one's stage lasts until that package is done, and the next
                 # one's stage begins there.
                 try:
-                    with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
+                    with stages.stage(
+                        f"build {KIND} {package.device}, {package.item.name}", "build", package.item.name
+                    ) as figures:
                         result = wait()
                         figures |= {
                             "bytes": package.path.stat().st_size,

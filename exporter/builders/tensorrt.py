@@ -89,7 +89,7 @@ def _build_engine(
         hardware_compatible=options.hardware_compatible,
         strip_weights=options.strip_weights,
     )
-    with stages.stage(f"build {kind} {device}, {item.name}") as figures:
+    with stages.stage(f"build {kind} {device}, {item.name}", "build", item.name) as figures:
         result = run_job(job)
         figures |= {
             "bytes": plan.stat().st_size,
