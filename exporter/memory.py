@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def available_memory() -> int:
-    """Bytes that programs may still take without swapping; 0 where the system does not tell."""
+    """Bytes that programs can still allocate without swapping; 0 where the system does not report them."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("MemAvailable:"):
@@ -32,7 +32,7 @@ def peak_memory() -> int:
 
 
 def release_memory() -> None:
-    """Collect what is unreachable and give the allocator's free memory back, so that one stage's peak is not the next one's."""
+    """Collect unreachable objects and return the allocator's free memory, so that one stage's peak does not count in the next."""
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

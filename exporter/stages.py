@@ -1,4 +1,4 @@
-"""What an export does, step by step: shown on a terminal while it runs, kept as figures for the report."""
+"""The stages of an export: shown on a terminal while they run, kept as figures for the report."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Step = Literal[
 
 
 class Stages:
-    """Times named stages; on a terminal each one's line appears when it starts and is completed when it ends."""
+    """Timer of named stages; on a terminal a stage's line appears when it starts and is completed when it ends."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        """`stream` gets notes always and progress if it is a terminal; None is silent."""
+        """Start without stages; `stream` gets notes always, and progress if it is a terminal. None: nothing is printed."""
         self.stream = stream
         self.progress = stream is not None and stream.isatty()
         self.rows: list[dict[str, Any]] = []
@@ -42,22 +42,22 @@ class Stages:
         self._interrupted = False
 
     def note(self, text: str) -> None:
-        """A sentence that the user should see, terminal or not."""
+        """Record a sentence for the user, and print it to the stream whether or not it is a terminal."""
         self.notes.append(text)
         if self.stream is not None:
             say(text, self.stream)
 
     def tell(self, *sources: object) -> None:
-        """The notes of what was read (a model, a dataset, …), each in its attribute ``notes``; None has none."""
+        """Record the notes of sources (a model, a dataset, …), which their attribute ``notes`` holds; None has no notes."""
         for source in sources:
             for text in getattr(source, "notes", ()):
                 self.note(text)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Where Ctrl-C has Python's own meaning: if a library swallows the exception (a finalizer does), the next stage raises it.
+        """Make Ctrl-C end the export even if a library discards the exception, as finalizers do: the next stage raises it again.
 
-        For the main thread.
+        It is for the main thread. A handler other than Python's own is left in place.
         """
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield

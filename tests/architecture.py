@@ -109,7 +109,7 @@ ROOMS = {
         "regression": "records reporting",
         "report": "records reporting workloads",
         "tables": "records reporting",
-        "compare": "records regression reporting",
+        "compare": "records regression",
         "demo": "harness",
         "__init__": "",
         "__main__": "",

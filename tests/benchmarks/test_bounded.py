@@ -99,13 +99,13 @@ def test_no_answer_is_waited_for_after_the_end() -> None:
 
 
 def test_a_compile_ends_with_the_time(tmp_path: Path) -> None:
-    """The warm-up of torch.compile takes half a minute; what eager had measured before stays."""
+    """The warm-up of torch.compile takes half a minute."""
     start = time.monotonic()
-    end = start + 8.0
+    end = start + 5.0
     run = Run(tmp_path / "rows", this_machine(), "x", deadline=end, end=end)
     plan = Plan(
         MODEL,
-        (Contender("eager", "fp32"), Contender("torch.compile max-autotune", "fp32")),
+        (Contender("null", "fp32"), Contender("torch.compile max-autotune", "fp32")),
         lambda work: [image_case(work, MODEL, 1)],
         "cpu",
         2,

@@ -86,13 +86,14 @@ class TestBundle:
             assert row.engine == "onnxruntime"
             assert "CPUExecutionProvider" in row.verified_with
 
-    def test_half_and_one_tower(self, tmp_path: Path) -> None:
-        import exporter
+    def test_half(self, rtx_bundle: Path) -> None:
+        (row,) = verify_bundle(rtx_bundle, "onnxruntime")
+        assert row.passed
+        assert read_manifest(rtx_bundle).precision == "fp16"
+        assert set(row.towers) == {"image", "text"}
 
-        path = exporter.export(
-            "demo", precision="fp16", image_input="float32", towers=("image",), out=tmp_path / "b", parity_samples=4
-        )
-        (row,) = verify_bundle(path)
+    def test_one_tower(self, normalized_image_bundle: Path) -> None:
+        (row,) = verify_bundle(normalized_image_bundle)
         assert row.passed
         assert row.top1_agreement is None
 
