@@ -90,7 +90,7 @@ ROOMS = {
         "throughput": "contenders harness records workloads",
         # The hardware's ceilings, and single kernels.
         "ceilings": "harness records throughput",
-        "kernel_timing": "records workloads",
+        "kernel_timing": "harness records workloads",
         "kernel_ops": "ceilings kernel_timing records throughput",
         "kernels_static": "records",
         # Accuracy.

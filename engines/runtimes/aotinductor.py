@@ -24,6 +24,7 @@ from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads
 from engines.process.forks import ForkSafeLock, in_forked_child
+from engines.process.optional import error_line
 from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
@@ -125,7 +126,7 @@ def open_tower(
                 str(path), "model", False, parallel if on_gpu else 1, device_id if on_gpu else -1
             )
     except RuntimeError as error:
-        raise EngineError(f"PyTorch {torch.__version__} cannot load {path}: {_first_line(error)}") from error
+        raise EngineError(f"PyTorch {torch.__version__} cannot load {path}: {error_line(error)}") from error
     place = f"cuda:{device_id}" if on_gpu else _CPU
     return AOTInductorTower(loader, engine, tower, place)
 
@@ -240,7 +241,7 @@ class AOTInductorTower:
                 return loader.run(inputs)[0]
         except RuntimeError as error:
             raise EngineError(
-                f"{self.description} failed on {inputs[0].dtype} {tuple(inputs[0].shape)}: {_first_line(error)}"
+                f"{self.description} failed on {inputs[0].dtype} {tuple(inputs[0].shape)}: {error_line(error)}"
             ) from error
 
     def _pack(self, ids: Any) -> list[Any]:
@@ -291,7 +292,3 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
     lines = (line for line in text.splitlines() if line.startswith("flags"))
     return frozenset(next(lines, "").partition(":")[2].split())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
