@@ -68,11 +68,11 @@ def capability_of(arch: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def kind(module: object) -> str:
-    """A class by its full name: this package knows others' classes, and imports none of them."""
+def class_path(module: object) -> str:
+    """The full name of a module's class: this package compares names of other libraries' classes, and imports none of them."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def unknown(module: object) -> UnknownBlockError:
     """The error for a module that is not known."""
-    return UnknownBlockError(f"no fused module is known for {kind(module)}: use native kernels for this tower")
+    return UnknownBlockError(f"no fused module is known for {class_path(module)}: use native kernels for this tower")

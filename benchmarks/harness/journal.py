@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.contenders import Contender
 from benchmarks.harness.console import Console
-from benchmarks.harness.samples import Kept
+from benchmarks.harness.samples import SampleStore
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit as commit_here
 from benchmarks.records.machine import Machine, clock_mhz, stamp
@@ -60,16 +60,19 @@ class Journal:
         self.deadline, self.end, self._lock = deadline, end, threading.Lock()
         self._usable: set[tuple[Contender, str]] = set()  # peers that can run here, by device
         folder.mkdir(parents=True, exist_ok=True)
-        self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), compiled or folder / ".compiled"
+        self.samples, self.compiled = (
+            SampleStore(self._marker.with_suffix(".samples")),
+            compiled or folder / ".compiled",
+        )
         if not self._marker.exists() or again or not self._resume():
-            self.kept.remove()
+            self.samples.remove()
         self._marker.write_text(json.dumps({"commit": self.commit, "started": self._started}), encoding="utf-8")
 
     def finish(self) -> None:
         """If everything was measured, the next run starts anew."""
         if self.complete:
             self._marker.unlink(missing_ok=True)
-            self.kept.remove()
+            self.samples.remove()
 
     @property
     def late(self) -> bool:
@@ -113,5 +116,5 @@ class Journal:
         if same:
             self._started = started
             self.refresh()
-            self.kept.load()
+            self.samples.load()
         return bool(same)
