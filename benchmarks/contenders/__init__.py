@@ -75,7 +75,7 @@ class Contender:
         return f"{self.engine} {self.precision}"
 
     def takes(self, case: Case) -> bool:
-        """Whether the contender can run the case: only eager and engines with preprocessing of their own run from files to embeddings."""
+        """Whether the contender can run the case: only eager and the bundle's engines run from files to embeddings."""
         return case.kind != "files" or self.of_bundle or self.engine == BASELINE
 
     @property

@@ -40,15 +40,15 @@ class Journal:
         """Start, or go on where the run of that name was interrupted.
 
         Args:
-            folder: of the rows.
-            machine: that computes.
-            name: of the run; runs of other names do not know its marker.
-            again: forget what an interrupted run has measured.
-            console: shows what goes on.
-            deadline: of ``time.monotonic()``, after which no case is begun.
-            end: likewise, after which nothing goes on: what is at work then is ended, and has no row.
-            commit: of the code, for the rows; None asks git.
-            compiled: folder in which PyTorch's compiler keeps what it made for later passes; None is one beside the rows.
+            folder: folder of the rows.
+            machine: the machine that computes.
+            name: the run's name; runs of other names do not read its marker.
+            again: remove the samples of an interrupted run.
+            console: shows the progress.
+            deadline: time of ``time.monotonic()`` after which no case is begun; None: no such time.
+            end: likewise, the time when cases at work are ended without a row.
+            commit: the code's commit, for the rows; None: git's.
+            compiled: folder of the cache of PyTorch's compiler for later passes; None is one beside the rows.
         """
         self.folder, self.machine, self.complete = folder, machine, True
         self.rows: list[Row] = []
@@ -69,7 +69,7 @@ class Journal:
         self._marker.write_text(json.dumps({"commit": self.commit, "started": self._started}), encoding="utf-8")
 
     def finish(self) -> None:
-        """If everything was measured, the next run starts anew."""
+        """Remove the marker if everything was measured, so that the next run starts anew."""
         if self.complete:
             self._marker.unlink(missing_ok=True)
             self.samples.remove()
@@ -81,11 +81,11 @@ class Journal:
 
     @property
     def over(self) -> bool:
-        """Whether nothing may go on."""
+        """Whether the end is over."""
         return self.end is not None and time.monotonic() > self.end
 
     def refresh(self) -> None:
-        """Learn what children have measured since the run has started: they keep their rows themselves."""
+        """Read the cases that children have measured since the run started: they keep their rows themselves."""
         self._done = {
             row.case for row in rowfiles.read(self.folder) if row.date >= self._started and row.value is not None
         }
