@@ -65,14 +65,17 @@ def test_parts_run_and_what_cannot_says_why(
 
 
 def copy_of(demo: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
-    """In place of the exporter's command for a sweep: copy the demo model's bundle, and say what the exporter would say."""
+    """In place of the exporter's command for a sweep: copy the demo model's bundle, and report an engine that is left out."""
     command = export_command(sweep, work, bundle)
     assert command[1:3] == ["-m", "exporter"]
     assert build_parser().parse_args(command[3:]).engines == list(sweep.engines)
     if sweep.model != "demo":
         return [sys.executable, "-c", f"import sys; sys.exit('error: {sweep.model} is not known')"]
     code = (
-        f"import shutil, sys; shutil.copytree({str(demo)!r}, {str(bundle)!r}); print('left out: tensorrt'); sys.exit(1)"
+        f"import json, shutil, sys\nshutil.copytree({str(demo)!r}, {str(bundle)!r})\n"
+        f"path = {str(bundle / 'report.json')!r}\nreport = json.load(open(path))\n"
+        "report['left_out'] = [{'kind': 'tensorrt', 'why': 'there is no GPU', 'tower': None, 'device': None, 'named': True}]\n"
+        "json.dump(report, open(path, 'w'))\nsys.exit(1)"
     )
     return [sys.executable, "-c", code]
 
