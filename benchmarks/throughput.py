@@ -18,10 +18,10 @@ from benchmarks.contenders import MODULES, contenders_of
 from benchmarks.harness.plan import Plan, UserError
 from benchmarks.harness.run import Run
 from benchmarks.records.machine import this_machine
+from benchmarks.records.results import RESULTS
 from benchmarks.workloads.inputs import Case, files_case, image_case, text_case
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
-RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 4, 16, 64)
 _END_TO_END_BATCH, _END_TO_END_FILES = 32, 96
 

@@ -1,6 +1,6 @@
-"""From the name of an OpenCLIP model to a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``.
+"""The exporter: it turns the name of an OpenCLIP model into a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``.
 
-Everything that `export` takes, gives or raises can be imported from here.
+The types of the arguments, results and errors of `export` can be imported from here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
     "list_models",
 ]
 
-# The modules of what is imported when it is first used.
+# The module of each public name; it is imported when the name is first used.
 _HOMES = {
     "EngineOptions": "exporter.options.engine_options",
     "ExportError": "exporter.errors",

@@ -1,4 +1,4 @@
-"""``python -m exporter MODEL``: the command line."""
+"""The command line: ``python -m exporter MODEL``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the command line."""
+    """Build the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m exporter",
         description="Export an OpenCLIP model to a verified bundle that serves without PyTorch.",
@@ -78,7 +78,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _summary(result: Any) -> str:
-    """What a person wants to know after an export."""
+    """Format the summary of an export: sizes, parity, accuracy, and the parts that stay in higher precision."""
     from engines.verification.rough_inputs import describe
     from exporter.gate.evaluate import lines as accuracy_lines
 
@@ -115,12 +115,12 @@ def _summary(result: Any) -> str:
         )
     for name, tower in manifest.towers.items():
         if tower.quantization is not None:
-            found = tower.quantization
+            quantization = tower.quantization
             lines.append(
-                f"  {name:<12} {found.share:.1%} of the products' FLOPs in {found.dtype} ({found.layers} layers; ranges of "
-                f"{found.samples} samples: {found.calibration})"
+                f"  {name:<12} {quantization.share:.1%} of the products' FLOPs in {quantization.dtype} "
+                f"({quantization.layers} layers; ranges of {quantization.samples} samples: {quantization.calibration})"
             )
-            lines += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
+            lines += [f"  {name} {layer} stays in high precision: {why}" for layer, why in quantization.kept.items()]
         for unit, why in tower.fp32_units.items():
             lines.append(f"  {name} {unit} stays in float32: {why}")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""The whole way: a model's name in, a verified bundle on disk out.
+"""The pipeline of an export, from a model's name to a verified bundle on disk.
 
-`exporter.request` checks the options and loads the model; each step below makes what the next one takes.
+`exporter.request` checks the options and loads the model; each step below makes the input of the next one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from exporter.tower_export import Graphs
 
 _REFERENCE_NAME = "reference.npz"
-_PROGRAMS = ".programs"  # towers as AOTInductor reads them, until it has
+_PROGRAMS = ".programs"  # the towers' programs for AOTInductor, until the engines are built
 _PARITY_IMAGES = 64
 
 
@@ -44,9 +44,9 @@ class ExportResult:
 
     Attributes:
         path: the bundle's folder.
-        manifest: of the bundle.
-        report: what ``report.json`` holds.
-        missed: engines that were asked for and could not be built; empty for a whole bundle.
+        manifest: the bundle's manifest.
+        report: the content of ``report.json``.
+        missed: the requested engines that could not be built; empty for a complete bundle.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class ExportResult:
     missed: tuple[LeftOut, ...] = ()
 
     def check_complete(self) -> None:
-        """Raise `IncompleteBundleError`, which names the bundle and what it lacks, if it lacks anything."""
+        """Raise `IncompleteBundleError`, which names the bundle and the missing engines, if any engine is missing."""
         if self.missed:
             raise IncompleteBundleError(self.path, self.missed)
 
@@ -90,34 +90,35 @@ def export(
         pretrained: a tag, a checkpoint file, ``none`` for random weights, or None for the best published tag with a permissive
             licence.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8`` or ``fp8``.
-        engines: kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here. If one of
-            several cannot be built, the bundle is written without it, and an error says so.
+        engines: the kinds of engines to put into the bundle; ``auto`` is the best one that can be built and verified here. If one
+            of several cannot be built, the bundle is written without it, and an error reports it.
         towers: ``image``, ``text`` or both.
         image_input: ``uint8`` (pixels, normalized in the graph) or ``float32`` (normalized by the caller).
         parity_data: a folder of images, with an optional captions.txt, for the parity gate; None for pictures that come with
             scikit-image and scikit-learn and open_clip's prompts.
-        parity_samples: images for the gate, and twice as many captions; None is 64, or fewer where eager would take minutes.
-        calibration: for int8 and fp8, at least 128 images like those to be embedded: a folder, a webdataset ``.tar`` (or a folder
+        parity_samples: the number of images for the gate, which gets twice as many captions; None is 64, or fewer where eager would
+            take minutes.
+        calibration: at least 128 images like those to be embedded, for int8 and fp8: a folder, a webdataset ``.tar`` (or a folder
             of them), or a text file of paths; a folder's captions.txt is used, too. `demo` has pictures of its own.
-        calibration_captions: a text file, one caption a line; None: captions.txt of the folder, or open_clip's prompts.
-        calibration_samples: images to take ranges from; None is 512.
+        calibration_captions: a text file, one caption a line; None: the folder's captions.txt, or open_clip's prompts.
+        calibration_samples: the number of images from which ranges are taken; None is 512.
         evaluate: labelled images (a folder with one folder for each class, or a webdataset) or images with captions, on which eager
             and the engines are compared; the loss of accuracy is part of the gate. None: the task is not measured (`demo` has its
             own set for int8 and fp8).
-        allow_accuracy_loss: write the bundle even if the gate fails; the manifest records it.
-        keep_activation: the architecture's activation even where the tag was trained with the other one.
+        allow_accuracy_loss: whether to write the bundle even if the gate fails; the manifest records it.
+        keep_activation: whether to keep the architecture's activation even where the tag was trained with the other one.
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
-        force: replace a bundle that is there.
-        cache_dir: where downloads go.
-        engine_options: targets, batch sizes and builder options of engines that are built: TensorRT's and AOTInductor's.
+        force: whether to replace an existing bundle.
+        cache_dir: the folder for downloads.
+        engine_options: the targets, batch sizes and builder options of engines that are built: TensorRT's and AOTInductor's.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        ExportError: what the user can mend.
+        ExportError: a problem that the user can mend.
         IncompleteBundleError: the bundle was written, and lacks an engine that was named; the error's `path` is the bundle.
-        ParityGateError: the engine does not give eager's embeddings; nothing is left at `out`.
+        ParityGateError: an engine's embeddings differ too much from eager's; nothing is left at `out`.
     """
     options = Options(**{option: value for option, value in locals().items() if value is not None})
     result = run_export(options, Stages())
@@ -126,11 +127,11 @@ def export(
 
 
 def run_export(options: Options, stages: Stages) -> ExportResult:
-    """As `export`, with progress shown by `stages`; an engine that the bundle lacks is in the result, and raises nothing."""
+    """Export as `export` does, with progress shown by `stages`; missing engines are in the result and raise no error."""
     from exporter.bundle import BundleWriter
 
     request = check_request(options, stages)
-    with stages.stage("load the model") as figures:
+    with stages.stage("load the model", "load") as figures:
         source = load_model(options)
         figures["parameters"] = sum(p.numel() for p in source.model.parameters())
     stages.tell(source, request.calibration, request.dataset)
@@ -149,7 +150,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         named = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
         left_out = (*request.refused, *named)
         report = export.report(towers, parity, data, left_out)
-        with stages.stage("checksums"):
+        with stages.stage("checksums", "checksums"):
             path = writer.commit(manifest, report)
     missing = missed(left_out, built.engines, [item.name for item in towers])
     return ExportResult(path, read_manifest(path), report, missing)
@@ -161,9 +162,9 @@ class _Export:
 
     Attributes:
         request: the checked options.
-        source: the model; its towers are taken out of it by `export_towers`.
+        source: the model; `export_towers` takes its towers out of it.
         folder: the bundle's folder while it is written.
-        stages: shows and times the steps.
+        stages: the display and timer of the steps.
     """
 
     request: Request
@@ -172,18 +173,18 @@ class _Export:
     stages: Stages
 
     def read_parity_data(self) -> ParityData:
-        """Pictures, and twice as many captions, for the gate."""
+        """Read the gate's pictures and captions, twice as many captions as pictures."""
         from exporter.reference.parity_data import load_parity_data
 
         options = self.request.options
-        with self.stages.stage("read parity data"):
+        with self.stages.stage("read parity data", "data"):
             images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
             data = load_parity_data(options.parity_data, images=images, captions=2 * images)
             self.stages.tell(data)
         return data
 
     def write_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer's file and its entry in the manifest; None where no text tower is exported."""
+        """Write the tokenizer's file and return its entry in the manifest; None where no text tower is exported."""
         if "text" not in self.request.towers:
             return None
         assert self.source.tokenizer is not None
@@ -192,16 +193,16 @@ class _Export:
         return write_tokenizer(self.source.tokenizer, self.source.text_config, self.folder / "tokenizer.json")
 
     def evaluate_eager(self) -> Evaluation | None:
-        """Eager's accuracy on the task; None where it is not measured."""
+        """Measure eager's accuracy on the task; None where the task is not measured."""
         from exporter.gate.evaluate import evaluate_eager
 
         if self.request.dataset is None:
             return None
-        with self.stages.stage("evaluate eager"):
+        with self.stages.stage("evaluate eager", "evaluate"):
             return evaluate_eager(self.source, self.request.dataset)
 
     def export_towers(self, data: ParityData, tokenizer: Tokenizer | None) -> list[TowerExport]:
-        """Each tower's graph, and its programs for AOTInductor."""
+        """Export each tower's graph, and its programs for AOTInductor."""
         from exporter.datasets.calibration import CALIBRATION_FILE
         from exporter.tower_export import TowerExporter
 
@@ -222,7 +223,7 @@ class _Export:
         calibration = self.request.calibration
         if calibration is None:
             return None
-        with self.stages.stage("read calibration data") as figures:
+        with self.stages.stage("read calibration data", "calibration") as figures:
             pixels, pixels_source = self._calibration_pixels()
             figures["images"] = 0 if pixels is None else len(pixels)
             ids = None
@@ -233,29 +234,29 @@ class _Export:
         return Graphs(cpu=cpu, gpu=gpu, inputs=inputs)
 
     def _calibration_pixels(self) -> tuple[Any, str]:
-        """Decoded images for calibration, and where they came from; None where no image tower is exported."""
+        """Decode the images for calibration; returns them (None where no image tower is exported) and their origin in words."""
         from exporter.datasets.calibration import RECOMMENDED_IMAGES, decode_images
 
-        calibration, wanted = self.request.calibration, self.request.options.calibration_samples
+        calibration, count = self.request.calibration, self.request.options.calibration_samples
         if calibration is None or "image" not in self.request.towers:
             return None, ""
-        images = decode_images(calibration, self.source.preprocess, wanted or RECOMMENDED_IMAGES, self.folder)
+        images = decode_images(calibration, self.source.preprocess, count or RECOMMENDED_IMAGES, self.folder)
         if images.skipped or images.blank:
             self.stages.note(
                 f"calibration images left out: {images.skipped} cannot be read"
                 f"{f' ({images.first_skipped})' if images.first_skipped else ''}, {images.blank} of one colour"
             )
-        if len(images.pixels) < RECOMMENDED_IMAGES and wanted is None:
+        if len(images.pixels) < RECOMMENDED_IMAGES and count is None:
             self.stages.note(f"calibration with {len(images.pixels)} images; {RECOMMENDED_IMAGES} are recommended")
         return images.pixels, f"{len(images.pixels)} images of {calibration.name}"
 
     def judge(
         self, towers: Sequence[TowerExport], built: Built, data: ParityData, tokenizer: Tokenizer | None
     ) -> tuple[tuple[Parity, ...], Built]:
-        """The gate's rows, and the engines that it leaves; the reference is written.
+        """Run the gate and write the reference; returns the gate's rows, and the engines that remain.
 
         Raises:
-            ParityGateError: an engine is outside the limits, and that is not allowed.
+            ParityGateError: an engine is outside the limits, and the options do not allow it.
         """
         from exporter.gate.float64_gate import Float64Gate
         from exporter.gate.gate import run_gate, write_reference
@@ -264,7 +265,7 @@ class _Export:
         from exporter.reference.float64_eager import Float64Eager
 
         options, source, precision = self.request.options, self.source, self.request.precision
-        with self.stages.stage("parity gate"):
+        with self.stages.stage("parity gate", "gate"):
             references = {item.name: item.reference for item in towers}
             float64 = Float64Gate(Float64Eager(lambda: load_model(options), source.info.weights, data, references))
             parity, built = run_gate(towers, built, precision, source, self.folder, self.stages, float64)
@@ -281,7 +282,7 @@ class _Export:
     def manifest(
         self, towers: Sequence[TowerExport], built: Built, parity: tuple[Parity, ...], tokenizer: Tokenizer | None
     ) -> Manifest:
-        """The manifest, without files and without the task's accuracy."""
+        """Make the manifest, without files and without the task's accuracy."""
         return Manifest(
             schema_version=SCHEMA_VERSION,
             model=self.source.info,
@@ -297,20 +298,20 @@ class _Export:
         )
 
     def evaluate_engines(self, evaluation: Evaluation, bundle: Path, manifest: Manifest) -> Manifest:
-        """The manifest with the engines' accuracy on the task.
+        """Measure the engines' accuracy on the task; returns the manifest with it.
 
         Args:
-            evaluation: eager's.
-            bundle: a folder that can be loaded.
-            manifest: the bundle's.
+            evaluation: eager's accuracy.
+            bundle: the bundle's folder, which can be loaded.
+            manifest: the bundle's manifest.
 
         Raises:
-            ParityGateError: an engine loses too much, and that is not allowed.
+            ParityGateError: an engine loses too much accuracy, and the options do not allow it.
         """
         from exporter.gate.evaluate import evaluate_engines, refusal
 
         precision = self.request.precision
-        with self.stages.stage("evaluate engines"):
+        with self.stages.stage("evaluate engines", "evaluate"):
             rows = evaluate_engines(bundle, manifest.engines, precision, self.source.preprocess, evaluation)
         if not all(row.passed for row in rows) and not self.request.options.allow_accuracy_loss:
             raise refusal(rows, precision.name)
@@ -319,7 +320,7 @@ class _Export:
     def report(
         self, towers: Sequence[TowerExport], parity: Sequence[Parity], data: ParityData, left_out: Sequence[LeftOut]
     ) -> dict[str, Any]:
-        """The content of ``report.json``."""
+        """Make the content of ``report.json``."""
         from exporter.gate.gate import make_report
 
         report = make_report(self.stages, towers, parity, data.source, self.source)
@@ -327,7 +328,7 @@ class _Export:
 
 
 def _kernels(exports: Sequence[TowerExport], engines: Sequence[Engine]) -> Kernels:
-    """Fused modules in AOTInductor's packages, all towers together that have one."""
+    """Count the fused modules in AOTInductor's packages, over all towers that have a package."""
     packaged = {engine.tower for engine in engines if engine.kind == "aotinductor"}
     reports = [item.swapped for item in exports if item.swapped is not None and item.name in packaged]
     if not reports:

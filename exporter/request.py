@@ -1,4 +1,4 @@
-"""The request of an export: what the user's options mean on this machine, checked before anything slow begins."""
+"""The request of an export: the user's options, applied to this machine and checked before any slow step begins."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Request:
     """The request of an export.
 
     Attributes:
-        options: the user's.
+        options: the user's options.
         precision: the precision of the graphs.
         kinds: the kinds of engines to build.
-        engine_options: the user's, with the targets that ``auto`` chose for a quantized precision.
-        refused: engines that were asked for and cannot be built here.
-        calibration: the data for a quantized precision; None for the others.
-        dataset: the labelled images of the task; None: it is not measured.
+        engine_options: the user's engine options, with the targets that ``auto`` chose for a quantized precision.
+        refused: the requested engines that cannot be built here.
+        calibration: the calibration data for a quantized precision; None for other precisions.
+        dataset: the labelled images of the task; None: the task is not measured.
     """
 
     options: Options
@@ -58,11 +58,11 @@ def check_request(options: Options, stages: Stages) -> Request:
     """Check options, in the order in which they matter to a user.
 
     Args:
-        options: the user's.
-        stages: shows what cannot be built or measured here.
+        options: the user's options.
+        stages: the display of notes about engines and measurements that are not possible here.
 
     Raises:
-        ExportError: an option, a folder or an engine that cannot be had.
+        ExportError: an option or a folder is wrong, or no requested engine can be built here.
     """
     from exporter.bundle import check_destination
     from exporter.gate.evaluate import open_evaluation
@@ -71,8 +71,8 @@ def check_request(options: Options, stages: Stages) -> Request:
     unknown = [tower for tower in options.towers if tower not in TOWERS]
     if unknown or not options.towers:
         raise ExportError(f"towers {', '.join(unknown) or '(none)'}: choose from {', '.join(TOWERS)}")
-    asked, engine_options = quantized_defaults(options.engines, options.engine_options, precision, stages)
-    kinds, refused = engine_kinds(asked, engine_options, stages)
+    requested, engine_options = quantized_defaults(options.engines, options.engine_options, precision, stages)
+    kinds, refused = engine_kinds(requested, engine_options, stages)
     check_precision(kinds, engine_options, precision)
     calibration = _calibration(options, precision)
     own_task = options.name == "demo" and precision.quantized is not None
@@ -87,10 +87,10 @@ def check_request(options: Options, stages: Stages) -> Request:
 
 
 def load_model(options: Options) -> Source:
-    """The model of a request, whose weights are numbers.
+    """Load the model of a request and check that its weights are finite.
 
     Raises:
-        ExportError: the model cannot be had, or its weights are NaN or infinite.
+        ExportError: the model cannot be loaded, or its weights have NaN or infinity.
     """
     from exporter.gate.finite import check_weights
     from exporter.source.loading import load_source
@@ -107,7 +107,7 @@ def load_model(options: Options) -> Source:
 
 
 def default_folder(source: Source, precision: str) -> str:
-    """The name of a bundle's folder that says what the bundle is: ``ViT-L-14--datacomp_xl_s13b_b90k--fp16``."""
+    """Make a bundle's folder name from model, tag and precision, such as ``ViT-L-14--datacomp_xl_s13b_b90k--fp16``."""
     info = source.info
     tag = info.tag or info.source
     name = info.architecture if info.source in ("pretrained", "random", "checkpoint") else info.name
@@ -126,7 +126,7 @@ def _precision(name: str) -> Precision:
 
 
 def _calibration(options: Options, precision: Precision) -> Calibration | None:
-    """The calibration data of a quantized precision, opened; None for other precisions."""
+    """Open the calibration data of a quantized precision; None for other precisions."""
     if precision.quantized is None:
         for flag, value in (
             ("--calibration", options.calibration),

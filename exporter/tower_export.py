@@ -1,4 +1,4 @@
-"""Both towers from module to ONNX file, one after the other: text rule, precision probe, export."""
+"""The export of both towers from modules to ONNX files, one after the other: text rule, precision probe, export."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from exporter.towers.text_rules import find_text_length
 
 _PROBE_SAMPLES = 16
 _NOISE = 1.5
-# Where the CPU's graph of a quantized tower goes if the bundle has one for GPUs, too.
+# The folder of a quantized tower's graph for the CPU if the bundle has one for GPUs, too.
 CPU_FOLDER = "engines/onnxruntime"
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """Which graphs of a quantized tower are wanted.
+    """The graphs of a quantized tower to export.
 
     Attributes:
-        cpu: what is not quantized in float32, for ONNX Runtime on the CPU.
-        gpu: what is not quantized in the precision's dtype.
-        inputs: for calibration.
+        cpu: whether to export the graph for ONNX Runtime on the CPU, with float32 wherever it is not quantized.
+        gpu: whether to export the graph for GPUs, with the precision's dtype wherever it is not quantized.
+        inputs: the inputs for calibration.
     """
 
     cpu: bool
@@ -62,11 +62,11 @@ class TowerExporter:
     Attributes:
         source: the model; it cannot be used afterwards.
         precision: the precision of the graphs.
-        tokenizer: the manifest's entry; None if there is no text tower among the towers.
+        tokenizer: the manifest's entry of the tokenizer; None if there is no text tower among the towers.
         folder: the bundle's folder.
-        stages: shows and times the steps.
-        programs: the plan of the programs for AOTInductor; None: there are none.
-        graphs: for a quantized precision, the graphs that are wanted and the inputs of its calibration.
+        stages: the display and timer of the steps.
+        programs: the plan of the programs for AOTInductor; None: no programs are written.
+        graphs: the graphs to export for a quantized precision, and the inputs of its calibration; None for other precisions.
     """
 
     source: Source
@@ -84,15 +84,15 @@ class TowerExporter:
 
         Args:
             towers: the towers, ``image`` before ``text``.
-            image_input: the dtype that the image tower takes.
-            data: pictures and captions for reference, probe and text rule.
+            image_input: the dtype of the image tower's input.
+            data: the pictures and captions for reference, probe and text rule.
 
         Raises:
             ExportError: eager's own embeddings are not finite, or of length 0.
         """
         references: dict[TowerName, Reference] = {}
         for name in towers:
-            with self.stages.stage(f"eager reference, {name}") as figures:
+            with self.stages.stage(f"eager reference, {name}", "reference", name) as figures:
                 references[name] = (image_reference if name == "image" else text_reference)(self.source, data)
                 figures["samples"] = len(references[name].inputs)
             check_embeddings(references[name].embeds, name)
@@ -127,15 +127,14 @@ class TowerExporter:
                 place = self.folder / CPU_FOLDER if self.graphs.gpu else self.folder
                 place.mkdir(parents=True, exist_ok=True)
                 with _exact_convolutions(quantized):
-                    cpu_graph = self._graph(
-                        f"export {name} tower for the CPU", module, example, place / f"{name}.onnx", length
-                    )
+                    title = f"export {name} tower for the CPU"
+                    cpu_graph = self._graph(title, name, module, example, place, length)
             quantized.settle()
             reduced = self.graphs.gpu
         probed = self._reduce(name, module, reference, normalize) if reduced else None
         graph = cpu_graph
         if graph is None or (self.graphs is not None and self.graphs.gpu):
-            graph = self._graph(f"export {name} tower", module, example, self.folder / f"{name}.onnx", length)
+            graph = self._graph(f"export {name} tower", name, module, example, self.folder, length)
         written: TowerPrograms | None = None
         if self.programs is not None:
             if quantized is not None:
@@ -155,11 +154,11 @@ class TowerExporter:
         return TowerExport(name, reference, graph, tower, probed, quantized, cpu_graph, programs=written)
 
     def _text_length(self, module: TowerModule, reference: Reference) -> TextLength | None:
-        """How many ids of a row a text tower needs; None for an image tower."""
+        """Find a text tower's length rule, which is the number of ids of a row that it needs; None for an image tower."""
         if not isinstance(module, TextTower):
             return None
         assert self.tokenizer is not None
-        with self.stages.stage("text length rule") as figures:
+        with self.stages.stage("text length rule", "rule", "text") as figures:
             length = find_text_length(module, reference.inputs, self.tokenizer.pad_id)
             figures["rule"] = msgspec.to_builtins(length)
         return length
@@ -172,7 +171,7 @@ class TowerExporter:
         normalize: Preprocess | None,
         length: TextLength | None,
     ) -> Quantized:
-        with self.stages.stage(f"quantize {name} tower, {self.precision.name}") as figures:
+        with self.stages.stage(f"quantize {name} tower, {self.precision.name}", "quantize", name) as figures:
             pad_id = self.tokenizer.pad_id if self.tokenizer is not None else 0
             quantized = quantize_for_export(module, self.precision, graphs.inputs, normalize, length, pad_id)
             figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
@@ -181,43 +180,49 @@ class TowerExporter:
     def _reduce(
         self, name: TowerName, module: TowerModule, reference: Reference, normalize: Preprocess | None
     ) -> Probe:
-        """Convert the module to the precision's dtype, but for the units that the probe keeps in float32."""
+        """Convert the module to the precision's dtype, except for the units that the probe keeps in float32."""
         batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
         dtype = str(self.precision.dtype).removeprefix("torch.")
-        with self.stages.stage(f"probe {dtype}, {name}") as figures:
+        with self.stages.stage(f"probe {dtype}, {name}", "probe", name) as figures:
             probed = _probe(module, batches, reference, self.precision)
             figures |= {"fp32_units": dict(probed.plan.fp32_units), "simulated": msgspec.to_builtins(probed.simulated)}
             apply_plan(module, probed.plan)
         return probed
 
     def _graph(
-        self, title: str, module: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None
+        self,
+        title: str,
+        name: TowerName,
+        module: TowerModule,
+        example: torch.Tensor,
+        folder: Path,
+        length: TextLength | None,
     ) -> OnnxGraph:
-        with self.stages.stage(title) as figures:
-            graph = export_graph(module, example, path, length)
+        with self.stages.stage(title, "export", name) as figures:
+            graph = export_graph(module, example, folder / f"{name}.onnx", length)
             figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
         return graph
 
 
 def _empty(model: torch.nn.Module) -> None:
-    """Make the model let go of its parts: a tower itself holds what it still needs."""
+    """Remove the model's references to its parts, so that they can be freed; a tower holds the parts that it needs."""
     model._modules.clear()
     model._parameters.clear()
     model._buffers.clear()
 
 
 def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Reference, precision: Precision) -> Probe:
-    """The probe of what is not quantized: it may add as much to the distance from eager as the unquantized precision may have.
+    """Probe the parts that are not quantized; they may add as much distance from eager as the unquantized precision may have.
 
-    The slightest rounding moves values over the boundaries between quantization's steps, and so changes quantization's noise, if
-    not its size: half of that distance more is not held against float16, either.
+    Even the smallest rounding moves values over the boundaries between quantization's steps, and so changes quantization's noise,
+    though not its size: an increase of half that distance is therefore not counted against float16.
     """
     embeds = reference.head(_PROBE_SAMPLES).embeds
     if precision.quantized is None:
         return probe(module, batches, embeds, precision)
     with torch.inference_mode():
-        own = torch.cat([module(batch) for batch in batches]).numpy()
-    before, limits = compare_embeddings(embeds, own), PRECISIONS["fp16"].limits
+        before_rounding = torch.cat([module(batch) for batch in batches]).numpy()
+    before, limits = compare_embeddings(embeds, before_rounding), PRECISIONS["fp16"].limits
     allowed = msgspec.structs.replace(
         limits,
         min_cosine=limits.min_cosine - _NOISE * (1.0 - before.min_cosine) / GATE_SHARE,
@@ -228,7 +233,7 @@ def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Referenc
 
 @contextlib.contextmanager
 def _exact_convolutions(quantized: Quantized) -> Iterator[None]:
-    """Inside, convolutions compute in float32: ONNX Runtime's int8 ones were 0.5 to 1.0 times as fast on a CPU with VNNI."""
+    """Compute convolutions in float32 inside the context: ONNX Runtime's int8 ones ran 0.5 to 1.0 times as fast with VNNI."""
     layers = [layer for layer in quantized.layers if isinstance(layer, QuantizedConvolution)]
     for layer in layers:
         layer.exact = True

@@ -67,7 +67,7 @@ ROOMS = {
         "aotinductor": "child_process errors memory stages towers",
         "exported_tower": "aotinductor graphs precision quantization reference",
         # Graphs and programs become engines.
-        "tensorrt": "child_process options errors",
+        "tensorrt": "child_process errors memory options",
         "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
@@ -90,7 +90,7 @@ ROOMS = {
         "throughput": "contenders harness records workloads",
         # The hardware's ceilings, and single kernels.
         "ceilings": "harness records throughput",
-        "kernel_timing": "records workloads",
+        "kernel_timing": "harness records workloads",
         "kernel_ops": "ceilings kernel_timing records throughput",
         "kernels_static": "records",
         # Accuracy.
@@ -109,7 +109,7 @@ ROOMS = {
         "regression": "records reporting",
         "report": "records reporting workloads",
         "tables": "records reporting",
-        "compare": "records regression reporting",
+        "compare": "records regression",
         "demo": "harness",
         "__init__": "",
         "__main__": "",

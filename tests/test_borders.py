@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from architecture import PACKAGES, ROOMS
+from file_order import LONGEST
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {
@@ -28,6 +30,12 @@ HEAVY = {
 }
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -39,7 +47,7 @@ def dotted(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[str]:
     """Top-level names of every module imported anywhere in a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -53,10 +61,11 @@ def test_packages_keep_their_borders(package: str) -> None:
         assert not crossed, f"{path.relative_to(ROOT)} imports {crossed}"
 
 
-def imported_modules(path: Path, known: set[str]) -> set[str]:
+@functools.cache
+def imported_modules(path: Path, known: frozenset[str]) -> set[str]:
     """Those of `known` that a file imports anywhere, also for type checkers; a package counts where a name of it is imported."""
     own, found = dotted(path), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names} & known
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -86,7 +95,7 @@ def test_rooms_import_in_one_direction(package: str) -> None:
     assert {room(module) for module in own} == set(table)
     used: dict[str, set[str]] = {name: set() for name in table}
     for module, path in own.items():
-        arrows = {room(other) for other in imported_modules(path, set(own))} - {room(module)}
+        arrows = {room(other) for other in imported_modules(path, frozenset(own))} - {room(module)}
         crossed = arrows - table[room(module)]
         assert not crossed, (
             f"{path.relative_to(ROOT)} imports {package}.{' and '.join(crossed)}: see tests/architecture.py"
@@ -101,7 +110,7 @@ def test_rooms_import_in_one_direction(package: str) -> None:
 def test_no_import_goes_in_a_circle(package: str) -> None:
     """Inside rooms, too, and with what only type checkers import."""
     own = {dotted(path): path for path in modules(package)}
-    graph = {module: imported_modules(path, set(own)) for module, path in own.items()}
+    graph = {module: imported_modules(path, frozenset(own)) for module, path in own.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -131,11 +140,7 @@ def test_kernels_import_triton_only_to_launch() -> None:
     """`import kernels` and every op work without a GPU and without Triton; the jitted kernels are modules of their own."""
     for path in modules("kernels"):
         if not path.name.startswith("triton_"):
-            top = [
-                node
-                for node in ast.parse(path.read_text(encoding="utf-8")).body
-                if isinstance(node, (ast.Import, ast.ImportFrom))
-            ]
+            top = [node for node in tree(path).body if isinstance(node, (ast.Import, ast.ImportFrom))]
             names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
             names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
             assert not {name for name in names if name.split(".")[0] == "triton" or ".triton_" in name}, path
@@ -176,7 +181,7 @@ def test_modules_are_short_and_say_what_they_are(package: str) -> None:
     for path in modules(package):
         text = path.read_text(encoding="utf-8")
         if text.strip():
-            assert ast.get_docstring(ast.parse(text)), path
+            assert ast.get_docstring(tree(path)), path
         lines = len(text.splitlines())
         assert lines <= (420 if path.name == "pipeline.py" else 300), f"{path.relative_to(ROOT)} has {lines} lines"
 
@@ -195,3 +200,8 @@ def test_help_needs_nothing() -> None:
             f"assert not {HEAVY!r} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_the_files_that_come_first_are_there() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
+    assert len(set(LONGEST)) == len(LONGEST)

@@ -1,4 +1,4 @@
-"""What a user asks of the engines to be built: targets, batch sizes, and the builder's options, checked and typed."""
+"""The user's options for engines that are built: targets, batch sizes, and the builder's options, checked and typed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HardwareCompatible = Literal["ampere+", "same-compute-capability"]
 HARDWARE_COMPATIBLE: tuple[HardwareCompatible, ...] = ("ampere+", "same-compute-capability")
 OPTIMIZATION_LEVELS = range(6)
 KERNEL_MODES: tuple[KernelMode, ...] = get_args(KernelMode)
-# One image at a time up to what fills an A100-class GPU; a text tower of the same bundle takes the same.
+# From one image to a batch that fills an A100-class GPU; a text tower of the same bundle has the same sizes.
 DEFAULT_BATCHES = (Range(min=1, opt=32, max=128),)
 
 
@@ -25,10 +25,10 @@ def _lower(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def parse_batches(texts: Sequence[str | Range]) -> tuple[Range, ...]:
-    """``["1:1:8", "64"]`` to ranges; one number is a fixed batch size, and a range stays one.
+    """Parse ``["1:1:8", "64"]`` to ranges; one number is a fixed batch size, and a range is kept.
 
     Raises:
-        ExportError: not numbers.
+        ExportError: a text is not of this form.
     """
     ranges = []
     for text in texts:
@@ -45,10 +45,10 @@ def parse_batches(texts: Sequence[str | Range]) -> tuple[Range, ...]:
 
 
 def parse_bytes(text: str | int) -> int:
-    """``4GiB``, ``512MiB`` or a number of bytes, as text or as a number.
+    """Parse ``4GiB``, ``512MiB`` or a number of bytes, as text or as a number.
 
     Raises:
-        ExportError: neither.
+        ExportError: the text is none of these, or out of range.
     """
     if isinstance(text, int):
         return text
@@ -70,20 +70,20 @@ def parse_bytes(text: str | int) -> int:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Options of the engines that are built ahead of time; ONNX Runtime takes none of them, AOTInductor targets and batches.
+    """Options of the engines that are built ahead of time; ONNX Runtime takes none, AOTInductor targets, batches and kernels.
 
     Attributes:
-        targets: such as ``sm80``, or ``cpu``; empty is the GPU of this machine (AOTInductor: or the CPU, if there is none).
-        batches: one optimization profile for each. AOTInductor takes any batch from 1 (on a GPU up to the largest `max`), and its
-            one program for all of them is fastest at the largest `opt`.
-        workspace: most bytes of device memory that a layer may use besides its tensors; None is all of the device's.
-        optimization_level: 0 (fastest build) to 5 (longest search); None is the library's default, 3.
-        timing_cache: file of measured kernel times, read and written; None is one in the user's cache folder.
-        version_compatible: the engine also runs with later versions of the same major version of the library.
-        hardware_compatible: the engine also runs on other GPUs, at some cost of speed.
-        strip_weights: the engine holds no weights; they are taken from the bundle's ONNX graph when it is loaded.
-        kernels: which of this project's Triton kernels go into AOTInductor's packages: ``triton`` all, ``native`` none, ``auto``
-            those that measured faster on the target.
+        targets: the targets, such as ``sm80`` or ``cpu``; empty is this machine's GPU (for AOTInductor its CPU, without a GPU).
+        batches: the ranges of batch sizes, with one optimization profile for each. AOTInductor takes any batch from 1 (on a GPU up
+            to the largest `max`), and its one program for all of them is fastest at the largest `opt`.
+        workspace: the most bytes of device memory that a layer may use besides its tensors; None is all device memory.
+        optimization_level: a number from 0 (fastest build) to 5 (longest search); None is the library's default, 3.
+        timing_cache: the file of measured kernel times, read and written; None is a file in the user's cache folder.
+        version_compatible: whether the engine also runs with later versions of the same major version of the library.
+        hardware_compatible: the set of other GPUs on which the engine also runs, at some cost of speed; None: no others.
+        strip_weights: whether the engine is without weights, which are then taken from the bundle's ONNX graph when it is loaded.
+        kernels: the selection of this project's Triton kernels for AOTInductor's packages: ``triton`` is all, ``native`` is none,
+            ``auto`` is those that were measured to be faster on the target.
     """
 
     targets: tuple[str, ...] = flag(

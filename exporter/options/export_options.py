@@ -20,7 +20,7 @@ _QUANTIZATION = "int8 and fp8"
 
 
 def _names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """``"image,text"`` or a sequence of names."""
+    """Split ``"image,text"``, or convert a sequence of names, to a tuple."""
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
     return tuple(value)
@@ -28,7 +28,7 @@ def _names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `exporter.pipeline.export`, which documents them. Paths may be str, sequences may be of any kind."""
+    """The arguments of `exporter.pipeline.export`, which documents them; a path may be a str, a sequence may be of any kind."""
 
     name: str = positional(metavar="MODEL", help="architecture, hf-hub:org/repo, local-dir:PATH or demo")
     pretrained: str | None = flag(

@@ -1,4 +1,4 @@
-"""Options described once: a field of a dataclass holds default, flag and help, and the command line is made from the fields."""
+"""Options that are described once: a dataclass field holds default, flag and help, and fields make the command line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Flag:
-    """The command line's side of a field.
+    """The description of a field for the command line.
 
     Attributes:
-        name: the flag, ``--parity-data``; empty: a positional argument.
+        name: the flag, such as ``--parity-data``; empty: a positional argument.
         arguments: the arguments of argparse's ``add_argument``.
-        alternatives: flags that stand for a value of the field each, and their help; they exclude each other.
-        group: title of the group of ``--help`` that the flag is in; empty: the main one.
-        convert: makes the field's value from what a caller or the command line passed; None stays None. It may raise an
+        alternatives: triples of a flag, the field's value for it, and its help; these flags exclude each other.
+        group: the title of the flag's group in ``--help``; empty: the main group.
+        convert: a function from the passed value to the field's value; None stays None. It may raise an
             `exporter.errors.ExportError`.
         options: the field's own dataclass of options, whose flags form the group.
     """
@@ -37,13 +37,13 @@ class Flag:
 def flag(
     default: Any, name: str, *, group: str = "", convert: Callable[[Any], Any] | None = None, **arguments: Any
 ) -> Any:
-    """A field with a flag of the command line.
+    """Make a field with a flag of the command line.
 
     Args:
         default: the field's default; False makes the flag a switch.
         name: the flag.
-        group: title of its group in ``--help``.
-        convert: makes the field's value, see `Flag`.
+        group: the title of its group in ``--help``.
+        convert: the function that makes the field's value, see `Flag`.
         arguments: the arguments of argparse's ``add_argument``, such as ``help``.
     """
     if default is False:
@@ -52,17 +52,17 @@ def flag(
 
 
 def positional(**arguments: Any) -> Any:
-    """A field without a default that is a positional argument of the command line."""
+    """Make a field without a default that is a positional argument of the command line."""
     return dataclasses.field(metadata={_FLAG: Flag(arguments=arguments)})
 
 
 def alternatives(default: Any, flags: Sequence[tuple[str, str, str]]) -> Any:
-    """A field with one flag for each of its values: (flag, value, help)."""
+    """Make a field with one flag for each of its values: (flag, value, help)."""
     return dataclasses.field(default=default, metadata={_FLAG: Flag(alternatives=tuple(flags))})
 
 
 def nested(options: type, group: str) -> Any:
-    """A field that holds another dataclass of options, whose flags form a group of ``--help``."""
+    """Make a field that holds another dataclass of options, whose flags form a group of ``--help``."""
     return dataclasses.field(default_factory=options, metadata={_FLAG: Flag(group=group, options=options)})
 
 
@@ -95,7 +95,7 @@ def _add(
 
 
 def from_arguments(options: type[_T], arguments: argparse.Namespace) -> _T:
-    """The dataclass with what the command line gave; what it did not give has the field's default.
+    """Make the dataclass from the parsed command line; fields without a given flag have their defaults.
 
     Raises:
         ExportError: a value cannot be converted, or the dataclass refuses it.

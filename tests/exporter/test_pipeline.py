@@ -67,6 +67,9 @@ class TestExport:
         stages = [row["stage"] for row in report["stages"]]
         assert "export image tower" in stages
         assert "parity gate" in stages
+        steps = [(row["step"], row.get("tower")) for row in report["stages"]]
+        assert steps[:4] == [("load", None), ("data", None), ("reference", "image"), ("reference", "text")]
+        assert steps[4:] == [("export", "image"), ("rule", "text"), ("export", "text"), ("gate", None)]
         assert all(row["seconds"] >= 0 and row["peak_memory_bytes"] > 0 for row in report["stages"])
         assert report["towers"]["text"]["operators"]["Attention"] > 0
 
@@ -276,11 +279,11 @@ def test_an_interrupt_that_a_library_swallows_ends_the_next_stage() -> None:
     """Python ignores what a finalizer raises: an export went on to its end after Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = Stages()
-    with pytest.raises(KeyboardInterrupt), stages.interruptible(), stages.stage("export"):
+    with pytest.raises(KeyboardInterrupt), stages.interruptible(), stages.stage("export", "export"):
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
-        with stages.stage("gate"):
+        with stages.stage("gate", "gate"):
             raise AssertionError("the export went on")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
