@@ -21,7 +21,7 @@ help:
 	@echo "make bench-int8  int8 engines of ViT-B-32 against eager float32 and OpenVINO's own quantization"
 	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"
 	@echo "make gpu-kit   wheels for a machine with a GPU and no package index: benchmarks/GPU.md"
-	@echo "make report    tables and plots of the rows; make tables writes the README's"
+	@echo "make report    tables and plots of the rows; make tables writes those of README.md and docs/"
 	@echo "make cold-start  export time and memory, import, load, first embedding"
 
 demo: $(STAMP)
