@@ -1,4 +1,4 @@
-"""The engine options of each kind, for type checkers and for the message of an unknown option; `open_tower` documents each."""
+"""The engine options of each kind, for type checkers and for the message about an unknown option; `open_tower` documents them."""
 
 from __future__ import annotations
 
