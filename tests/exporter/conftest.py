@@ -1,13 +1,21 @@
-"""Fixtures that tests of checkpoints share. What they import is imported when one is used, so that others start fast."""
+"""Fixtures that several files share. What they import is imported when one is used, so that others start fast."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from made_once import session_folder
 
 if TYPE_CHECKING:
     from made_checkpoints import Weights
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of the session have."""
+    return session_folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
