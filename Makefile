@@ -27,11 +27,12 @@ help:
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.demo
 
-# A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files.
-PYTEST = -m pytest -n auto --dist loadfile --max-worker-restart=0 -m "not slow and not gpu"
+# A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files. Files are handed out in the
+# order of tests/file_order.py, the longest first.
+PYTEST = -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -m "not slow and not gpu"
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) $(PYTEST_FLAGS)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"

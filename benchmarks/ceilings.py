@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness.timing import SECONDS, timed
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
+from benchmarks.records.figures import FIGURES
 from benchmarks.records.machine import clock_mhz, stamp, this_machine, versions
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
+from benchmarks.records.results import RESULTS
+from benchmarks.records.rows import Row
 
 if TYPE_CHECKING:
     from benchmarks.harness.keeper import Keeper
 
-RESULTS = Path(__file__).parent / "results"
 _SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 _COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}
 
@@ -87,9 +89,9 @@ def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
         y, one = y.t(), torch.ones((), device=device)
         return lambda: torch._scaled_mm(x, y, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
 
-    products = {"fp32": plain(torch.float32)}
+    products = {name: plain(torch_dtype(name)) for name in (UNQUANTIZED if device == "cuda" else ("fp32",))}
     if device == "cuda":
-        products |= {"fp16": plain(torch.float16), "bf16": plain(torch.bfloat16), "fp8": fp8}
+        products["fp8"] = fp8
     return products | {"int8": int8}
 
 

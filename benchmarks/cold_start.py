@@ -22,9 +22,11 @@ from benchmarks.harness.case_rows import row_of
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import stamp, this_machine, versions
+from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
+from engines.kinds import KINDS
+from engines.precisions import PRECISIONS, QUANTIZED
 
-RESULTS = Path(__file__).parent / "results"
 _STARTS = 5
 
 _STARTUP = """
@@ -41,7 +43,7 @@ assert "torch" not in sys.modules
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExportOrder:
     """One export.
 
     Attributes:
@@ -70,47 +72,60 @@ class Asked:
         return words
 
 
-def measure(asked: Asked) -> list[Row]:
+@dataclass(frozen=True)
+class BundleEngines:
+    """The engines of a bundle, as rows name them.
+
+    Attributes:
+        label: kinds and targets: ``onnxruntime + tensorrt-rtx sm80``.
+        versions: the libraries that exported, serve and built.
+    """
+
+    label: str
+    versions: str
+
+
+def measure(order: ExportOrder) -> list[Row]:
     """All figures of one export; how serving starts only where an engine of the bundle runs here."""
     with tempfile.TemporaryDirectory(prefix="cold-start-") as folder:
         bundle = Path(folder) / "bundle"
-        report = json.loads(subprocess.run(asked.command(bundle), check=True, stdout=subprocess.PIPE).stdout)
+        report = json.loads(subprocess.run(order.command(bundle), check=True, stdout=subprocess.PIPE).stdout)
         manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-        kinds = " + ".join(dict.fromkeys(_kind(engine) for engine in manifest["engines"]))
-        found = export_rows(asked, kinds, report)
-        if any(engine["kind"] == "onnxruntime" for engine in manifest["engines"]):
-            found += _startup_rows(asked, kinds, bundle, Path(folder))
-        return found
+        engines = engines_of(manifest)
+        rows = export_rows(order, engines, report)
+        if any(_starts_here(engine["kind"]) for engine in manifest["engines"]):
+            rows += _startup_rows(order, engines, bundle, Path(folder))
+        return rows
 
 
-def export_rows(asked: Asked, kinds: str, report: dict[str, Any]) -> list[Row]:
+def export_rows(order: ExportOrder, engines: BundleEngines, report: dict[str, Any]) -> list[Row]:
     """What a report says of time and memory.
 
     Args:
-        asked: the export.
-        kinds: engines that were built.
+        order: the export.
+        engines: the bundle's.
         report: ``report.json`` of the bundle.
     """
     stages = report["stages"]
     seconds = sum(stage["seconds"] for stage in stages)
     peak = max(stage["peak_memory_bytes"] for stage in stages)
-    weights = 4 * next(stage["parameters"] for stage in stages if "parameters" in stage)
+    weights = 4 * next(stage["parameters"] for stage in stages if stage["step"] == "load")
     found = [
-        _row(asked, kinds, "export_seconds", _once(seconds), "both towers, parity gate included"),
-        _row(asked, kinds, "export_memory", _once(peak / weights), "peak resident memory over float32 weights"),
+        _row(order, engines, "export_seconds", _once(seconds), "both towers, parity gate included"),
+        _row(order, engines, "export_memory", _once(peak / weights), "peak resident memory over float32 weights"),
     ]
-    quantized = [stage for stage in stages if stage["stage"].startswith("quantize ")]
+    quantized = [stage for stage in stages if stage["step"] == "quantize"]
     if quantized:
-        images = max((stage["images"] for stage in stages if "images" in stage), default=0)
+        images = next(stage["images"] for stage in stages if stage["step"] == "calibration")
         note = f"both towers, search included; {images} images"
-        found.append(_row(asked, kinds, "quantize_seconds", _once(sum(s["seconds"] for s in quantized)), note))
+        found.append(_row(order, engines, "quantize_seconds", _once(sum(s["seconds"] for s in quantized)), note))
         share = min(stage["share_of_flops"] for stage in quantized)
         note = "of the FLOPs of linear layers and convolutions; the lower of both towers"
-        found.append(_row(asked, kinds, "quantized_share", _once(share), note))
+        found.append(_row(order, engines, "quantized_share", _once(share), note))
     return found
 
 
-def _startup_rows(asked: Asked, kinds: str, bundle: Path, folder: Path) -> list[Row]:
+def _startup_rows(order: ExportOrder, engines: BundleEngines, bundle: Path, folder: Path) -> list[Row]:
     from PIL import Image
 
     picture = folder / "picture.png"
@@ -123,9 +138,27 @@ def _startup_rows(asked: Asked, kinds: str, bundle: Path, folder: Path) -> list[
     note = f"{_STARTS} fresh processes, files in the page cache"
     names = ("import_engines", "first_text", "first_image")
     return [
-        _row(asked, kinds, name, estimate(taken), note)
+        _row(order, engines, name, estimate(taken), note)
         for name, taken in zip(names, zip(*runs, strict=True), strict=True)
     ]
+
+
+def _starts_here(kind: str) -> bool:
+    """Whether the kind's engines run on any machine, and without PyTorch, as `_STARTUP` demands it."""
+    return KINDS[kind].cpu and KINDS[kind].runs_graph
+
+
+def engines_of(manifest: dict[str, Any]) -> BundleEngines:
+    """The engines that a bundle's manifest names."""
+    built = {
+        f"{engine['kind']} {engine['target']['version']}": None
+        for engine in manifest["engines"]
+        if not KINDS[engine["kind"]].runs_graph
+    }
+    return BundleEngines(
+        " + ".join(dict.fromkeys(_kind(engine) for engine in manifest["engines"])),
+        " ".join([versions(("torch", "onnxruntime")), *built]),
+    )
 
 
 def _kind(engine: dict[str, Any]) -> str:
@@ -138,17 +171,17 @@ def _once(value: float) -> Estimate:
     return Estimate(value, value, value, 1)
 
 
-def _row(asked: Asked, kinds: str, figure: str, value: Estimate, note: str) -> Row:
+def _row(order: ExportOrder, engines: BundleEngines, figure: str, value: Estimate, note: str) -> Row:
     return row_of(
         figure,
         value,
         what="export",
-        model=asked.model,
-        engine=kinds,
-        precision=asked.precision,
+        model=order.model,
+        engine=engines.label,
+        precision=order.precision,
         note=note,
         weights="random",
-        versions=versions(("torch", "onnxruntime", *(("tensorrt-rtx-cu13",) if "tensorrt-rtx" in kinds else ()))),
+        versions=engines.versions,
     )
 
 
@@ -156,17 +189,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and merge the rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks cold-start", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["ViT-B-32"], help="architectures (default ViT-B-32)")
-    parser.add_argument("--precision", default="fp32", help="fp32, fp16, bf16, int8 or fp8 (default fp32)")
-    parser.add_argument("--calibration", type=Path, help="pictures for int8 and fp8")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of the graphs (default fp32)")
+    parser.add_argument("--calibration", type=Path, help=f"pictures for {' and '.join(QUANTIZED)}")
     parser.add_argument("--engine", action="append", default=[], help="as the exporter's; repeatable")
     parser.add_argument("--target", action="append", default=[], help="as the exporter's; repeatable")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
     args = parser.parse_args(argv)
     machine = this_machine()
     for model in args.models:
-        asked = Asked(model, args.precision, args.calibration, tuple(args.engine), tuple(args.target))
+        order = ExportOrder(model, args.precision, args.calibration, tuple(args.engine), tuple(args.target))
         try:
-            found = stamp(measure(asked), machine)
+            found = stamp(measure(order), machine)
         except subprocess.CalledProcessError as error:
             print(f"error: {model}: the export ended with exit code {error.returncode}", file=sys.stderr)
             return 1

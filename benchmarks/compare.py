@@ -31,16 +31,15 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.records import rows as rowfiles
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.figures import FIGURES
+from benchmarks.records.rows import Row
 from benchmarks.regression.findings import Comparison, describe
 from benchmarks.regression.noise import Noise, has_passes
-from benchmarks.reporting.report_tables import SHARES
 
 Verdict = Literal["worse", "better", "same"]
 _WIDENED = 0.75
 _WITHOUT_QUARTILES = 4
 _TO_BE_SEEN = -math.log(0.8)  # a slowdown of 20 %
-_ERRORS = {"min_cosine": 1.0, "mean_cosine": 1.0, "p1_cosine": 1.0, "max_abs_error": 0.0}  # figure → its exact value
 _LEAST_ERROR = 1e-5
 
 
@@ -106,22 +105,22 @@ def judge(
     """
     assert a.value is not None
     assert b.value is not None
-    if a.figure in _ERRORS:
-        exact = _ERRORS[a.figure]
-        distances = abs(a.value - exact), abs(b.value - exact)
+    figure = FIGURES[a.figure]
+    if figure.exact is not None:
+        distances = abs(a.value - figure.exact), abs(b.value - figure.exact)
         if max(distances) - min(distances) <= _LEAST_ERROR or max(distances) <= 2 * min(distances):
             return "same"
         return "worse" if distances[1] > distances[0] else "better"
     higher = b.value > a.value
-    verdict: Verdict = "better" if higher == (FIGURES[a.figure].better == "higher") else "worse"
+    verdict: Verdict = "better" if higher == (figure.better == "higher") else "worse"
     box_a, box_b = _box(a), _box(b)
     relative = abs(b.value - a.value) / abs(a.value) if a.value else float(b.value != a.value)
     if limit is not None:
         return verdict if relative > threshold and abs(math.log(b.value / a.value)) > limit else "same"
     if box_a is None or box_b is None:
-        factor = 1 if a.figure in SHARES else _WITHOUT_QUARTILES
+        factor = 1 if figure.is_share else _WITHOUT_QUARTILES
         return verdict if relative > factor * threshold else "same"
-    if a.figure in SHARES:
+    if figure.is_share:
         return "same" if _overlap(box_a, box_b) else verdict
     wide_a, wide_b = _widened(box_a, usual_a * abs(a.value)), _widened(box_b, usual_b * abs(b.value))
     return verdict if relative > threshold and not _overlap(wide_a, wide_b) else "same"
@@ -167,13 +166,14 @@ def _load_revision(revision: str, path: str) -> list[Row]:
 def _counts(row: Row, absolute: bool) -> bool:
     if row.figure == "speedup" and (row.engine, row.precision) == ("eager", "fp32"):
         return False  # over itself
-    kind = FIGURES[row.figure]
-    return row.value is not None and (kind.relative or (absolute and kind.better is not None))
+    figure = FIGURES[row.figure]
+    return row.value is not None and (figure.relative or (absolute and figure.better is not None))
 
 
 def _in_passes(a: Row, b: Row) -> bool:
     """Whether the noise of both is known from passes."""
-    return all(has_passes(row) and row.figure not in SHARES and row.figure not in _ERRORS for row in (a, b))
+    figure = FIGURES[a.figure]
+    return has_passes(a) and has_passes(b) and not figure.is_share and figure.exact is None
 
 
 def _box(row: Row) -> tuple[float, float] | None:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.machine import Machine
+from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
 from benchmarks.suites.step import CHOICES
-
-_RESULTS = Path(__file__).parent / "results"
 
 
 def gather(folders: Sequence[Path], results: Path) -> dict[str, int]:
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Merge rows, and the choices beside them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks gather", description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+", help="that suites wrote with --out")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="default benchmarks/results")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="default benchmarks/results")
     parser.add_argument("--table", type=Path, help="of choices (default kernels/choices.csv)")
     args = parser.parse_args(argv)
     for folder in args.folders:

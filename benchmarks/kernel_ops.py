@@ -24,16 +24,18 @@ from benchmarks.kernel_timing.measurement import Measured, measure_case
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit
 from benchmarks.records.estimates import Estimate, estimate, speedup
+from benchmarks.records.figures import FIGURES
 from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
+from benchmarks.records.results import RESULTS
+from benchmarks.records.rows import Row
 from benchmarks.records.work import ceiling_gbytes, ceiling_tflops
+from engines.precisions import PRECISIONS
 
-RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 32, 256)
 _CEILING_SECONDS = 0.3  # of each, where the run's ceilings have to be measured first
 # The usual ways to time need no words.
 _NOTES = {"profiler": "no CUDA graph could be recorded: sum of its kernels, by the profiler"}
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def case_rows(
@@ -126,7 +128,7 @@ def ceilings_of_run(machine: Machine, results: Path, run_commit: str) -> dict[st
             commit=run_commit,
         )
         rowfiles.merge(results, measured)
-    found = {precision: ceiling_tflops(results, precision) for precision in ("fp32", "fp16", "bf16", "fp8")}
+    found = {precision: ceiling_tflops(results, precision) for precision in PRECISIONS}
     return {name: value for name, value in (found | {"copy": ceiling_gbytes(results)}).items() if value}
 
 
@@ -168,7 +170,7 @@ def run(
     Returns:
         The rows, and whether the time was enough for all of them.
     """
-    device, dtype = machine.device, _DTYPES[precision]
+    device, dtype = machine.device, torch_dtype(precision)
     named = commit() if run_commit is None else run_commit
     ceilings: dict[str, float] | None = None
     measured: list[Row] = []
@@ -241,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--towers", default="", help="names or parts of names, comma-separated; default all")
     parser.add_argument("--batches", default=",".join(map(str, _BATCHES)), help="default 1,32,256")
     parser.add_argument("--ops", default="", help=f"comma-separated, of {', '.join(OPS)}; default all")
-    parser.add_argument("--precision", choices=sorted(_DTYPES), default="fp16")
+    parser.add_argument("--precision", choices=sorted(UNQUANTIZED), default="fp16")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--choices", action="store_true", help="write the table of kernels.choices (on a GPU)")

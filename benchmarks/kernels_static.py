@@ -14,26 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.records.csv_file import commit, read_rows, upsert
+from benchmarks.records.csv_file import commit, read_rows
+from benchmarks.records.results import RESULTS
+from benchmarks.records.table_files import KERNELS_STATIC
 
 if TYPE_CHECKING:
     from kernels.static import StaticCase
 
-RESULTS = Path(__file__).parent / "results" / "kernels_static.csv"
 ARCHITECTURES = (80, 90, 100)
-COLUMNS = (
-    "kernel",
-    "case",
-    "arch",
-    "dtype",
-    "registers",
-    "spills",
-    "shared_bytes",
-    "occupancy",
-    "triton",
-    "commit",
-)
-KEY = ("kernel", "case", "arch")
 _FLOATS = ("*fp16", "*bf16", "*fp32")
 
 
@@ -77,14 +65,15 @@ def measure(cases: Sequence[tuple[str, StaticCase]], architectures: Sequence[int
 
 def drop_stale(path: Path, rows: Sequence[dict[str, Any]], kernels: set[str] | None) -> None:
     """Remove rows of these kernels, of all if None, that were not measured this time: their cases are no longer there."""
-    fresh = {tuple(str(row[name]) for name in KEY) for row in rows}
+    fresh = {tuple(str(row[name]) for name in KERNELS_STATIC.key) for row in rows}
     kept = [
         row
         for row in read_rows(path)
-        if tuple(row[name] for name in KEY) in fresh or (kernels is not None and row["kernel"] not in kernels)
+        if tuple(row[name] for name in KERNELS_STATIC.key) in fresh
+        or (kernels is not None and row["kernel"] not in kernels)
     ]
     path.unlink(missing_ok=True)
-    upsert(path, kept, COLUMNS, KEY)
+    KERNELS_STATIC.upsert(path, kept)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels_static", description=__doc__.splitlines()[0])
     parser.add_argument("--op", choices=ops, action="append", help="only this module's kernels; may be repeated")
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, action="append", help="only this compute capability")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the CSV file (default %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / KERNELS_STATIC.name, help="the CSV file (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
         print("error: TRITON_INTERPRET=1 leaves nothing to compile; unset it", file=sys.stderr)
@@ -116,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\r\x1b[K{len(rows)}/{count} {row['kernel']}", end="", file=sys.stderr)
     if not args.arch:
         drop_stale(args.out, rows, {kernel for kernel, _ in cases} if args.op else None)
-    upsert(args.out, rows, COLUMNS, KEY)
+    KERNELS_STATIC.upsert(args.out, rows)
     bad = [row for row in rows if int(row["spills"]) or float(row["occupancy"]) == 0]
     for row in bad:
         why = f"spills {row['spills']} bytes a thread" if int(row["spills"]) else "does not fit a multiprocessor"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.records.results import RESULTS
 from engines.errors import EngineError, EngineUnavailableError, InputError
 from exporter.errors import ExportError
 
@@ -131,7 +132,7 @@ def _start(args: argparse.Namespace, manifest: Manifest) -> Run:
         machine = this_machine(device)
     except RuntimeError as error:
         raise InputError(str(error)) from error
-    results = args.results or Path(__file__).parent / "results" / machine.slug
+    results = args.results or RESULTS / machine.slug
     return Run(args.bundle, manifest, device, machine, results)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.records import rows
+from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
 from benchmarks.reporting import drawing, html_page, styles
 from benchmarks.reporting.charts import Plot, Work
@@ -17,7 +18,6 @@ from benchmarks.reporting.markdown import document
 from benchmarks.reporting.report_tables import measured_on, sections
 from engines.process.optional import import_or_reason
 
-RESULTS = Path(__file__).parent / "results"
 _TITLE = "openclip-engines: measured"
 _INTRO = (
     "Values are medians. Speedups are over eager float32 PyTorch, each round compared with the same round. "

@@ -12,25 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.csv_file import commit, upsert
+from benchmarks.records.csv_file import commit
+from benchmarks.records.results import RESULTS
+from benchmarks.records.table_files import PREDICTED, ROOFLINE
 from benchmarks.workloads.gpus import GPUS, GpuCeiling
 
-RESULTS = Path(__file__).parent / "results" / "roofline.csv"
-PREDICTED = ("A100 80GB", "H100", "H200")
 BATCH = 32
-COLUMNS = (
-    "model",
-    "tower",
-    "tokens",
-    "gflops",
-    "weights_mb",
-    "activations_mb",
-    "batch",
-    *(f"predicted_per_s_{name}" for name in PREDICTED),
-    "versions",
-    "commit",
-)
-_KEY = ("model", "tower")
 
 
 def predicted_rate(flops: float, weight_bytes: float, activation_bytes: float, batch: int, gpu: GpuCeiling) -> float:
@@ -80,11 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS / ROOFLINE.name, help="the CSV file (default %(default)s)"
+    )
     args = parser.parse_args(argv)
     for model in args.models or MODELS:
         rows = rows_of(model)
-        upsert(args.results, [row | {"commit": commit()} for row in rows], COLUMNS, _KEY)
+        ROOFLINE.upsert(args.results, [row | {"commit": commit()} for row in rows])
         print(model, *(f"{row['tower']} {row['gflops']} GFLOP" for row in rows), file=sys.stderr)
     return 0
 

@@ -17,10 +17,9 @@ from pathlib import Path
 
 from benchmarks.harness.bounded import interrupted_by_sigterm
 from benchmarks.records.machine import gpu_problem, nvidia_smi, this_machine
+from benchmarks.records.results import RESULTS
 from benchmarks.suites.definitions import SUITES, Suite
 from benchmarks.suites.stand_in import stand_in
-
-_RESULTS = Path(__file__).parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.harness.plan import UserError
     from benchmarks.suites.parts import run_suite
 
-    results = args.out or _RESULTS / this_machine(suite.device).slug / suite.folder
+    results = args.out or RESULTS / this_machine(suite.device).slug / suite.folder
     models = [name for name in args.models.split(",") if name]
     with interrupted_by_sigterm() as terminated:
         try:

@@ -18,10 +18,10 @@ from benchmarks.contenders import MODULES, contenders_of
 from benchmarks.harness.plan import Plan, UserError
 from benchmarks.harness.run import Run
 from benchmarks.records.machine import this_machine
+from benchmarks.records.results import RESULTS
 from benchmarks.workloads.inputs import Case, files_case, image_case, text_case
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
-RESULTS = Path(__file__).parent / "results"
 _BATCHES = (1, 4, 16, 64)
 _END_TO_END_BATCH, _END_TO_END_FILES = 32, 96
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks throughput", description=__doc__.splitlines()[0])
     parser.add_argument("subject", metavar="BUNDLE", help="a bundle, or an architecture (random weights; no engines)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--towers", default="image,text", help="default image,text")
+    parser.add_argument("--towers", help="image,text (default: those that the bundle has), image or text")
     parser.add_argument("--batches", default=",".join(map(str, _BATCHES)), help="default 1,4,16,64")
     parser.add_argument("--texts", default="real,full", help="captions of 8 to 25 ids, rows full of ids, or both")
     known = ", ".join(MODULES)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             contenders=tuple(contenders_of(subject, device, wanted)),
             cases=make_cases(
                 subject,
-                _names(args.towers, ("image", "text"), "tower"),
+                _names(args.towers, subject.towers, "tower") if args.towers else subject.towers,
                 _numbers(args.batches),
                 _names(args.texts, ("real", "full"), "kind of text"),
                 0 if args.no_files else _END_TO_END_FILES,

@@ -9,6 +9,7 @@ RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -16,58 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.records.csv_file import commit, read_rows, upsert
+from benchmarks.records.csv_file import commit
+from benchmarks.records.precisions import UNQUANTIZED
+from benchmarks.records.results import RESULTS
+from benchmarks.records.table_files import ZOO, ZOO_ENGINES
+from engines.kinds import KINDS
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult
 
-RESULTS = Path(__file__).parent / "results" / "zoo.csv"
-ENGINES_NAME = "zoo_engines.csv"
 TARGETS = ("sm80", "sm89", "sm120")
-COLUMNS = (
-    "model",
-    "tower",
-    "precision",
-    "status",
-    "seconds",
-    "peak_memory_mb",
-    "weights_fp32_mb",
-    "file_mb",
-    "nodes",
-    "attention_nodes",
-    "fp32_units",
-    "samples",
-    "max_abs_error",
-    "min_cosine",
-    "versions",
-    "commit",
-)
-_KEY = ("model", "tower", "precision")
-ENGINE_COLUMNS = (
-    "model",
-    "tower",
-    "precision",
-    "engine",
-    "target",
-    "status",
-    "seconds",
-    "peak_memory_mb",
-    "weights_mb",
-    "file_mb",
-    "fused_attention",
-    "decomposed_attention",
-    "versions",
-    "commit",
-)
-_ENGINE_KEY = ("model", "tower", "precision", "engine", "target")
-_KIND = "tensorrt-rtx"
-
-
 # The classic list: ResNet, ViT, ConvNeXt, EVA, CoCa and RoBERTa towers, in order of size.
 MODELS = (
     "ViT-B-32",
@@ -114,6 +77,20 @@ def published_architectures() -> list[str]:
     return list(dict.fromkeys(name for name, _ in open_clip.list_pretrained()))
 
 
+def built_kinds(targets: Sequence[str]) -> tuple[str, ...]:
+    """Kinds whose engines for these GPUs can be built on this machine, which may have none of them; no target: no kind."""
+    from exporter.builders.registry import builder
+    from exporter.errors import ExportError
+    from exporter.options.engine_options import EngineOptions
+
+    kinds = []
+    for kind in [name for name, entry in KINDS.items() if entry.other_targets and targets]:
+        with contextlib.suppress(ExportError):
+            builder(kind).check(kind, EngineOptions(targets=tuple(targets)))
+            kinds.append(kind)
+    return tuple(kinds)
+
+
 def export_one(model: str, precision: str, samples: int, targets: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Export one architecture with random weights in this process.
 
@@ -121,13 +98,12 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
         ``towers``: one row for each tower; ``engines``: one for each tower and target.
     """
     from benchmarks.workloads.offline_text_towers import ARCHITECTURES, offline_architecture
-    from exporter.engine_options import EngineOptions
     from exporter.errors import ExportError
+    from exporter.options.engine_options import EngineOptions
     from exporter.pipeline import Options, run_export
     from exporter.stages import Stages
 
-    kinds = (*([_KIND] if targets else []), "onnxruntime")
-    stages = Stages()
+    kinds = built_kinds(targets)
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
         if model in ARCHITECTURES:
             offline_architecture(model, Path(folder), name=model)
@@ -136,23 +112,22 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
             name=model,
             pretrained="none",
             precision=precision,
-            engines=kinds,
+            engines=(*kinds, "onnxruntime"),
             parity_samples=samples,
             out=Path(folder) / "bundle",
             engine_options=EngineOptions(targets=tuple(targets)),
         )
         try:
-            result = run_export(options, stages)
+            result = run_export(options, Stages())
         except ExportError as error:
             rows = [
                 {"model": model, "tower": t, "precision": precision, "status": str(error)} for t in ("image", "text")
             ]
             return {"towers": rows, "engines": []}
         print(f"{model} {precision}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        problems = [note for note in stages.notes if note.startswith("left out: ")]
         return {
             "towers": _tower_rows(model, precision, result),
-            "engines": _engine_rows(model, precision, result, targets, problems),
+            "engines": _engine_rows(model, precision, result, kinds, targets),
         }
 
 
@@ -160,19 +135,20 @@ def _tower_rows(model: str, precision: str, result: ExportResult) -> list[dict[s
     import open_clip
 
     rows = []
-    stages = {row["stage"]: row for row in result.report["stages"]}
+    stages = result.report["stages"]
+    parameters = next(stage["parameters"] for stage in stages if stage["step"] == "load")
     for name, tower in result.report["towers"].items():
         parity = result.manifest.parity[-1].towers[name]
-        own = [row for stage, row in stages.items() if name in stage and not stage.startswith("build ")]
+        seconds = sum(stage["seconds"] for stage in stages if stage.get("tower") == name and stage["step"] != "build")
         rows.append(
             {
                 "model": model,
                 "tower": name,
                 "precision": precision,
                 "status": "ok",
-                "seconds": round(sum(row["seconds"] for row in own), 1),
-                "peak_memory_mb": round(max(row["peak_memory_bytes"] for row in stages.values()) / 1e6),
-                "weights_fp32_mb": round(stages["load the model"]["parameters"] * 4 / 1e6),
+                "seconds": round(seconds, 1),
+                "peak_memory_mb": round(max(row["peak_memory_bytes"] for row in stages) / 1e6),
+                "weights_fp32_mb": round(parameters * 4 / 1e6),
                 "file_mb": round(tower["bytes"] / 1e6, 1),
                 "nodes": sum(tower["operators"].values()),
                 "attention_nodes": tower["operators"].get("Attention", 0),
@@ -187,15 +163,15 @@ def _tower_rows(model: str, precision: str, result: ExportResult) -> list[dict[s
 
 
 def _engine_rows(
-    model: str, precision: str, result: ExportResult, targets: Sequence[str], problems: Sequence[str]
+    model: str, precision: str, result: ExportResult, kinds: Sequence[str], targets: Sequence[str]
 ) -> list[dict[str, Any]]:
-    built = {(e.tower, e.target.device): e for e in result.manifest.engines if e.kind == _KIND}
+    built = {(e.kind, e.tower, e.target.device): e for e in result.manifest.engines}
     rows = []
-    for tower, target in itertools.product(result.manifest.towers, targets):
-        row = {"model": model, "tower": tower, "precision": precision, "engine": _KIND, "target": target}
-        engine = built.get((tower, target))
+    for kind, tower, target in itertools.product(kinds, result.manifest.towers, targets):
+        row = {"model": model, "tower": tower, "precision": precision, "engine": kind, "target": target}
+        engine = built.get((kind, tower, target))
         if engine is None or engine.build is None:
-            rows.append(row | {"status": " ".join(problems) or "not built"})
+            rows.append(row | {"status": why_left_out(result.report["left_out"], kind, tower, target)})
             continue
         rows.append(
             row
@@ -207,10 +183,20 @@ def _engine_rows(
                 "file_mb": round(result.manifest.files[engine.file].bytes / 1e6, 1),
                 "fused_attention": engine.build.fused_attention,
                 "decomposed_attention": engine.build.decomposed_attention,
-                "versions": f"{_KIND} {engine.target.version}",
+                "versions": f"{kind} {engine.target.version}",
             }
         )
     return rows
+
+
+def why_left_out(left_out: Sequence[Mapping[str, Any]], kind: str, tower: str, target: str) -> str:
+    """The reasons why an engine is not in the bundle; an entry without a tower or a device stands for all of them."""
+    reasons = dict.fromkeys(
+        f"left out: {engine['why']}"
+        for engine in left_out
+        if engine["kind"] == kind and engine["tower"] in (None, tower) and engine["device"] in (None, target)
+    )
+    return " ".join(reasons) or "not built"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -218,9 +204,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
     parser.add_argument("--all", action="store_true", help="every architecture that has a pretrained tag")
-    parser.add_argument("--precision", action="append", choices=("fp32", "fp16", "bf16"), help="default: fp32 and fp16")
+    parser.add_argument("--precision", action="append", choices=UNQUANTIZED, help="default: fp32 and fp16")
     parser.add_argument("--samples", type=int, default=4, help="images for the parity gate (default 4)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV file")
+    parser.add_argument("--results", type=Path, default=RESULTS / ZOO.name, help="the CSV file (default %(default)s)")
     parser.add_argument(
         "--targets", default=",".join(TARGETS), help="of the TensorRT-RTX engines of fp16 graphs; empty builds none"
     )
@@ -229,37 +215,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     precisions = args.precision or ["fp32", "fp16"]
     targets = args.targets.split(",") if args.targets else []
-    if not targets or find_spec("tensorrt_rtx") is None:
+    kinds = built_kinds(targets)
+    if not kinds:
         targets = []
     if args.one:
         used = targets if precisions[0] == "fp16" else []
         print(json.dumps(export_one(args.models[0], precisions[0], args.samples, used)))
         return 0
-    engines_csv = args.results.with_name(ENGINES_NAME)
+    engines_csv = args.results.with_name(ZOO_ENGINES.name)
     failed = []
     for precision in precisions:
         used = targets if precision == "fp16" else []
         for model in args.models or (published_architectures() if args.all else MODELS):
-            towers_done = all((model, t, precision) in _done(args.results, _KEY) for t in ("image", "text"))
-            built = _done(engines_csv, _ENGINE_KEY)
-            engines_done = all((model, t, precision, _KIND, s) in built for t in ("image", "text") for s in used)
+            towers_done = all((model, t, precision) in ZOO.done(args.results) for t in ("image", "text"))
+            built = ZOO_ENGINES.done(engines_csv)
+            engines_done = all(
+                (model, tower, precision, kind, target) in built
+                for kind in kinds
+                for tower in ("image", "text")
+                for target in used
+            )
             if towers_done and engines_done and not args.force:
                 continue
             found = _run_one(model, precision, args.samples, used)
             mark = {"commit": commit()}
             if args.force or not towers_done:
-                upsert(args.results, [row | mark for row in found["towers"]], COLUMNS, _KEY)
+                ZOO.upsert(args.results, [row | mark for row in found["towers"]])
             if used:
-                upsert(engines_csv, [row | mark for row in found["engines"]], ENGINE_COLUMNS, _ENGINE_KEY)
+                ZOO_ENGINES.upsert(engines_csv, [row | mark for row in found["engines"]])
             if any(row["status"] != "ok" for rows in found.values() for row in rows):
                 failed.append(f"{model} {precision}")
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _done(path: Path, key: Sequence[str]) -> set[tuple[str, ...]]:
-    return {tuple(row[name] for name in key) for row in read_rows(path) if row["status"] == "ok"}
 
 
 def _run_one(model: str, precision: str, samples: int, targets: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

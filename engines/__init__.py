@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from engines.inputs.arguments import Template
     from engines.inputs.image_inputs import ImageInput
     from engines.manifest import Manifest, TowerName
-    from engines.runtimes.options import AOTInductorOptions, OnnxRuntimeOptions, OpenVINOOptions, TensorRTOptions
+    from engines.runtimes.aotinductor import AOTInductorOptions
+    from engines.runtimes.onnxruntime import OnnxRuntimeOptions
+    from engines.runtimes.openvino import OpenVINOOptions
+    from engines.runtimes.tensorrt import TensorRTOptions
     from engines.tensorrt.slot import GraphLimits
 
 __all__ = [
@@ -39,15 +42,15 @@ __all__ = [
 
 # The modules of what is imported when it is first used: `import engines` itself takes a few milliseconds.
 _HOMES = {
-    "AOTInductorOptions": "engines.runtimes.options",
+    "AOTInductorOptions": "engines.runtimes.aotinductor",
     "Embedder": "engines.embedder",
     "GraphLimits": "engines.tensorrt.slot",
     "ImageInput": "engines.inputs.image_inputs",
     "Manifest": "engines.manifest",
-    "OnnxRuntimeOptions": "engines.runtimes.options",
-    "OpenVINOOptions": "engines.runtimes.options",
+    "OnnxRuntimeOptions": "engines.runtimes.onnxruntime",
+    "OpenVINOOptions": "engines.runtimes.openvino",
     "Template": "engines.inputs.arguments",
-    "TensorRTOptions": "engines.runtimes.options",
+    "TensorRTOptions": "engines.runtimes.tensorrt",
     "TowerName": "engines.manifest",
 }
 

@@ -7,13 +7,13 @@ where the bytes lie, and a bundle cannot make its reader take another file for i
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from pathlib import Path
 
 from engines.errors import BundleError
 from engines.files.bundle_paths import leads_out, resolve_path
+from engines.files.checksums import file_sha256
 from engines.files.onnx_external_data import check_external_data
 from engines.kinds import KINDS
 from engines.manifest import Engine, Manifest, manifest_paths
@@ -93,15 +93,6 @@ def engine_problem(bundle: str | os.PathLike[str], manifest: Manifest, engine: E
         if problem is not None:
             return f"{relative} {problem}"
     return None
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 (hex) of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _presence_problem(path: Path) -> str | None:

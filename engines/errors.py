@@ -25,7 +25,3 @@ class InputError(EngineError, ValueError):
 
 class ImageError(InputError):
     """An image could not be read: not an image, truncated, empty, or larger than the pixel limit."""
-
-
-class ParityError(EngineError):
-    """An engine's embeddings differ from the reference by more than its precision's limits."""

@@ -1,6 +1,6 @@
-"""From the name of an OpenCLIP model to a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``.
+"""The exporter: it turns the name of an OpenCLIP model into a verified bundle: ``exporter.export("ViT-L-14", precision="fp16")``.
 
-Everything that `export` takes, gives or raises can be imported from here.
+The types of the arguments, results and errors of `export` can be imported from here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engines.manifest import KernelMode, Range, TowerName
     from engines.precisions import PrecisionName
-    from exporter.engine_options import EngineOptions, HardwareCompatible
     from exporter.errors import ExportError, IncompleteBundleError, LeftOut, ParityGateError
+    from exporter.options.engine_options import EngineOptions, HardwareCompatible
+    from exporter.options.export_options import ImageInputDtype
     from exporter.pipeline import export
     from exporter.source.model_list import ModelRow, list_models
-    from exporter.towers.modules import ImageInputDtype
 
 __all__ = [
     "EngineOptions",
@@ -34,12 +34,12 @@ __all__ = [
     "list_models",
 ]
 
-# The modules of what is imported when it is first used.
+# The module of each public name; it is imported when the name is first used.
 _HOMES = {
-    "EngineOptions": "exporter.engine_options",
+    "EngineOptions": "exporter.options.engine_options",
     "ExportError": "exporter.errors",
-    "HardwareCompatible": "exporter.engine_options",
-    "ImageInputDtype": "exporter.towers.modules",
+    "HardwareCompatible": "exporter.options.engine_options",
+    "ImageInputDtype": "exporter.options.export_options",
     "IncompleteBundleError": "exporter.errors",
     "KernelMode": "engines.manifest",
     "LeftOut": "exporter.errors",

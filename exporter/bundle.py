@@ -1,7 +1,7 @@
-"""A bundle's folder, all or nothing: written beside its place under another name, then renamed.
+"""The writer of a bundle's folder, all or nothing: it is written beside its place under another name, then renamed.
 
 A process that is killed leaves its unfinished folder behind; the next export to the same place removes it. A bundle that is
-replaced is moved aside first and deleted last, and put back if the process died in between.
+replaced is moved aside first and deleted last; if the process ends in between, the next export puts it back.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from engines.bundle_files import file_sha256
 from engines.errors import BundleError
+from engines.files.checksums import file_sha256
 from engines.files.json_text import json_text
 from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
@@ -27,10 +27,10 @@ REPORT_NAME = "report.json"
 
 
 def check_destination(out: str | os.PathLike[str], force: bool) -> None:
-    """Refuse a place where a bundle must not go; an empty folder is as good as none.
+    """Refuse a path where no bundle may be written; an empty folder is allowed, as is a path that does not exist.
 
     Raises:
-        ExportError: it exists and is a file, or not a bundle, or a bundle that `force` does not allow to replace.
+        ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set.
     """
     path = Path(os.path.abspath(out))
     with _sentences(path):
@@ -46,14 +46,14 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
 
 
 class BundleWriter:
-    """Context manager: fill `folder`, then `commit`; without a commit nothing is left.
+    """Context manager: the caller fills `folder`, then calls `commit`; without a commit nothing is left.
 
     Args:
-        out: where the bundle shall be.
-        force: whether a bundle that is there may be replaced. Folders that are not bundles are never replaced.
+        out: the path of the finished bundle.
+        force: whether a bundle at `out` may be replaced. Folders that are not bundles are never replaced.
 
     Raises:
-        ExportError: on entry, if `out` exists or cannot be written; on commit, if the disk is full.
+        ExportError: `out` exists or cannot be written (on entry), or the disk is full (on commit).
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class BundleWriter:
             raise ExportError(_no_space(self.out)) from error
 
     def preview(self, manifest: Manifest) -> Path:
-        """Make the unfinished folder a bundle that can be loaded; `commit` writes the manifest anew."""
+        """Make the unfinished folder a bundle that can be loaded, and return it; `commit` writes the manifest anew."""
         with _sentences(self.out):
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)
             data = manifest_bytes(msgspec.structs.replace(manifest, files=self._files()))
@@ -91,21 +91,21 @@ class BundleWriter:
         return self.folder
 
     def commit(self, manifest: Manifest, report: dict[str, Any]) -> Path:
-        """Write report and manifest, make everything durable, and move the folder to its place.
+        """Write report and manifest, flush all files to the disk, and move the folder to its place.
 
         Args:
-            manifest: without `files`; sizes and checksums are added here.
-            report: JSON-able.
+            manifest: the manifest without `files`; sizes and checksums are added here.
+            report: the content of ``report.json``, as types that JSON has.
 
         Returns:
             The bundle's folder.
 
         Raises:
-            ExportError: the manifest would not be read; the disk is full; `out` appeared meanwhile.
+            ExportError: the manifest could not be read by a runtime; the disk is full; `out` appeared meanwhile.
         """
         with _sentences(self.out):
             (self.folder / REPORT_NAME).write_text(json_text(report) + "\n", encoding="utf-8")
-            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # a preview's
+            (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # the manifest of a preview
             files = self._files()
             for name in files:
                 _sync(self.folder / name)
@@ -148,22 +148,8 @@ class BundleWriter:
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
 
-    def _check_out(self) -> None:
-        if self.out.is_dir():
-            entries = list(self.out.iterdir())
-            if not entries:
-                self.out.rmdir()
-            elif not (self.out / MANIFEST_NAME).is_file():
-                raise ExportError(
-                    f"{self.out} exists and is not a bundle: pass another --out; nothing there was touched"
-                )
-            elif not self.force:
-                raise ExportError(f"{self.out} exists: pass --force to replace it, or another --out")
-        elif self.out.exists() or self.out.is_symlink():
-            raise ExportError(f"{self.out} exists and is a file: pass another --out")
-
     def _recover(self) -> None:
-        """Put back a bundle whose replacement was cut short, and remove what dead exports to this place left."""
+        """Put back a bundle whose replacement was interrupted, and remove the folders that ended exports to this place left."""
         parent, name = self.out.parent, self.out.name
         replaced = sorted(parent.glob(f".{_escape(name)}.replaced-*"))
         for old in replaced:
@@ -182,14 +168,14 @@ def _escape(name: str) -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When a process started, in the kernel's ticks: with the pid it names a process for good. "" if it does not run."""
+    """Return the start time of a process in the kernel's ticks, "" if it does not run; time and pid together are unique."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return text.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
             return ""
-    try:  # no /proc: the pid alone has to do
+    try:  # no /proc: only the pid can be checked
         os.kill(pid, 0)
     except ProcessLookupError:
         return ""
@@ -208,7 +194,7 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _sentences(out: Path) -> Any:
-    """Errors of the file system as sentences that name the remedy."""
+    """Turn errors of the file system into an `ExportError` that names the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,8 @@
-"""A job in a process of its own: a struct goes in, a struct comes out, and the process does not outlive its parent.
+"""A job in a separate process: a struct goes in, a struct comes out, and the process does not outlive its parent.
 
-Engines are built like that, because a builder may abort on a graph it does not know, because its memory then goes back to the
-system and can be told apart from the exporter's, and because libraries choose some things once, when they are imported.
+Engines are built in such processes, because a builder may abort on a graph that it does not support, because its memory then goes
+back to the system and can be measured apart from the exporter's, and because libraries choose some settings once, when they are
+imported.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class ChildFailedError(Exception):
     """The process ended without a result.
 
     Attributes:
-        code: what it ended with; negative is a signal.
-        output: all that it printed.
+        code: the exit code; a negative number is a signal.
+        output: the text that the process printed.
     """
 
     def __init__(self, code: int, output: str) -> None:
@@ -40,36 +41,36 @@ class ChildFailedError(Exception):
 
     @property
     def killed(self) -> bool:
-        """Whether the system killed it, which it does when memory runs out."""
+        """Whether the system killed the process, which it does when memory runs out."""
         return self.code in _KILLED
 
     @property
     def died(self) -> str:
-        """`` (it died with signal 6)`` for a sentence's middle, or nothing."""
+        """The signal as a part of a sentence, such as `` (it died with signal 6)``; an empty string without a signal."""
         return f" (it died with signal {-self.code})" if self.code < 0 else ""
 
     @property
     def last_line(self) -> str:
-        """What it said last."""
+        """The last line that the process printed."""
         return (self.output.strip().splitlines() or ["it said nothing"])[-1].strip()
 
 
 class Child(Generic[Result]):
-    """``python -m <worker>`` at work on a job. Leave the context, and it is gone; several may work side by side."""
+    """A process ``python -m <worker>`` that runs a job; it ends when the context is left. Several may run at the same time."""
 
     def __init__(self, worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            worker: a module whose main is `serve`.
-            job: what it reads.
-            result: what it writes.
-            environment: variables besides those of this process.
+            worker: a module whose main function calls `serve`.
+            job: the job that the worker reads.
+            result: the type of the result that the worker writes.
+            environment: environment variables in addition to those of this process.
         """
         self._result = result
         self._folder = tempfile.TemporaryDirectory(prefix="openclip-engines-build-")
         self._answer, self._log = Path(self._folder.name) / "result.json", Path(self._folder.name) / "log"
-        # The worker imports this package from where it is now, whatever the working directory is.
+        # The worker imports this package from its present folder, whatever the working directory is.
         root = str(Path(__file__).parents[1])
         paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         try:
@@ -91,15 +92,15 @@ class Child(Generic[Result]):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._process.kill()  # Ctrl-C, or another one failed: the build must not go on alone
+        self._process.kill()  # after Ctrl-C, or the failure of another child, the build must not go on alone
         self._process.wait()
         self._folder.cleanup()
 
     def wait(self) -> Result:
-        """What it found.
+        """Wait for the end of the process and return its result.
 
         Raises:
-            ChildFailedError: it died, or gave no result.
+            ChildFailedError: the process died, or wrote no result.
         """
         code = self._process.wait()
         if code == 0 and self._answer.is_file():
@@ -108,36 +109,25 @@ class Child(Generic[Result]):
 
 
 def run_child(worker: str, job: msgspec.Struct, result: type[Result], environment: Mapping[str, str]) -> Result:
-    """Run one `Child` to its end.
+    """Run one `Child` to its end and return its result.
 
     Raises:
-        ChildFailedError: it died, or gave no result.
+        ChildFailedError: the process died, or wrote no result.
     """
     with Child(worker, job, result, environment) as child:
         return child.wait()
 
 
 def serve(job: type[Job], work: Callable[[Job], msgspec.Struct]) -> int:
-    """A worker's main: read the job, do it, write the result."""
+    """Read the job, run it and write the result: the main function of a worker; returns the exit code."""
     _die_with_parent()
     result = work(msgspec.json.decode(sys.stdin.buffer.read(), type=job))
     Path(sys.argv[1]).write_bytes(msgspec.json.encode(result))
     return 0
 
 
-def own_peak_memory() -> int:
-    """Peak resident bytes of this process. Not `ru_maxrss`: a child that was started by vfork begins with its parent's."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _die_with_parent() -> None:
-    """Where the exporter is killed, a build that nobody waits for must not go on (Linux's prctl)."""
+    """End this process when the exporter is killed (Linux's prctl), because nothing would read the result of its build."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

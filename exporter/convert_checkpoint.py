@@ -1,7 +1,8 @@
-"""``python -m exporter.convert_checkpoint IN OUT``: a checkpoint's tensors as one safetensors file, which no code has to run for.
+"""The command ``python -m exporter.convert_checkpoint IN OUT``: it writes a checkpoint's tensors as one safetensors file.
 
-Needed once for files that pickle more than tensors: whole modules, objects of a training framework, TorchScript programs. Also
-takes one of several sets of weights, as the averaged ones, out of a training checkpoint.
+A safetensors file is loaded without running code from it. The command is needed once for files that pickle more than tensors:
+whole modules, objects of a training framework, TorchScript programs. It also takes one of several sets of weights, such as the
+averaged ones, out of a training checkpoint.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Converted:
-    """What was written, by full names of the checkpoint."""
+    """The outcome of a conversion.
 
-    written: int  # tensors
-    left_out: tuple[str, ...]  # tensors of an optimizer
+    Attributes:
+        written: the number of tensors that were written.
+        left_out: the full names, in the checkpoint, of an optimizer's tensors, which were not written.
+    """
+
+    written: int
+    left_out: tuple[str, ...]
 
 
 def convert_checkpoint(
@@ -36,18 +42,18 @@ def convert_checkpoint(
 ) -> Converted:
     """Write the tensors of `source`, without an optimizer's, under their full names to the safetensors file `out`.
 
-    If nothing but an optimizer's state has a matrix, all tensors are written: then the model lies under such a name.
+    If matrices occur only under names of an optimizer's state, all tensors are written, because the model then has such a name.
 
     Args:
         source: a checkpoint (.pt, .pth, .bin, .safetensors).
         out: a new file that ends in .safetensors.
-        part: write only the tensors whose full names start with this and a dot, and cut that off; None takes all.
-        trust: load objects that are more than tensors, too, which **runs code that the file chooses**.
-        without: leave out the tensors whose full names start with one of these and a dot.
+        part: the start, before a dot, of the full names of the tensors to write; it is cut off. None writes all tensors.
+        trust: whether to load objects that are more than tensors, too, which **runs code that the file chooses**.
+        without: the starts, before a dot, of the full names of tensors to leave out.
 
     Raises:
         ExportError: `source` cannot be read, or only by running its code; it has no such part; it has tensors that the format
-            cannot hold; `out` is there or cannot be written.
+            cannot hold; `out` exists or cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -61,22 +67,22 @@ def convert_checkpoint(
     with readable(out):
         if out.exists():
             raise ExportError(f"{out} is there already: remove it, or name another file")
-    found = {place.full: tensor for place, tensor in read_checkpoint(source, trust).items()}
+    tensors = {place.full: tensor for place, tensor in read_checkpoint(source, trust).items()}
     start = "" if part is None else f"{part.rstrip('.')}."
     others = tuple(f"{name.rstrip('.')}." for name in without)
-    inside = [name for name in found if name.startswith(start) and not name.startswith(others)]
+    inside = [name for name in tensors if name.startswith(start) and not name.startswith(others)]
     if not inside:
-        parts = dict.fromkeys(name.split(".")[0] for name in found)
-        asked = f"no part {part!r}" if part is not None else "nothing but what is to be left out"
-        raise ExportError(f"{source} has {asked}; its names start with {', '.join(list(parts)[:8])}")
-    kept = [name for name in inside if not is_of_optimizer(name.removeprefix(start))]
-    if not any(found[name].ndim > 1 for name in kept):
-        kept = inside
-    weights = {name.removeprefix(start): found[name] for name in kept}
+        parts = dict.fromkeys(name.split(".")[0] for name in tensors)
+        problem = f"no part {part!r}" if part is not None else "nothing but what is to be left out"
+        raise ExportError(f"{source} has {problem}; its names start with {', '.join(list(parts)[:8])}")
+    names = [name for name in inside if not is_of_optimizer(name.removeprefix(start))]
+    if not any(tensors[name].ndim > 1 for name in names):
+        names = inside
+    weights = {name.removeprefix(start): tensors[name] for name in names}
     _check(weights, source)
     owners: set[int] = set()
     for name, tensor in weights.items():
-        # A safetensors file holds no views: each tensor of a shared memory gets its own.
+        # A safetensors file holds no views: each tensor that shares memory with another one is copied.
         memory = tensor.untyped_storage().data_ptr()
         tensor = tensor.detach().contiguous()
         weights[name] = tensor.clone() if memory in owners else tensor
@@ -89,11 +95,11 @@ def convert_checkpoint(
         raise ExportError(f"{out} cannot be written ({' '.join(str(error).split())}); name another place") from error
     finally:
         unfinished.unlink(missing_ok=True)
-    return Converted(len(weights), tuple(name for name in inside if name not in set(kept)))
+    return Converted(len(weights), tuple(name for name in inside if name not in set(names)))
 
 
 def _check(weights: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Raise an `ExportError` that names the first tensor which a safetensors file cannot hold."""
+    """Raise an `ExportError` that names the first tensor that a safetensors file cannot hold."""
     from exporter.weights.checkpoint_reading import not_plain
 
     writable: dict[torch.dtype, bool] = {}
@@ -114,7 +120,7 @@ def _check(weights: Mapping[str, torch.Tensor], source: Path) -> None:
 
 
 def _can_be_written(dtype: torch.dtype) -> bool:
-    """Whether the installed safetensors knows `dtype`; which ones it does depends on its version."""
+    """Whether the installed version of safetensors supports `dtype`."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save
@@ -127,7 +133,7 @@ def _can_be_written(dtype: torch.dtype) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 something that the message says."""
+    """Run the command line; returns the exit code: 0 done, 1 an error that a message describes."""
     parser = argparse.ArgumentParser(
         prog="python -m exporter.convert_checkpoint",
         description="Write a checkpoint's tensors as a .safetensors file that can be loaded without running code from it.",

@@ -9,13 +9,13 @@ from typing import Literal
 
 
 class ExportError(Exception):
-    """Something the user can mend: a name, a path, a missing library, a full disk. Exit code 1."""
+    """A problem that the user can mend: a name, a path, a missing library, a full disk. Exit code 1."""
 
     exit_code = 1
 
 
 class ParityGateError(ExportError):
-    """The exported engine does not give eager PyTorch's embeddings within the precision's limits. Exit code 3."""
+    """The embeddings of an exported engine differ from eager PyTorch's by more than the precision's limits. Exit code 3."""
 
     exit_code = 3
 
@@ -25,11 +25,11 @@ class LeftOut:
     """An engine that a bundle lacks although it was to be built.
 
     Attributes:
-        kind: of the engine, such as ``aotinductor``.
+        kind: the engine's kind, such as ``aotinductor``.
         why: one sentence with the cause and, where there is one, the remedy.
-        tower: whose engine it is; None: that of every tower.
-        device: that it was for, such as ``sm80`` or ``cpu``; None: any.
-        named: the user asked for this kind by its name; ``auto`` may have chosen others.
+        tower: the engine's tower; None: the engines of every tower are missing.
+        device: the engine's device, such as ``sm80`` or ``cpu``; None: any device.
+        named: whether the user named this kind; other kinds are choices of ``auto``.
     """
 
     kind: str
@@ -39,17 +39,17 @@ class LeftOut:
     named: bool = True
 
     def __str__(self) -> str:
-        """``aotinductor cpu of the text tower``."""
+        """The engine in words, such as ``aotinductor cpu of the text tower``."""
         kind = f"{self.kind} {self.device}" if self.device else self.kind
         return f"{kind} of the {self.tower} tower" if self.tower else kind
 
 
 class IncompleteBundleError(ExportError):
-    """The bundle was written, but without an engine that was asked for by its name. Exit code 1.
+    """The bundle was written, but without an engine that the user named. Exit code 1.
 
     Attributes:
         path: the bundle's folder; it can be loaded for the towers that have an engine.
-        left_out: what it lacks, and why.
+        left_out: the missing engines, with the reasons.
     """
 
     def __init__(self, path: Path, left_out: Sequence[LeftOut]) -> None:

@@ -1,4 +1,4 @@
-"""One exported tower, as builders and the gate get it: its reference, its graphs and programs, and how its precision was found."""
+"""One exported tower, as builders and the gate get it: its reference, graphs and programs, and how its precision was chosen."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class TowerExport:
 
     Attributes:
         name: ``image`` or ``text``.
-        reference: inputs, and eager float32's embeddings for them.
+        reference: the inputs, and eager float32's embeddings for them.
         graph: the ONNX file.
         tower: the manifest's entry.
-        probe: of half precisions.
-        quantized: of int8 and fp8.
-        cpu_graph: of a quantized tower, what the CPU runs; None: `graph`.
-        programs: what AOTInductor compiles, where it was asked for; they go when the engines are built.
+        probe: the probe's result for half precisions, and for the layers of a quantized tower that are not quantized; else None.
+        quantized: the quantized layers for int8 and fp8; None for other precisions.
+        cpu_graph: the graph of a quantized tower for the CPU; None: the CPU runs `graph`.
+        programs: the programs that AOTInductor compiles, deleted when the engines are built; None: no such engine is built.
     """
 
     name: TowerName
@@ -39,10 +39,10 @@ class TowerExport:
 
     @property
     def graph_for_cpu(self) -> OnnxGraph:
-        """What engines for the CPU run."""
+        """The graph that engines for the CPU run."""
         return self.graph if self.cpu_graph is None else self.cpu_graph
 
     @property
     def swapped(self) -> SwapReport | None:
-        """Fused modules in the programs."""
+        """The fused modules in the programs; None without programs."""
         return None if self.programs is None else self.programs.swapped

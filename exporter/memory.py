@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def available_memory() -> int:
-    """Bytes that programs may still take without swapping; 0 where the system does not tell."""
+    """Bytes that programs can still allocate without swapping; 0 where the system does not report them."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("MemAvailable:"):
@@ -20,13 +20,19 @@ def available_memory() -> int:
 
 
 def peak_memory() -> int:
-    """The process's peak resident memory so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The process's peak resident memory so far, in bytes.
+
+    Not `ru_maxrss` where Linux reports VmHWM: a child that was started by vfork begins with its parent's.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def release_memory() -> None:
-    """Collect what is unreachable and give the allocator's free memory back, so that one stage's peak is not the next one's."""
+    """Collect unreachable objects and return the allocator's free memory, so that one stage's peak does not count in the next."""
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""What every export needs: said in a sentence where it is missing or broken."""
+"""The libraries that every export needs, with messages for libraries that are missing or broken."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engines.process.terminal import say, visible
 from exporter.errors import ExportError
 
 _MODULES = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")
-CONVERSION = ("torch", "safetensors")  # what `exporter.convert_checkpoint` needs of them
+CONVERSION = ("torch", "safetensors")  # the libraries that `exporter.convert_checkpoint` needs
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 _INSTALL = "pip install 'openclip-engines[export]'"
 
 
 def check_requirements(modules: Sequence[str] = _MODULES) -> None:
-    """Say what is missing before anything imports it with a traceback.
+    """Check that libraries are installed, before an import fails with a traceback.
 
     Raises:
-        ExportError: a library is not installed. That those which are can be imported is not tried: it takes seconds.
+        ExportError: a library is not installed. Installed libraries are not imported here, because that takes seconds.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
@@ -30,7 +30,7 @@ def check_requirements(modules: Sequence[str] = _MODULES) -> None:
 
 
 def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> int:
-    """Run a command line; what the user can mend becomes one line on standard error.
+    """Run a command line; an error that the user can mend becomes one line on standard error.
 
     With ``OPENCLIP_ENGINES_DEBUG`` in the environment the traceback is printed instead.
 
@@ -61,16 +61,16 @@ def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> in
 
 
 def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) -> ExportError | None:
-    """What to say of an error that came up while one of the libraries was being imported; None of any other error.
+    """Make the message for an error that was raised while a library was being imported; None for any other error.
 
-    The innermost library is named whose own file is on the way to the error: open_clip, where it imports a PyTorch that works and
+    The message names the innermost library whose own file is in the traceback: open_clip, where it imports a PyTorch that works and
     another library that does not.
     """
     broken = None
     trace = error.__traceback__
     while trace is not None:
         scope = trace.tb_frame.f_globals
-        # The body of a library's __init__.py, in a module that Python has taken out again because it failed.
+        # The body of a library's __init__.py, whose module Python removed from sys.modules because it failed.
         if trace.tb_frame.f_code.co_name == "<module>" and scope.get("__name__") in modules:
             name = scope["__name__"]
             if name not in sys.modules:
@@ -85,7 +85,7 @@ def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) 
 
 
 def _unreachable(error: BaseException) -> ExportError | None:
-    """What to say of a path at which the system refuses to look; None of any other error."""
+    """Make the message for a path that the system does not allow to be read; None for any other error."""
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
         return ExportError(f"{os.fsdecode(error.filename)} cannot be reached ({error.strerror})")
     return None

@@ -1,4 +1,4 @@
-"""Standard output of a command: its answer, and nothing that a library prints."""
+"""The standard output of a command: it holds the command's answer, and no output of libraries."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from engines.process.terminal import say
 
 @contextlib.contextmanager
 def standard_output_is_ours() -> Iterator[None]:
-    """Meanwhile whatever a library prints goes to standard error, so that standard output holds this command's answer alone.
+    """Send output of libraries to standard error while the context is open, so that standard output holds the answer alone.
 
-    Libraries of C++ and Rust write to file descriptor 1 without asking Python (tokenizers 0.21 does when a vocabulary leaves an
-    id out), and worker processes inherit it. Where standard error is closed, what they print is lost.
+    Libraries of C++ and Rust write to file descriptor 1 past Python (tokenizers 0.21 does when a vocabulary leaves an id out), and
+    worker processes inherit it. Where standard error is closed, their output is lost.
     """
     ours = sys.stdout
     with contextlib.ExitStack() as stack:
@@ -26,24 +26,24 @@ def standard_output_is_ours() -> Iterator[None]:
             others = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(others))
         try:
-            kept = os.dup(1)
-        except OSError:  # it is closed, as by `>&-`: and is again in the end
+            original = os.dup(1)
+        except OSError:  # standard output is closed, as by `>&-`: it is closed again at the end
             stack.callback(os.close, 1)
         else:
-            stack.callback(os.close, kept)
-            _flush(ours)  # what was printed before is ours
-            stack.callback(os.dup2, kept, 1)
-            stack.callback(_flush, ours)  # what a library has buffered until now is not ours
+            stack.callback(os.close, original)
+            _flush(ours)  # text printed before belongs to this command
+            stack.callback(os.dup2, original, 1)
+            stack.callback(_flush, ours)  # text that libraries have buffered until now does not
         os.dup2(_descriptor(others), 1)
         yield
 
 
 def print_answer(text: str) -> str | None:
-    """Print the command's answer; what went wrong, such as "No space left on device", or None."""
+    """Print the command's answer; returns the error's text, such as "No space left on device", or None."""
     try:
         say(text)
     except OSError as error:
-        # Python tries again when it ends, and would complain.
+        # Python flushes again when it ends, and would print an error.
         with open(os.devnull, "w", encoding="utf-8") as nothing:
             os.dup2(nothing.fileno(), 1)
         return error.strerror
@@ -51,7 +51,7 @@ def print_answer(text: str) -> str | None:
 
 
 def _descriptor(stream: TextIO) -> int:
-    """The file descriptor behind `stream`; that of standard error for a stream that has none."""
+    """The file descriptor of `stream`; for a stream without one, standard error's."""
     try:
         return stream.fileno()
     except OSError:
@@ -59,7 +59,7 @@ def _descriptor(stream: TextIO) -> int:
 
 
 def _flush(stream: TextIO | None) -> None:
-    """Write out what Python's stream and C's have kept, if they can."""
+    """Write out the buffers of Python's stream and of the C library, if that is possible."""
     with contextlib.suppress(OSError, ValueError):  # the other end is closed, or the stream is
         if stream is not None:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Both towers from module to ONNX file, one after the other: text rule, precision probe, export."""
+"""The export of both towers from modules to ONNX files, one after the other: text rule, precision probe, export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
-from engines.manifest import TextLength, Tokenizer, Tower, TowerName
+from engines.manifest import Preprocess, Quantization, TextLength, Tokenizer, Tower, TowerName
 from engines.verification.embeddings import compare_embeddings
 from exporter.aotinductor.program import ProgramPlan
 from exporter.aotinductor.tower_programs import TowerPrograms, save_programs
@@ -20,6 +20,7 @@ from exporter.exported_tower import TowerExport
 from exporter.gate.finite import check_embeddings
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
+from exporter.options.export_options import ImageInputDtype
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.for_export import QuantizationInputs, describe, quantize_for_export
@@ -30,23 +31,23 @@ from exporter.reference.eager import Reference, image_reference, text_reference,
 from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 from exporter.stages import Stages
-from exporter.towers.modules import ImageInputDtype, ImageTower, TextTower, TowerModule, image_tower, text_tower
+from exporter.towers.modules import ImageTower, TextTower, TowerModule, image_tower, text_tower
 from exporter.towers.text_rules import find_text_length
 
 _PROBE_SAMPLES = 16
 _NOISE = 1.5
-# Where the CPU's graph of a quantized tower goes if the bundle has one for GPUs, too.
+# The folder of a quantized tower's graph for the CPU if the bundle has one for GPUs, too.
 CPU_FOLDER = "engines/onnxruntime"
 
 
 @dataclass(frozen=True)
 class Graphs:
-    """Which graphs of a quantized tower are wanted.
+    """The graphs of a quantized tower to export.
 
     Attributes:
-        cpu: what is not quantized in float32, for ONNX Runtime on the CPU.
-        gpu: what is not quantized in the precision's dtype.
-        inputs: for calibration.
+        cpu: whether to export the graph for ONNX Runtime on the CPU, with float32 wherever it is not quantized.
+        gpu: whether to export the graph for GPUs, with the precision's dtype wherever it is not quantized.
+        inputs: the inputs for calibration.
     """
 
     cpu: bool
@@ -54,150 +55,174 @@ class Graphs:
     inputs: QuantizationInputs
 
 
-def export_towers(
-    source: Source,
-    towers: tuple[TowerName, ...],
-    image_input: ImageInputDtype,
-    precision: Precision,
-    data: ParityData,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    stages: Stages,
-    programs: ProgramPlan | None = None,
-    graphs: Graphs | None = None,
-) -> list[TowerExport]:
-    """Export towers into `folder`.
+@dataclass(frozen=True)
+class TowerExporter:
+    """The export of towers, one at a time, whose modules are consumed and freed on the way.
 
-    Eager's reference comes first for all towers; then one tower at a time, whose modules are consumed and freed on the way.
-
-    Args:
+    Attributes:
         source: the model; it cannot be used afterwards.
-        towers: which; ``image`` before ``text``.
-        image_input: of the image tower.
-        precision: of the graphs.
-        data: pictures and captions for reference, probe and text rule.
-        tokenizer: the manifest's entry; None if there is no text tower among them.
-        folder: where the files go.
-        stages: is told what goes on.
-        programs: where the towers go as programs for AOTInductor, too; None: nowhere.
-        graphs: of a quantized precision: which are wanted, and what it is calibrated with.
-
-    Raises:
-        ExportError: eager's own embeddings are not finite, or of length 0.
+        precision: the precision of the graphs.
+        tokenizer: the manifest's entry of the tokenizer; None if there is no text tower among the towers.
+        folder: the bundle's folder.
+        stages: the display and timer of the steps.
+        programs: the plan of the programs for AOTInductor; None: no programs are written.
+        graphs: the graphs to export for a quantized precision, and the inputs of its calibration; None for other precisions.
     """
-    references: dict[TowerName, Reference] = {}
-    for name in towers:
-        with stages.stage(f"eager reference, {name}") as figures:
-            references[name] = (image_reference if name == "image" else text_reference)(source, data)
-            figures["samples"] = len(references[name].inputs)
-        check_embeddings(references[name].embeds, name)
-    model: Any = source.model
-    exports = []
-    for name in towers:
-        module: TowerModule
-        if name == "image":
-            module = image_tower(model, source.preprocess, image_input)
-            model.visual = None
-        else:
-            module = text_tower(model)
-        if name == towers[-1]:
-            _empty(model)
-        exports.append(
-            _export_tower(
-                name, module, references[name], precision, tokenizer, folder, source, stages, programs, graphs
-            )
+
+    source: Source
+    precision: Precision
+    tokenizer: Tokenizer | None
+    folder: Path
+    stages: Stages
+    programs: ProgramPlan | None = None
+    graphs: Graphs | None = None
+
+    def export(
+        self, towers: tuple[TowerName, ...], image_input: ImageInputDtype, data: ParityData
+    ) -> list[TowerExport]:
+        """Export towers into the folder: eager's reference for all of them first, then one after the other.
+
+        Args:
+            towers: the towers, ``image`` before ``text``.
+            image_input: the dtype of the image tower's input.
+            data: the pictures and captions for reference, probe and text rule.
+
+        Raises:
+            ExportError: eager's own embeddings are not finite, or of length 0.
+        """
+        references: dict[TowerName, Reference] = {}
+        for name in towers:
+            with self.stages.stage(f"eager reference, {name}", "reference", name) as figures:
+                references[name] = (image_reference if name == "image" else text_reference)(self.source, data)
+                figures["samples"] = len(references[name].inputs)
+            check_embeddings(references[name].embeds, name)
+        model: Any = self.source.model
+        exports = []
+        for name in towers:
+            module: TowerModule
+            if name == "image":
+                module = image_tower(model, self.source.preprocess, image_input)
+                model.visual = None
+            else:
+                module = text_tower(model)
+            if name == towers[-1]:
+                _empty(model)
+            exports.append(self._export_tower(name, module, references[name]))
+            del module
+            release_memory()
+        return exports
+
+    def _export_tower(self, name: TowerName, module: TowerModule, reference: Reference) -> TowerExport:
+        floats = isinstance(module, ImageTower) and module.image_input == "float32"
+        normalize = self.source.preprocess if floats else None
+        length = self._text_length(module, reference)
+        tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
+        example = example_input(module, self.source.preprocess.size, tokens)
+        quantized: Quantized | None = None
+        cpu_graph: OnnxGraph | None = None
+        reduced = self.precision.dtype != torch.float32
+        if self.graphs is not None:
+            quantized = self._quantize(name, module, self.graphs, normalize, length)
+            if self.graphs.cpu:
+                place = self.folder / CPU_FOLDER if self.graphs.gpu else self.folder
+                place.mkdir(parents=True, exist_ok=True)
+                with _exact_convolutions(quantized):
+                    title = f"export {name} tower for the CPU"
+                    cpu_graph = self._graph(title, name, module, example, place, length)
+            quantized.settle()
+            reduced = self.graphs.gpu
+        probed = self._reduce(name, module, reference, normalize) if reduced else None
+        graph = cpu_graph
+        if graph is None or (self.graphs is not None and self.graphs.gpu):
+            graph = self._graph(f"export {name} tower", name, module, example, self.folder, length)
+        written: TowerPrograms | None = None
+        if self.programs is not None:
+            if quantized is not None:
+                use_products(module)
+            written = save_programs(name, module, example, length, self.precision.name, self.programs, self.stages)
+        quantization: Quantization | None = None
+        if quantized is not None and self.graphs is not None:
+            quantization = describe(quantized, self.graphs.inputs, isinstance(module, ImageTower))
+        tower = Tower(
+            graph=graph.path.relative_to(self.folder).as_posix(),
+            input=graph.input,
+            output=graph.output,
+            length=length,
+            fp32_units=dict(probed.plan.fp32_units) if probed is not None else {},
+            quantization=quantization,
         )
-        del module
-        release_memory()
-    return exports
+        return TowerExport(name, reference, graph, tower, probed, quantized, cpu_graph, programs=written)
+
+    def _text_length(self, module: TowerModule, reference: Reference) -> TextLength | None:
+        """Find a text tower's length rule, which is the number of ids of a row that it needs; None for an image tower."""
+        if not isinstance(module, TextTower):
+            return None
+        assert self.tokenizer is not None
+        with self.stages.stage("text length rule", "rule", "text") as figures:
+            length = find_text_length(module, reference.inputs, self.tokenizer.pad_id)
+            figures["rule"] = msgspec.to_builtins(length)
+        return length
+
+    def _quantize(
+        self,
+        name: TowerName,
+        module: TowerModule,
+        graphs: Graphs,
+        normalize: Preprocess | None,
+        length: TextLength | None,
+    ) -> Quantized:
+        with self.stages.stage(f"quantize {name} tower, {self.precision.name}", "quantize", name) as figures:
+            pad_id = self.tokenizer.pad_id if self.tokenizer is not None else 0
+            quantized = quantize_for_export(module, self.precision, graphs.inputs, normalize, length, pad_id)
+            figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
+        return quantized
+
+    def _reduce(
+        self, name: TowerName, module: TowerModule, reference: Reference, normalize: Preprocess | None
+    ) -> Probe:
+        """Convert the module to the precision's dtype, except for the units that the probe keeps in float32."""
+        batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
+        dtype = str(self.precision.dtype).removeprefix("torch.")
+        with self.stages.stage(f"probe {dtype}, {name}", "probe", name) as figures:
+            probed = _probe(module, batches, reference, self.precision)
+            figures |= {"fp32_units": dict(probed.plan.fp32_units), "simulated": msgspec.to_builtins(probed.simulated)}
+            apply_plan(module, probed.plan)
+        return probed
+
+    def _graph(
+        self,
+        title: str,
+        name: TowerName,
+        module: TowerModule,
+        example: torch.Tensor,
+        folder: Path,
+        length: TextLength | None,
+    ) -> OnnxGraph:
+        with self.stages.stage(title, "export", name) as figures:
+            graph = export_graph(module, example, folder / f"{name}.onnx", length)
+            figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
+        return graph
 
 
 def _empty(model: torch.nn.Module) -> None:
-    """Make the model let go of its parts: what a tower still needs, it holds itself."""
+    """Remove the model's references to its parts, so that they can be freed; a tower holds the parts that it needs."""
     model._modules.clear()
     model._parameters.clear()
     model._buffers.clear()
 
 
-def _export_tower(
-    name: TowerName,
-    module: TowerModule,
-    reference: Reference,
-    precision: Precision,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    source: Source,
-    stages: Stages,
-    programs: ProgramPlan | None,
-    graphs: Graphs | None,
-) -> TowerExport:
-    normalize = source.preprocess if isinstance(module, ImageTower) and module.image_input == "float32" else None
-    length: TextLength | None = None
-    if isinstance(module, TextTower):
-        assert tokenizer is not None
-        with stages.stage("text length rule") as figures:
-            length = find_text_length(module, reference.inputs, tokenizer.pad_id)
-            figures["rule"] = msgspec.to_builtins(length)
-    tokens = min(16, length.max) if length is not None and length.keep != "fixed" else (length.max if length else 0)
-    example = example_input(module, source.preprocess.size, tokens)
-    batches = list(tower_batches(reference.head(_PROBE_SAMPLES), normalize))
-    quantized: Quantized | None = None
-    cpu_graph: OnnxGraph | None = None
-    reduced = precision.dtype != torch.float32
-    if graphs is not None:
-        with stages.stage(f"quantize {name} tower, {precision.name}") as figures:
-            pad_id = tokenizer.pad_id if tokenizer is not None else 0
-            quantized = quantize_for_export(module, precision, graphs.inputs, normalize, length, pad_id)
-            figures |= {"layers": len(quantized.scales), "share_of_flops": quantized.share, "tried": quantized.searched}
-        if graphs.cpu:
-            place = folder / CPU_FOLDER if graphs.gpu else folder
-            place.mkdir(parents=True, exist_ok=True)
-            with stages.stage(f"export {name} tower for the CPU") as figures, _exact_convolutions(quantized):
-                cpu_graph = export_graph(module, example, place / f"{name}.onnx", length)
-                figures |= {"bytes": cpu_graph.bytes, "nodes": sum(cpu_graph.operators.values())}
-        quantized.settle()
-        reduced = graphs.gpu
-    found: Probe | None = None
-    if reduced:
-        with stages.stage(f"probe {str(precision.dtype).removeprefix('torch.')}, {name}") as figures:
-            found = _probe(module, batches, reference, precision)
-            figures |= {"fp32_units": dict(found.plan.fp32_units), "simulated": msgspec.to_builtins(found.simulated)}
-            apply_plan(module, found.plan)
-    graph = cpu_graph
-    if graph is None or (graphs is not None and graphs.gpu):
-        with stages.stage(f"export {name} tower") as figures:
-            graph = export_graph(module, example, folder / f"{name}.onnx", length)
-            figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
-    written: TowerPrograms | None = None
-    if programs is not None:
-        if quantized is not None:
-            use_products(module)
-        written = save_programs(name, module, example, length, precision.name, programs, stages)
-    tower = Tower(
-        graph=graph.path.relative_to(folder).as_posix(),
-        input=graph.input,
-        output=graph.output,
-        length=length,
-        fp32_units=dict(found.plan.fp32_units) if found is not None else {},
-        quantization=None
-        if quantized is None or graphs is None
-        else describe(quantized, graphs.inputs, isinstance(module, ImageTower)),
-    )
-    return TowerExport(name, reference, graph, tower, found, quantized, cpu_graph, programs=written)
-
-
 def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Reference, precision: Precision) -> Probe:
-    """The probe of what is not quantized: it may add as much to the distance from eager as the unquantized precision may have.
+    """Probe the parts that are not quantized; they may add as much distance from eager as the unquantized precision may have.
 
-    The slightest rounding moves values over the boundaries between quantization's steps, and so changes quantization's noise, if
-    not its size: half of that distance more is not held against float16, either.
+    Even the smallest rounding moves values over the boundaries between quantization's steps, and so changes quantization's noise,
+    though not its size: an increase of half that distance is therefore not counted against float16.
     """
     embeds = reference.head(_PROBE_SAMPLES).embeds
     if precision.quantized is None:
         return probe(module, batches, embeds, precision)
     with torch.inference_mode():
-        own = torch.cat([module(batch) for batch in batches]).numpy()
-    before, limits = compare_embeddings(embeds, own), PRECISIONS["fp16"].limits
+        before_rounding = torch.cat([module(batch) for batch in batches]).numpy()
+    before, limits = compare_embeddings(embeds, before_rounding), PRECISIONS["fp16"].limits
     allowed = msgspec.structs.replace(
         limits,
         min_cosine=limits.min_cosine - _NOISE * (1.0 - before.min_cosine) / GATE_SHARE,
@@ -208,7 +233,7 @@ def _probe(module: TowerModule, batches: list[torch.Tensor], reference: Referenc
 
 @contextlib.contextmanager
 def _exact_convolutions(quantized: Quantized) -> Iterator[None]:
-    """Inside, convolutions compute in float32: ONNX Runtime's int8 ones were 0.5 to 1.0 times as fast on a CPU with VNNI."""
+    """Compute convolutions in float32 inside the context: ONNX Runtime's int8 ones ran 0.5 to 1.0 times as fast with VNNI."""
     layers = [layer for layer in quantized.layers if isinstance(layer, QuantizedConvolution)]
     for layer in layers:
         layer.exact = True

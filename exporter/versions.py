@@ -21,6 +21,6 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Package name to version, of those that are installed."""
-    found = {package: installed_version(package) for package in _PACKAGES}
-    return {package: version for package, version in found.items() if version is not None}
+    """The versions of the installed packages, by package name."""
+    versions = {package: installed_version(package) for package in _PACKAGES}
+    return {package: version for package, version in versions.items() if version is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import tarfile
 
@@ -15,6 +16,7 @@ def picture(index: int) -> Image.Image:
     return Image.fromarray(coarse).resize((400 + 3 * index, 300 - 2 * index), Image.Resampling.BICUBIC)
 
 
+@functools.cache
 def encoded(index: int, kind: str) -> bytes:
     file = io.BytesIO()
     picture(index).save(file, kind)

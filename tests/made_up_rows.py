@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.figures import FIGURES
+from benchmarks.records.rows import Row
 
 CPU, GPU = "Imaginary CPU, 2 cores", "Imaginary GPU 80GB"
 _SPEED = {

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.accuracy.inputs import Agreement
-from benchmarks.records.rows import FIGURES, Row, Status
+from benchmarks.records.figures import FIGURES, short_label
+from benchmarks.records.rows import Row, Status
 from engines.manifest import Manifest
 from engines.process.tables import format_table
 from exporter.gate.metrics import Estimate, wilson
 
-_COSINES = ("min_cosine", "mean_cosine", "p1_cosine", "max_abs_error")
+# Distances between embeddings, and accuracies by the kind of measurement.
+_DISTANCES = tuple(name for name, figure in FIGURES.items() if figure.exact is not None)
 _ACCURACIES = {
-    "zero_shot": ("top1", "top5", "top1_change"),
-    "retrieval": tuple(name for name in FIGURES if "_recall_" in name),
+    task: tuple(name for name, figure in FIGURES.items() if figure.task == task) for task in ("zero_shot", "retrieval")
 }
 
 
@@ -23,7 +24,7 @@ def parity_rows(agreement: Agreement, engine: str, manifest: Manifest, data: str
     rows = []
     for tower, distance in agreement.distances.items():
         shared = _columns(manifest, engine, data, note, tower=tower, repeats=distance.samples)
-        rows += [Row("parity", figure=name, value=getattr(distance, name), **shared) for name in _COSINES]
+        rows += [Row("parity", figure=name, value=getattr(distance, name), **shared) for name in _DISTANCES]
         if tower in agreement.top1:
             value = agreement.top1[tower]
             low, high = wilson(value * distance.samples, distance.samples)
@@ -46,7 +47,7 @@ def accuracy_rows(
 def empty_parity_rows(engine: str, manifest: Manifest, data: str, status: Status, note: str) -> list[Row]:
     """Rows without values, in the place of every figure that the engine would have."""
     towers = [_columns(manifest, engine, data, note, tower=tower, status=status) for tower in manifest.towers]
-    return [Row("parity", figure=name, **shared) for shared in towers for name in (*_COSINES, "top1_agreement")]
+    return [Row("parity", figure=name, **shared) for shared in towers for name in (*_DISTANCES, "top1_agreement")]
 
 
 def empty_accuracy_rows(
@@ -89,18 +90,19 @@ def tables(rows: Iterable[Row]) -> str:
 
 
 def _parity_table(rows: Sequence[Row]) -> str:
-    cells, empty = [], []
+    cells, empty, shown = [], [], ("min_cosine", "p1_cosine", "mean_cosine")
     for case in dict.fromkeys(row.case for row in rows):
         own = {row.figure: row for row in rows if row.case == case}
         first = next(iter(own.values()))
         if first.value is None:
             empty.append(f"{first.engine}  {first.tower}  {first.status}: {first.note}")
             continue
-        cosines = [f"{own[name].value:.6f}" for name in ("min_cosine", "p1_cosine", "mean_cosine")]
+        cosines = [f"{own[name].value:.6f}" for name in shown]
         agreement = _percent(own["top1_agreement"]) if "top1_agreement" in own else "-"
         error = f"{own['max_abs_error'].value:.1e}"
         cells.append((first.engine, first.tower, *cosines, error, agreement, str(first.repeats)))
-    header = ("engine", "tower", "min cosine", "1 % below", "mean cosine", "max error", "top-1 as eager", "samples")
+    figures = (*shown, "max_abs_error", "top1_agreement")
+    header = ("engine", "tower", *map(short_label, figures), "samples")
     return "\n".join([*([format_table(header, cells)] if cells else []), *empty])
 
 
@@ -111,7 +113,7 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
     found = {(row.figure, row.engine): row for row in rows}
     cells = [
         (
-            _heading(name),
+            short_label(name),
             *(_percent(found[name, engine]) if (name, engine) in found else "" for engine in engines),
             str(max(row.repeats for row in rows if row.figure == name)),
         )
@@ -122,17 +124,11 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *("  ".join(pair) for pair in empty)])
 
 
-def _heading(figure: str) -> str:
-    words = {"top1": "top-1", "top5": "top-5", "top1_change": "top-1 - eager's"}
-    short = figure.replace("image_to_text_recall_", "image→text @").replace("text_to_image_recall_", "text→image @")
-    return words.get(figure, short.replace("_change", " - eager's"))
-
-
 def _percent(row: Row) -> str:
     assert row.value is not None
     if row.low is None or row.high is None:
         return f"{row.value:.1%}"
-    sign = "+" if row.figure.endswith("_change") else ""
+    sign = "+" if FIGURES[row.figure].form == "change" else ""
     digits = 2 if sign else 1
     value, low, high = (f"{number * 100:{sign}.{digits}f}" for number in (row.value, row.low, row.high))
     return f"{value} % [{low}, {high}]"

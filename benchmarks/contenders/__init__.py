@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from benchmarks.records.precisions import UNQUANTIZED
+
 if TYPE_CHECKING:
     from benchmarks.workloads.inputs import Case
     from benchmarks.workloads.subject import Subject
@@ -121,7 +123,7 @@ def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> 
     for engine in wanted:
         if engine not in known:
             raise ValueError(f"contender {engine!r} is none of {', '.join(known)}")
-    half = ("fp16", "bf16") if device == "cuda" else ()
+    half = tuple(name for name in UNQUANTIZED if name != "fp32") if device == "cuda" else ()
     found = [Contender(BASELINE, "fp32")]
     for engine in MODULES:
         precisions = ("fp32",) if engine in _FLOAT32_ONLY or device == "cpu" or engine == "null" else ("fp32", *half)

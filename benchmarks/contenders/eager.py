@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.records.machine import usable_cores, versions
+from benchmarks.records.precisions import torch_dtype
 from benchmarks.workloads.inputs import SETS, Case
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class EagerTower:
         import torch
 
         self._torch, self._device, self._subject = torch, device, subject
-        self._dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[contender.precision]
+        self._dtype = torch_dtype(contender.precision)
         self._model = model.eval().to(device=device, dtype=self._dtype)
         encode = self._model.encode_image if tower == "image" else self._model.encode_text
         self._encode: Any = lambda x: encode(x, normalize=True)

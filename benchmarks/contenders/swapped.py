@@ -9,6 +9,7 @@ from benchmarks.contenders import Call, Contender, missing_library
 from benchmarks.contenders.eager import load_clip
 from benchmarks.contenders.eager import why_not as eager_why_not
 from benchmarks.records.machine import versions
+from benchmarks.records.precisions import torch_dtype
 from benchmarks.workloads.inputs import SETS, Case
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> SwappedTower:
     """Load the model, rebuild the tower from its blocks, swap, and move it to the GPU."""
-    import torch
-
     from engines.manifest import Preprocess
     from exporter.precision.precisions import PrecisionPlan, apply_plan
     from exporter.towers.modules import TowerModule, image_tower, text_tower
@@ -40,7 +39,7 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
         module = image_tower(model, config)
     else:
         module = text_tower(model)
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[contender.precision]
+    dtype = torch_dtype(contender.precision)
     apply_plan(module, PrecisionPlan(dtype, dtype))
     report = swap(module, contender.precision, "triton")
     swapped = ", ".join(f"{count} {name}" for name, count in report.swapped.items())

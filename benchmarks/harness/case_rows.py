@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from benchmarks.records.estimates import Estimate, estimate, rates, speedup
-from benchmarks.records.rows import FIGURES, Row, Status
+from benchmarks.records.figures import FIGURES
+from benchmarks.records.rows import Row, Status
 from benchmarks.records.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from benchmarks.harness.case_rows import case_rows, failure_row, key_of, start_r
 from benchmarks.harness.energy import read_joules
 from benchmarks.harness.process import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
 from benchmarks.harness.samples import Rounds
+from benchmarks.harness.timing import rotated
 from benchmarks.harness.worker import OpenedInfo, Prepared, calls_in_a_round
 
 if TYPE_CHECKING:
@@ -136,9 +137,7 @@ class _Pass:
                 if self._run.over:
                     break
                 tell(f"round {turn + 1} of {count}")
-                order = [c for c in contenders if c in rounds]
-                shift = (turn + self._number) % max(1, len(order))
-                for contender in order[shift:] + order[:shift]:
+                for contender in rotated([c for c in contenders if c in rounds], turn + self._number):
                     if self._attempt(contender, case, lambda c: self._measure_round(c, case, calls, rounds)) is None:
                         del rounds[contender]
                 whole += 1

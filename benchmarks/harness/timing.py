@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 SECONDS = 1.0  # that `timed` makes calls for
 _LEAST, _MOST = 5, 200  # calls that `timed` makes
+
+
+def rotated(items: Sequence[_T], turn: int) -> list[_T]:
+    """The items in a turn's order: each turn begins one item later, so that none always follows the same other one."""
+    shift = turn % max(1, len(items))
+    return [*items[shift:], *items[:shift]]
 
 
 def alternate(ways: Mapping[str, Callable[[], object]], rounds: int = 7, warmup: int = 1) -> dict[str, float]:
@@ -21,7 +30,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int = 7, warmup:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     names = list(ways)
     for turn in range(warmup + rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in rotated(names, turn):
             start = time.perf_counter()
             ways[name]()
             if turn >= warmup:

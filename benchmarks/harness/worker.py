@@ -171,8 +171,10 @@ class Worker:
 
     def memory(self) -> Memory:
         """What the process has taken so far."""
+        from exporter.memory import peak_memory
+
         device = max(0, self._device_free - _device_free()) if self._device_free else 0
-        return Memory(_peak_resident(), device)
+        return Memory(peak_memory(), device)
 
     def _measure_on_stream(self, calls: int, turn: int) -> Measured:
         import torch
@@ -223,19 +225,6 @@ def _device_free() -> int:
     except (Exception, SystemExit):  # noqa: BLE001 - whatever a broken library raises
         return 0
     return int(torch.cuda.mem_get_info()[0])
-
-
-def _peak_resident() -> int:
-    """Of this process only: ``ru_maxrss`` starts at the parent's."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def serve(connection: Connection) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.harness.timing import rotated
+
 ROUND_SECONDS = 0.01
 MOST_CALLS = 50
 _WARM = 3
@@ -97,9 +99,8 @@ def measure(
         except Exception as error:  # noqa: BLE001  (Triton's errors have no other class in common)
             problems[name] = problem(error)
     seconds: dict[str, list[float]] = {name: [] for name in ready}
-    names = list(ready)
-    for turn in range(rounds if names else 0):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    for turn in range(rounds):
+        for name in rotated(list(ready), turn):
             seconds[name].append(ready[name].round())
     return seconds, {name: timed.how for name, timed in ready.items()}, problems
 

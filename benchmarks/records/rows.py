@@ -1,5 +1,6 @@
-"""One schema for everything that is measured: a row is one figure of one thing on one machine.
+"""One schema for every figure that is measured: a row is one figure of one thing on one machine.
 
+Facts of an export, of a tower or of a compiled kernel are no such figures: `benchmarks.records.table_files` has their tables.
 Rows live in ``benchmarks/results/<machine>/<what>.csv`` and are replaced by key. Tables, plots and comparisons are made of them and
 of nothing else. The module needs nothing but the standard library (parquet: pyarrow), so that it runs on a bare PyTorch image.
 """
@@ -13,82 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks.records.csv_file import read_rows, upsert
+from benchmarks.records.figures import FIGURES
 
 Status = Literal["ok", "noisy", "missing", "failed"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a figure means.
-
-    Attributes:
-        unit: as the tables show it.
-        better: ``higher`` or ``lower``; None where neither is (a description, not an achievement).
-        relative: measured against something else in the same run, so that it can be compared between runs on a noisy machine.
-    """
-
-    unit: str
-    better: Literal["higher", "lower"] | None = None
-    relative: bool = False
-
-
-FIGURES = {
-    # what = throughput, end_to_end
-    "per_second": Figure("1/s", "higher"),
-    "speedup": Figure("x", "higher", relative=True),  # over eager float32, round by round
-    "tflops": Figure("TFLOP/s", "higher"),
-    "gbytes_per_second": Figure("GB/s", "higher"),
-    "fraction_of_ceiling": Figure("", "higher"),  # of the machine's own measured matrix product in that precision
-    "joules_per_item": Figure("J", "lower"),
-    "decode_share": Figure(""),  # of the wall time in which the engine waits for pixels
-    # what = kernel, gemm, package
-    "time": Figure("us", "lower"),
-    "relative_error": Figure("", "lower"),  # of a part of the result, against float64
-    "build_seconds": Figure("s", "lower"),  # of a package's compiler
-    # what = fact; 1 where the note says it in words
-    "fact": Figure(""),
-    # what = tests
-    "passed": Figure("tests", "higher"),
-    "failed": Figure("tests", "lower"),
-    "skipped": Figure("tests"),
-    # what = latency, one item at a time
-    "p50": Figure("ms", "lower"),
-    "p90": Figure("ms", "lower"),
-    "p99": Figure("ms", "lower"),
-    # what = start
-    "load": Figure("s", "lower"),
-    "first_call": Figure("s", "lower"),
-    "peak_host_memory": Figure("MB", "lower"),
-    "peak_device_memory": Figure("MB", "lower"),
-    # what = export
-    "export_seconds": Figure("s", "lower"),
-    "export_memory": Figure("x", "lower", relative=True),
-    "quantize_seconds": Figure("s", "lower"),
-    "quantized_share": Figure("", "higher", relative=True),  # of the products' FLOPs
-    "import_engines": Figure("s", "lower"),
-    "first_text": Figure("s", "lower"),  # from the process's start to the first text's embedding
-    "first_image": Figure("s", "lower"),  # …and the first image's
-    # what = overhead
-    "overhead": Figure("us", "lower"),
-    # what = parity
-    "min_cosine": Figure("", "higher", relative=True),
-    "mean_cosine": Figure("", "higher", relative=True),
-    "p1_cosine": Figure("", "higher", relative=True),
-    "max_abs_error": Figure("", "lower", relative=True),
-    "top1_agreement": Figure("", "higher", relative=True),
-    # what = zero_shot, retrieval; shares of 1 with a 95 % confidence interval
-    "top1": Figure("", "higher", relative=True),
-    "top5": Figure("", "higher", relative=True),
-    "top1_change": Figure("", "higher", relative=True),  # engine - eager on the same images
-    "image_to_text_recall_1": Figure("", "higher", relative=True),
-    "image_to_text_recall_5": Figure("", "higher", relative=True),
-    "image_to_text_recall_10": Figure("", "higher", relative=True),
-    "image_to_text_recall_1_change": Figure("", "higher", relative=True),  # engine - eager on the same samples
-    "text_to_image_recall_1": Figure("", "higher", relative=True),
-    "text_to_image_recall_5": Figure("", "higher", relative=True),
-    "text_to_image_recall_10": Figure("", "higher", relative=True),
-    "text_to_image_recall_1_change": Figure("", "higher", relative=True),  # engine - eager on the same samples
-}
 
 
 @dataclass(frozen=True)
@@ -108,7 +36,7 @@ class Row:
         precision: ``fp32``, ``fp16``, ….
         batch: rows in one call; 0 where there is no batch.
         shape: of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
-        figure: a name of `FIGURES`.
+        figure: a name of `benchmarks.records.figures.FIGURES`.
         value: median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
         low, high: the lowest and the highest pass's median; of a single pass the quartiles over its rounds; of accuracies the ends
             of the 95 % confidence interval.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from benchmarks.records import rows
 from benchmarks.records.csv_file import read_rows
-
-_ROOFLINE = Path(__file__).parents[1] / "results" / "roofline.csv"
+from benchmarks.records.results import COMMITTED
+from benchmarks.records.table_files import ROOFLINE
 
 
 @functools.cache
 def flops_of(model: str, tower: str) -> float | None:
     """Operations for one image, or one text of full length, as `benchmarks.roofline` counted them; None if it has not."""
-    for row in read_rows(_ROOFLINE):
+    for row in read_rows(COMMITTED / ROOFLINE.name):
         if (row["model"], row["tower"]) == (model, tower):
             return float(row["gflops"]) * 1e9
     return None

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.records.figures import FIGURES, label
 from benchmarks.records.rows import Row
 from benchmarks.regression.noise import Mean
-from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, SHARES, label, number
+from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, number
 from engines.process.tables import format_table
 
 
@@ -85,7 +86,7 @@ def _changes(title: str, pairs: Sequence[tuple[Row, Row]]) -> str:
     for a, b in sorted(pairs, key=lambda pair: pair[0].key):
         assert a.value is not None
         assert b.value is not None
-        relative = f"{100 * (b.value / a.value - 1):+.1f} %" if a.value and a.figure not in SHARES else ""
+        relative = f"{100 * (b.value / a.value - 1):+.1f} %" if a.value and not FIGURES[a.figure].is_share else ""
         lines.append((*_words(a), label(a.figure), _shown(a), _shown(b), relative))
     header = ("what", "model", "tower", "engine", "batch", "shape", "figure", "before", "after", "")
     return f"{title}:\n{format_table(header, lines, indent='  ')}"

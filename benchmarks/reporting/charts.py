@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.records.precisions import OPERAND_BYTES
 from benchmarks.records.rows import Row
 from benchmarks.reporting import styles
 
 RESOLUTION = 1e-6  # of a cosine in a row
-_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,12 @@ def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -
     panels = []
     for (model, tower, shape), own in _groups(_rates(rows)):
         amount = work.get((model, tower))
-        own = [row for row in own if row.precision in peaks and row.precision in _BYTES]
+        own = [row for row in own if row.precision in peaks and row.precision in OPERAND_BYTES]
         if amount is None or shape == "real captions" or not own:
             continue
 
         def point(row: Row, amount: Work = amount) -> Point:
-            scale = _BYTES[row.precision] / 2
+            scale = OPERAND_BYTES[row.precision] / 2
             moved = scale * (amount.weight_bytes + row.batch * amount.activation_bytes)
             intensity = row.batch * amount.flops / moved
             rate, low, high = (value * amount.flops / 1e12 for value in _interval(row))

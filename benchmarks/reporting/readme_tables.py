@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.records import rows
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.figures import FIGURES, label
+from benchmarks.records.rows import Row
 from benchmarks.reporting import styles
 from benchmarks.reporting.markdown import markdown_table
-from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, Table, cell, label, measured_on
+from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, Table, cell, measured_on
 
 _CPU = re.compile(r", \d+ cores$")  # as `benchmarks.records.machine` names processors
 _BENCH_MODELS = ("demo", "ViT-B-32")

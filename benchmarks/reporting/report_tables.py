@@ -6,43 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.figures import FIGURES, label
+from benchmarks.records.rows import Row
 from benchmarks.reporting import styles
 
 NOISY = "†"
 NOISY_LEGEND = (
     f"{NOISY} noisy: the passes (of a single one, the quartiles of its rounds) are more than 10 % of the median apart."
 )
-CHANGES = {name for name in FIGURES if name.endswith("_change")}  # differences of shares
-SHARES = {name for name in FIGURES if "recall" in name} | {"top1", "top5", "top1_agreement"} | CHANGES
-_PERCENT = SHARES | {"decode_share", "fraction_of_ceiling", "quantized_share"}
 _OPERATIONS = ("ceiling", "kernel", "gemm", "fact")  # rows of them are of an operation, and their notes are its sizes
-_COSINES = {"min_cosine", "mean_cosine", "p1_cosine"}
-_LABELS = {
-    "per_second": "per second",
-    "fraction_of_ceiling": "of the ceiling",
-    "decode_share": "waiting for pixels",
-    "first_call": "first call, s",
-    "load": "load, s",
-    "peak_host_memory": "peak host memory, MB",
-    "peak_device_memory": "peak device memory, MB",
-    "gbytes_per_second": "GB/s",
-    "joules_per_item": "J per item",
-    "tflops": "TFLOP/s",
-    "overhead": "overhead, µs",
-    "export_seconds": "export, both towers, gate included, s",
-    "export_memory": "its peak memory / fp32 weights",
-    "quantize_seconds": "quantizing, s",
-    "quantized_share": "products quantized",
-    "import_engines": "import, s",
-    "first_text": "import, load, first text, s",
-    "first_image": "…and first image, s",
-    "top1": "top-1",
-    "top5": "top-5",
-    "top1_change": "top-1 − eager's",
-    "top1_agreement": "top-1 agreement",
-    "max_abs_error": "max abs error",
-}
 _TITLES = {
     "latency": "Latency, one item at a time",
     "export": "Export, and start of a serving process",
@@ -183,7 +155,7 @@ def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
         lines.append([*words, *(_cell_or_dash(by_figure.get(figure)) for figure in figures)])
     header = ["operation" if name == "model" else name for name in used]
     notes = []
-    if any(row.figure in SHARES and row.low is not None for row in rows):
+    if any(FIGURES[row.figure].is_share and row.low is not None for row in rows):
         notes.append("In brackets the 95 % confidence interval.")
     return Table(title, [*header, *(label(f) for f in figures)], lines, len(used), notes=[*notes, *_noise_note(rows)])
 
@@ -229,7 +201,7 @@ def cell(row: Row) -> str:
     if row.value is None:
         return row.status
     text = number(row.value, row.figure)
-    if row.figure in SHARES and row.low is not None and row.high is not None:
+    if FIGURES[row.figure].is_share and row.low is not None and row.high is not None:
         low, high = (number(value, row.figure).removesuffix(" %") for value in (row.low, row.high))
         text += f" [{low}, {high}]"
     return text + (f" {NOISY}" if row.status == "noisy" else "")
@@ -237,13 +209,16 @@ def cell(row: Row) -> str:
 
 def number(value: float, figure: str) -> str:
     """Three digits that count; cosines with the six that a row has; shares in percent."""
-    if figure in _COSINES:
+    form = FIGURES[figure].form
+    if form == "cosine":
         return f"{value:.6f}"
-    if figure in _PERCENT:
-        return f"{round(100 * value, 2) + 0.0:+.2f} %" if figure in CHANGES else f"{100 * value:.1f} %"
-    if figure == "max_abs_error":
+    if form == "change":
+        return f"{round(100 * value, 2) + 0.0:+.2f} %"
+    if form in ("percent", "share"):
+        return f"{100 * value:.1f} %"
+    if form == "error":
         return f"{value:.1e}"
-    unit = "×" if figure == "speedup" else ""
+    unit = "×" if form == "ratio" else ""
     if abs(value) >= 100:
         return f"{value:,.0f}{unit}"
     digits = f"{value:.3g}"
@@ -253,17 +228,6 @@ def number(value: float, figure: str) -> str:
     if missing > 0:
         digits = (digits if "." in digits else digits + ".") + "0" * missing
     return digits + unit
-
-
-def label(figure: str) -> str:
-    """Heading of a figure's column, with its unit."""
-    if figure in _LABELS:
-        return _LABELS[figure]
-    recall = re.fullmatch(r"([a-z]+)_to_([a-z]+)_recall_(\d+)(_change)?", figure)
-    if recall:
-        return f"{recall[1]} → {recall[2]} R@{recall[3]}" + (" − eager's" if recall[4] else "")
-    unit = FIGURES[figure].unit
-    return figure.replace("_", " ") + (f", {unit}" if unit and unit != "x" else "")
 
 
 def _cell_or_dash(row: Row | None) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from benchmarks.records.precisions import NAMES
+from engines.kinds import KINDS
+
 
 @dataclass(frozen=True)
 class Look:
@@ -34,28 +37,22 @@ ENGINES = {
     "aotinductor": Look("#b04028", ">"),
     "openvino": Look("#209050", "d"),
 }
-BUNDLED = (
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt-rtx",
-    "aotinductor",
-    "openvino",
-)  # engines that a bundle of this project can hold
-_SPARE = tuple(Look(colour, marker) for colour in ("#8a7560", "#4d8f8f", "#b06a6a") for marker in ("h", "p", "d", "H"))
+# Engines that a bundle of this project can hold; a kind without a look of its own here gets a spare one, as any later engine does.
+BUNDLED = tuple(sorted(KINDS, key=lambda kind: list(ENGINES).index(kind) if kind in ENGINES else len(ENGINES)))
+_SPARE = tuple(Look(colour, marker) for colour in ("#8a7560", "#4d8f8f", "#b06a6a") for marker in ("h", "p", "8", "H"))
 
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_DASHES: dict[str, tuple[float, ...]] = {
-    "fp32": (),
-    "tf32": (7, 1.5),
-    "fp16": (4, 1.5),
-    "bf16": (1, 1.5),
-    "int8": (4, 1.5, 1, 1.5),
-    "fp8": (4, 1.5, 1, 1.5, 1, 1.5),
-}
-
-
-# Matplotlib's fill styles, for plots whose points are not joined.
-_FILLINGS = {"fp32": "full", "tf32": "top", "fp16": "none", "bf16": "left", "int8": "bottom", "fp8": "right"}
+# For the precisions in the order of their table, on and off lengths; those after the last pattern share `_SPARE_DASHES`.
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (7, 1.5),
+    (4, 1.5),
+    (1, 1.5),
+    (4, 1.5, 1, 1.5),
+    (4, 1.5, 1, 1.5, 1, 1.5),
+)
+_SPARE_DASHES = (2, 2)
+# Matplotlib's fill styles in the same order, for plots whose points are not joined; it has no more.
+_FILLINGS = ("full", "top", "none", "left", "bottom", "right")
 
 
 def look(engine: str) -> Look:
@@ -65,17 +62,17 @@ def look(engine: str) -> Look:
 
 def dashes(precision: str) -> tuple[float, ...]:
     """On and off lengths of the line, in line widths; empty: a solid line."""
-    return _DASHES.get(precision, (2, 2))
+    return dict(zip(NAMES, _DASHES, strict=False)).get(precision, _SPARE_DASHES)
 
 
 def filling(precision: str) -> str:
     """Which part of the marker is filled, as matplotlib names it."""
-    return _FILLINGS.get(precision, "full")
+    return dict(zip(NAMES, _FILLINGS, strict=False)).get(precision, "full")
 
 
 def order(engine: str, precision: str) -> tuple[int, str, int, str]:
     """Sorts engines as `ENGINES` does, unknown ones last, and precisions from wide to narrow."""
     base = engine.split(",")[0]
     place = list(ENGINES).index(base) if base in ENGINES else len(ENGINES)
-    width = PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+    width = NAMES.index(precision) if precision in NAMES else len(NAMES)
     return place, engine, width, precision

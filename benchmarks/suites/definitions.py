@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engines.kinds import KINDS
+
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender
     from benchmarks.workloads.inputs import Case
@@ -185,8 +187,13 @@ def _kernels(ops: tuple[str, ...]) -> tuple[Kernels, ...]:
 
 _GPU_MODELS = ("ViT-L-14", "ViT-B-32", "ViT-H-14")
 _TORCH = ("eager", "triton kernels", "torch.compile", "torch.compile max-autotune", "torch-tensorrt", "null")
-_BUILT = ("tensorrt", "tensorrt-rtx", "aotinductor", "onnxruntime")
-_ON_CPU = ("onnxruntime", "aotinductor")
+# Every kind that runs on a GPU; the built ones come first, because what runs the graph needs no build.
+_BUILT = tuple(sorted((name for name, kind in KINDS.items() if kind.cuda), key=lambda name: KINDS[name].runs_graph))
+# OpenVINO takes part in `bench` as a peer on a plain export, and as an engine only where bundles are int8.
+_NOT_IN_BENCH = ("openvino",)
+_ON_CPU = tuple(name for name, kind in KINDS.items() if kind.cpu and name not in _NOT_IN_BENCH)
+# Compiled kinds are left out, because a quantized bundle holds their program for one target only.
+_INT8_ON_CPU = tuple(sorted(name for name, kind in KINDS.items() if kind.cpu and kind.runs_graph))
 
 SUITES = {
     "bench": Suite(
@@ -232,7 +239,7 @@ SUITES = {
                 Sweep(
                     "ViT-B-32",
                     "int8",
-                    ("onnxruntime", "openvino"),
+                    _INT8_ON_CPU,
                     ("eager", "openvino nncf"),
                     (1, 16),
                     ("real", "full"),

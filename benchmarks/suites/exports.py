@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ from benchmarks.harness.plan import UserError
 from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.suites.definitions import MOST
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
+from engines.kinds import KINDS
+from engines.precisions import QUANTIZED
 
 if TYPE_CHECKING:
     from benchmarks.suites.definitions import Sweep
@@ -57,9 +60,9 @@ def subject_of(sweep: Sweep, work: Path, end: float | None) -> Subject:
     # An engine that could not be built is an error of the command, and none of the bundle that holds the others.
     if code != 0 and not (bundle / "manifest.json").is_file():
         raise UserError((said or ["the export failed"])[-1].removeprefix("error: "))
-    for line in said:
-        if line.startswith("left out: "):
-            print(f"  {line}")
+    report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    for why in dict.fromkeys(engine["why"] for engine in report["left_out"]):
+        print(f"  left out: {why}")
     print(f"  exported {sweep.model} {sweep.precision} in {time.monotonic() - start:.0f} s", flush=True)
     return subject_of_bundle(bundle)
 
@@ -70,11 +73,11 @@ def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
     if sweep.model != "demo":
         # Of random weights the gate sees no more in 64 samples than in these, and a suite's minutes are for what it measures.
         command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
-        if sweep.precision in ("int8", "fp8"):
+        if sweep.precision in QUANTIZED:
             command += ["--calibration", str(_calibration(work))]
     for kind in sweep.engines:
         command += ["--engine", kind]
-    if set(sweep.engines) & {"tensorrt", "tensorrt-rtx"}:
+    if any(not KINDS[kind].any_batch for kind in sweep.engines):
         command += ["--batch", f"{_USUAL}:{MOST}:{MOST}", "--batch", f"1:1:{_USUAL}"]
     return command
 

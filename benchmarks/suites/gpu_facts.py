@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.harness.timing import timed
 from benchmarks.records.estimates import estimate
+from benchmarks.records.figures import FIGURES
 from benchmarks.records.machine import nvidia_smi, versions
-from benchmarks.records.rows import FIGURES, Row, Status
+from benchmarks.records.precisions import torch_dtype
+from benchmarks.records.rows import Row, Status
 from benchmarks.records.work import ceiling_tflops
 from kernels.choices import unmeasured
 
@@ -121,7 +123,7 @@ def _product(keeper: Keeper, m: int, k: int, n: int, precision: str, shape: str)
         place = {"engine": "torch", "precision": precision, "shape": shape, "unit": unit}
         return Row("gemm", "linear, bias", figure, versions=versions(("torch",)), **place, **values)  # type: ignore[arg-type]
 
-    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    dtype = torch_dtype(precision)
     try:
         x, weight = (torch.randn(rows, k, device=keeper.device).to(dtype) for rows in (m, n))
         bias = torch.randn(n, device=keeper.device).to(dtype)

@@ -143,7 +143,7 @@ def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:
     plan = Plan(
         subject=subject,
         contenders=tuple(contenders_of(subject, suite.device, (*sweep.contenders, *subject.kinds))),
-        cases=make_cases(subject, ("image", "text"), sweep.batches, sweep.texts, sweep.files, None),
+        cases=make_cases(subject, subject.towers, sweep.batches, sweep.texts, sweep.files, None),
         device=suite.device,
         rounds=suite.rounds,
         round_seconds=suite.round_seconds,

@@ -70,10 +70,12 @@ def files_case(folder: Path, batch: int, count: int, pictures: Path | None = Non
         ValueError: the folder has no picture.
     """
     if pictures is not None:
-        suffixes = {".jpg", ".jpeg", ".png", ".webp"}
-        files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in suffixes)[:count]
+        from engines.inputs.image_formats import SUFFIXES
+
+        # HEIC is not among them, because eager reads the files with open_clip's transform, which does not register it.
+        files = sorted(p for p in pictures.rglob("*") if p.suffix.lower() in SUFFIXES)[:count]
         if not files:
-            raise ValueError(f"there is no picture in {pictures} (looked for {', '.join(sorted(suffixes))})")
+            raise ValueError(f"there is no picture in {pictures} (looked for {', '.join(sorted(SUFFIXES))})")
     else:
         from exporter.reference.parity_data import load_parity_data
 

@@ -27,6 +27,7 @@ class Subject:
         bundle: the folder with engines; None: there is none.
         kinds: engines in the bundle.
         precision: of the bundle.
+        towers: the bundle's towers; a model by name has both.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Subject:
     bundle: str | None = None
     kinds: tuple[str, ...] = ()
     precision: str = "fp32"
+    towers: tuple[str, ...] = ("image", "text")
 
     @property
     def image_shape(self) -> str:
@@ -73,6 +75,7 @@ def subject_of_bundle(path: Path) -> Subject:
         bundle=str(path.resolve()),
         kinds=tuple(dict.fromkeys(engine.kind for engine in manifest.engines)),
         precision=manifest.precision,
+        towers=tuple(manifest.towers),
     )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 import engines
-from engines.bundle_files import file_sha256
 from engines.commands.common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.commands.embed_job import EmbedItems, EmbedJob, JobResult
 from engines.errors import BundleError, ImageError, InputError
+from engines.files.checksums import file_sha256
 from engines.files.json_text import json_text
 from engines.files.text_files import read_lines
 from engines.inputs.image_files import find_all_images, read_list

@@ -12,7 +12,7 @@ import sys
 import traceback
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 _MOST_LETTERS = 300  # of another library's words in one of our sentences
 
@@ -80,6 +80,12 @@ def error_words(error: BaseException) -> str:
     """Class and message of an error of another library, on one line: ``RuntimeError: Could not determine home directory.``"""
     words = " ".join("".join(traceback.format_exception_only(error)).split())
     return words if len(words) <= _MOST_LETTERS else words[: _MOST_LETTERS - 1] + "…"
+
+
+def error_line(error: BaseException, index: Literal[0, -1] = 0) -> str:
+    """The first line of an error's message, or with -1 the last, where some libraries put the reason; without any, its class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[index][:_MOST_LETTERS]
 
 
 def installed_version(*distributions: str) -> str | None:

@@ -10,20 +10,21 @@ import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from engines.bundle_files import existing_file, file_sha256
+from engines.bundle_files import existing_file
 from engines.device.device_arrays import DeviceEmbeddings
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.errors import BundleError, EngineError, EngineUnavailableError, InputError
+from engines.files.checksums import file_sha256
 from engines.inputs.arguments import whole_number
 from engines.manifest import MANIFEST_NAME, BatchProfile, Engine, Tower, read_manifest
 from engines.process.cores import engine_threads
 from engines.process.forks import ForkSafeLock, in_forked_child
-from engines.runtimes.options import AOTInductorOptions
+from engines.process.optional import error_line
 from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
@@ -59,6 +60,14 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
     if target.isa is not None and not _FLAGS.get(target.isa, frozenset({target.isa})) <= _cpu_flags():
         return f"its code uses {target.isa} instructions, which this processor lacks: export the model again on this machine"
     return version_problem(target.version, target.device != _CPU)
+
+
+class AOTInductorOptions(TypedDict, total=False):
+    """Options of ``engine="aotinductor"``: see `open_tower`."""
+
+    threads: int | None
+    parallel: int
+    device_id: int
 
 
 Options = AOTInductorOptions
@@ -117,7 +126,7 @@ def open_tower(
                 str(path), "model", False, parallel if on_gpu else 1, device_id if on_gpu else -1
             )
     except RuntimeError as error:
-        raise EngineError(f"PyTorch {torch.__version__} cannot load {path}: {_first_line(error)}") from error
+        raise EngineError(f"PyTorch {torch.__version__} cannot load {path}: {error_line(error)}") from error
     place = f"cuda:{device_id}" if on_gpu else _CPU
     return AOTInductorTower(loader, engine, tower, place)
 
@@ -232,7 +241,7 @@ class AOTInductorTower:
                 return loader.run(inputs)[0]
         except RuntimeError as error:
             raise EngineError(
-                f"{self.description} failed on {inputs[0].dtype} {tuple(inputs[0].shape)}: {_first_line(error)}"
+                f"{self.description} failed on {inputs[0].dtype} {tuple(inputs[0].shape)}: {error_line(error)}"
             ) from error
 
     def _pack(self, ids: Any) -> list[Any]:
@@ -283,7 +292,3 @@ def _cpu_flags() -> frozenset[str]:
         return frozenset()
     lines = (line for line in text.splitlines() if line.startswith("flags"))
     return frozenset(next(lines, "").partition(":")[2].split())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,6 @@ from engines.onnxruntime.cuda_session import OnnxRuntimeCudaTower
 from engines.onnxruntime.options import cuda_options, session_options
 from engines.process.cores import engine_threads
 from engines.process.optional import broken, import_or_reason
-from engines.runtimes.options import CpuNodes, OnnxRuntimeOptions
 from engines.runtimes.protocol import HostRuntime
 
 _LOG = logging.getLogger("engines")
@@ -76,6 +75,19 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
     if precision == "bf16" and no_cuda is not None:
         return "ONNX Runtime has no bfloat16 kernels for the CPU: use an fp32 or fp16 bundle, or a GPU"
     return None
+
+
+CpuNodes = Literal["error", "allow"]
+
+
+class OnnxRuntimeOptions(TypedDict, total=False):
+    """Options of ``engine="onnxruntime"``: see `open_tower`."""
+
+    threads: int | None
+    cuda_memory_limit: int
+    device_id: int
+    cpu_nodes: CpuNodes
+    cuda_graphs: bool | int | Iterable[int] | None
 
 
 Options = OnnxRuntimeOptions

@@ -10,7 +10,7 @@ import functools
 from collections import deque
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ from engines.kinds import KINDS
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.process.cores import engine_threads
 from engines.process.forks import PerProcess
-from engines.process.optional import broken, import_or_reason
-from engines.runtimes.options import OpenVINOOptions
+from engines.process.optional import broken, error_line, import_or_reason
 from engines.runtimes.protocol import HostRuntime
 
 _NAME, _INSTALL = "OpenVINO", KINDS["openvino"].install_command
@@ -54,6 +53,12 @@ def why_not(engine: Engine, precision: str, device: str) -> str | None:
         return "OpenVINO runs on the CPU"
     library = openvino_or_reason()
     return library if isinstance(library, str) else None
+
+
+class OpenVINOOptions(TypedDict, total=False):
+    """Options of ``engine="openvino"``: see `open_tower`."""
+
+    threads: int | None
 
 
 Options = OpenVINOOptions
@@ -108,7 +113,7 @@ def open_tower(
     except EngineError:
         raise
     except Exception as error:
-        raise EngineError(f"OpenVINO {version} cannot compile {path}: {_last_line(error)}") from error
+        raise EngineError(f"OpenVINO {version} cannot compile {path}: {error_line(error, -1)}") from error
 
 
 class OpenVINOTower(HostRuntime):
@@ -143,7 +148,7 @@ class OpenVINOTower(HostRuntime):
             return np.array(result[0], dtype=np.float32)
         except Exception as error:
             raise EngineError(
-                f"{self.description} failed on {inputs.dtype} {inputs.shape}: {_last_line(error)}"
+                f"{self.description} failed on {inputs.dtype} {inputs.shape}: {error_line(error, -1)}"
             ) from error
         finally:
             idle.append(request)
@@ -167,8 +172,3 @@ def _core(library: Any) -> PerProcess[Any]:
 def _version(library: Any) -> str:
     number: str = library.__version__.split("-")[0]
     return number
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[-1][:300]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict
 
 from engines.device.cuda import Cuda
 from engines.device.gpu import find_gpu, gpu_missing
@@ -10,7 +11,6 @@ from engines.errors import EngineUnavailableError
 from engines.inputs.arguments import whole_number
 from engines.manifest import Engine, Tower
 from engines.process.optional import import_or_reason
-from engines.runtimes.options import TensorRTOptions
 from engines.tensorrt.library import INSTALL, library_or_reason, library_version, version_mismatch
 from engines.tensorrt.slot import GraphLimits
 from engines.tensorrt.tower import TensorRTTower
@@ -44,6 +44,16 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
         if isinstance(found, str):
             return found
     return None
+
+
+class TensorRTOptions(TypedDict, total=False):
+    """Options of ``engine="tensorrt"`` and ``"tensorrt-rtx"``: see `open_tower`."""
+
+    device_id: int
+    parallel: int
+    cuda_graphs: bool
+    graph_limits: GraphLimits | None
+    warm_up: bool
 
 
 Options = TensorRTOptions

@@ -63,7 +63,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """One engine of one tower. Several may stand for one tower; `engines.load` chooses."""
 
-    kind: str  # "onnxruntime" | "tensorrt" | …: the name of its `engines/run_<kind>.py`
+    kind: str  # a name of `engines.kinds`, such as "onnxruntime"; a bundle of a newer release may have others
     tower: TowerName
     file: str
     target: Target

@@ -129,10 +129,6 @@ class Slot:
         """Block until the slot's last run is done."""
         self._cuda.wait_for_event(self._done)
 
-    def graph_count(self) -> int:
-        """CUDA graphs that are kept."""
-        return len(self._graphs)
-
     def close(self) -> None:
         """Wait for the last run, and free everything."""
         self._cuda.wait_for_stream(self.stream)

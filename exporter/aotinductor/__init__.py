@@ -1,1 +1,1 @@
-"""AOTInductor packages: what is asked, the program that is compiled, and the compiling process."""
+"""AOTInductor packages: the compiler's job, the program that is compiled, and the compiling process."""

@@ -1,7 +1,7 @@
-"""What a GPU's package needs besides a C++ compiler: a PyTorch for that GPU and its driver, CUDA's headers, the driver's library.
+"""The needs of a GPU's package besides a C++ compiler: a PyTorch for GPU and driver, CUDA's headers, the driver's library.
 
-Nothing of it is compiled by nvcc: Triton brings its own assembler. The generated C++ includes CUDA's headers, which come with the
-toolkit or with NVIDIA's wheels, and is linked with the driver's library.
+No part of it is compiled by nvcc, because Triton has its own assembler. The generated C++ includes CUDA's headers, which come with
+the toolkit or with NVIDIA's wheels, and is linked with the driver's library.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 from engines.device.gpu import Gpu
 
-# What PyTorch's headers for generated code include.
+# The headers that PyTorch's headers for generated code include.
 _HEADERS = ("cuda.h", "cuda_runtime.h", "cuda_bf16.h", "cuda_fp16.h", "cuda_fp8.h")
 _DRIVER = "libcuda.so.1"
 _ARCH = re.compile(r"(sm|compute)_(\d+)(\d)[af]?")
 
 
 def gpu_problem(gpu: Gpu) -> str | None:
-    """What is missing to build packages for `gpu`, as a noun with its remedy; None if nothing is."""
+    """Return the missing requirement of packages for `gpu`, as a noun with its remedy; None if nothing is missing."""
     import torch
 
     built = torch.version.cuda
@@ -51,11 +51,12 @@ def gpu_problem(gpu: Gpu) -> str | None:
 
 
 def serves(archs: list[str], capability: tuple[int, int]) -> bool:
-    """Whether a PyTorch runs on a GPU.
+    """Whether a build of PyTorch runs on a GPU.
 
     Args:
-        archs: what it was built for: ``sm_90`` is machine code, ``compute_90`` is what the driver compiles for later GPUs.
-        capability: of the GPU, (major, minor).
+        archs: the architectures of the build: ``sm_90`` is machine code, ``compute_90`` is code that the driver compiles for later
+            GPUs.
+        capability: the GPU's compute capability, (major, minor).
     """
     for arch in archs:
         match = _ARCH.fullmatch(arch)
@@ -68,7 +69,7 @@ def serves(archs: list[str], capability: tuple[int, int]) -> bool:
 
 
 def cuda_home() -> Path | None:
-    """The folder whose ``include`` has CUDA's headers: what the user names, the toolkit's usual places, NVIDIA's wheels."""
+    """The folder whose ``include`` has CUDA's headers: the user's variable, the toolkit's usual places, NVIDIA's wheels."""
     return next((home for home in _homes() if all((home / "include" / name).is_file() for name in _HEADERS)), None)
 
 
@@ -78,7 +79,7 @@ def _homes() -> Iterator[Path]:
             yield Path(os.environ[variable])
     compiler = shutil.which("nvcc")
     if compiler is not None:
-        # Also where a script of that name lies in a folder for programs, and PyTorch would look no further.
+        # The resolved path, too, because `nvcc` may be a link or script in a folder for programs, where PyTorch's search would end.
         yield from (Path(compiler).parents[1], Path(compiler).resolve().parents[1])
     yield Path("/usr/local/cuda")
     yield from sorted(Path("/usr/local").glob("cuda-*"), reverse=True)
@@ -86,27 +87,27 @@ def _homes() -> Iterator[Path]:
 
 
 def build_environment(folder: Path) -> dict[str, str]:
-    """Variables with which compiler and linker find CUDA.
+    """Make the environment variables with which compiler and linker find CUDA.
 
     Args:
-        folder: of the build; gets a link to the driver's library, because a machine without the toolkit has it under the name that
-            programs load it by, and not under the one that linkers look for.
+        folder: the folder of the build; it gets a link to the driver's library, because a machine without the toolkit has the
+            library only under the name that programs load, and not under the name that linkers search.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     home = cuda_home()
     if home is not None:
-        found["CUDA_HOME"] = str(home)
+        variables["CUDA_HOME"] = str(home)
     library = library_file(_DRIVER)
     if library is not None:
         links = folder / "lib"
         links.mkdir()
         (links / "libcuda.so").symlink_to(library)
-        found["LIBRARY_PATH"] = os.pathsep.join(filter(None, [os.environ.get("LIBRARY_PATH", ""), str(links)]))
-    return found
+        variables["LIBRARY_PATH"] = os.pathsep.join(filter(None, [os.environ.get("LIBRARY_PATH", ""), str(links)]))
+    return variables
 
 
 def library_file(name: str) -> Path | None:
-    """The file that the loader takes for a shared library such as ``libcuda.so.1``; None if there is none."""
+    """The file that the loader opens for a shared library such as ``libcuda.so.1``; None if there is none."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(name)
         stem = name.split(".so")[0]

@@ -1,4 +1,4 @@
-"""One package as a job for a process of its own: `worker` does it, `compiling` starts it and turns failures into sentences."""
+"""The job of compiling one package in a separate process: `worker` runs it, `compiling` starts it and words its failures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from exporter.errors import ExportError
 
 WORKER = "exporter.aotinductor.worker"
 
-# Instruction sets by the compiler's names of them. What lies beyond (VNNI, AMX, bfloat16) differs from processor to processor of
-# the same level, and would bind a package to the very model that compiled it.
+# The compiler's flags for each instruction set. Further extensions (VNNI, AMX, bfloat16) are off, because they differ between
+# processors of the same level and would bind a package to the processor model that compiled it.
 _FLAGS = {
     "avx2": "-march=x86-64-v3 -mno-avx512f",
     "avx512": "-march=x86-64-v4 -mno-avx512vnni -mno-avx512bf16 -mno-amx-tile",
@@ -33,14 +33,14 @@ _LONGEST = 400
 
 
 class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker reads.
+    """The job that the worker reads.
 
     Attributes:
-        program: the exported program.
-        package: the ``.pt2`` to write.
-        cuda: for the GPU of this machine; else for the CPU.
+        program: the path of the exported program.
+        package: the path of the ``.pt2`` to write.
+        cuda: whether the package is for this machine's GPU; else it is for the CPU.
         isa: the instruction set that the package may use on the CPU: ``avx2`` or ``avx512``.
-        inductor: options of the compiler, by their names in ``torch._inductor.config``.
+        inductor: the compiler's options, by their names in ``torch._inductor.config``.
     """
 
     program: str
@@ -51,9 +51,9 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompileResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker writes."""
+    """The result that the worker writes."""
 
-    version: str  # of torch
+    version: str  # the version of torch
     build: Build
 
 
@@ -63,7 +63,7 @@ def compiler() -> str:
 
 
 def compiler_problem() -> str | None:
-    """Why there is no compiler that can build packages; None if there is one."""
+    """Return the reason why there is no compiler that can build packages; None if there is one."""
     name = compiler()
     path = shutil.which(name)
     if path is None:
@@ -78,27 +78,27 @@ def compiler_problem() -> str | None:
 
 @contextlib.contextmanager
 def compiling(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
-    """Compile one package while the context is open; leaving it ends what is not done.
+    """Compile one package while the context is open; a compilation that is not finished ends with it.
 
     Yields:
         A function that waits for the result. It raises `ExportError` if the compiler refused the program, ran out of memory or
-        died; the message holds its own words.
+        died; the message quotes the compiler.
 
     Raises:
-        ExportError: something that a GPU's package needs is missing.
+        ExportError: a requirement of a GPU's package is missing.
     """
     gpu = find_gpu() if job.cuda else None
     problem = None if gpu is None else gpu_problem(gpu)
     if problem is not None:
         raise ExportError(f"engine aotinductor needs {problem}")
     with tempfile.TemporaryDirectory(prefix="openclip-engines-inductor-") as folder:
-        # Inductor compiles for the very processor that it runs on and asks the compiler which instructions that has: one that
-        # knows those of `job.isa` only makes it plan for them, with any version of torch.
+        # Inductor compiles for the processor on which it runs, and tests with the compiler which instructions that has. A compiler
+        # limited to `job.isa` therefore limits Inductor's plan to it, with any version of torch.
         cxx = Path(folder) / "bin" / Path(compiler()).name
         cxx.parent.mkdir()
         cxx.write_text(f'#!/bin/sh\nexec "{shutil.which(compiler())}" "$@" {_FLAGS[job.isa]}\n', encoding="utf-8")
         cxx.chmod(0o755)
-        # Its caches keep every package's weights: they go when the package is made.
+        # Inductor's caches keep every package's weights: they are deleted when the package is made.
         environment = {"CXX": str(cxx), "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "cache"), "TMPDIR": folder}
         if job.cuda:
             environment |= build_environment(Path(folder))
@@ -114,10 +114,10 @@ def compiling(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
 
 
 def run_job(job: CompileJob) -> CompileResult:
-    """Compile one package: `compiling` to its end.
+    """Compile one package and wait for the result.
 
     Raises:
-        ExportError: see there.
+        ExportError: the compilation failed, or a requirement is missing; see `compiling`.
     """
     with compiling(job) as wait:
         return wait()

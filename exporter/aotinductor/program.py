@@ -1,7 +1,7 @@
-"""A tower as an exported program on disk: what AOTInductor compiles, as the ONNX graph is what TensorRT builds from.
+"""A tower as an exported program on disk: the input of AOTInductor, as the ONNX graph is the input of TensorRT.
 
-The file holds the tower's weights once more. It lies in the unfinished bundle's folder while engines are built, and never in a
-bundle.
+The file holds a second copy of the tower's weights. It lies in the unfinished bundle's folder while engines are built, and is
+not part of a bundle.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from engines.manifest import KernelMode, TextLength
 from exporter.towers.modules import TowerModule
 from exporter.towers.packed_text import PackedTextTower
 
-_USUAL_TOKENS = 16  # of a caption, with start and end: what kernels are chosen for on a GPU
+_USUAL_TOKENS = 16  # tokens of a usual caption, with start and end; kernels for a GPU are chosen for this length
 
 
 @dataclass(frozen=True)
 class ProgramPlan:
-    """Where programs go, and which batches they take.
+    """The folder of the programs, and the batches that they take.
 
     Attributes:
-        folder: for the files; it is there.
-        rows: the usual batch. Loops are split and, on a GPU, kernels chosen for it.
-        most: the largest batch; None is any. With a bound the compiler knows where 32-bit indices reach.
-        kernels: which fused modules take the place of native ones first; see `kernels.swap.swap`.
-        arch: that they are chosen for: ``sm90``, ``cpu``.
-        padded_for_cpu: the CPU is one of several targets, and takes padded captions where the others take packed ones.
+        folder: an existing folder for the files.
+        rows: the usual batch size, for which loops are split and, on a GPU, kernels are chosen.
+        most: the largest batch; None: any size. With a bound the compiler can decide where 32-bit indices are enough.
+        kernels: the fused modules that replace native ones before tracing; see `kernels.swap.swap`.
+        arch: the architecture for which the fused modules are chosen, such as ``sm90`` or ``cpu``.
+        padded_for_cpu: whether the CPU is one of several targets and takes padded captions where the others take packed ones.
     """
 
     folder: Path
@@ -46,20 +46,20 @@ def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength |
     """Trace `tower` with a batch of 1 to `plan.most` and, for texts, the length's range, and write the program.
 
     Args:
-        tower: in evaluation mode, its precision already applied.
-        example: an input; its first row is repeated.
-        length: of a text tower; ``fixed`` makes the length static.
-        plan: where to and for which batches.
+        tower: the tower, in evaluation mode, its precision already applied.
+        example: an input of the tower; its first row is repeated.
+        length: the length rule of a text tower; ``fixed`` makes the length static.
+        plan: the folder and the batches.
 
     Returns:
-        The file.
+        The program's file.
     """
     dynamic: dict[int, Any] = {}
     if plan.most != 1:
         dynamic[0] = torch.export.Dim("N", min=1, max=plan.most)
     if length is not None and length.keep != "fixed":
         dynamic[1] = torch.export.Dim("L", min=length.min, max=length.max)
-    # A batch of one would be taken for a constant.
+    # A batch of one would be traced as a constant.
     rows = 1 if plan.most == 1 else max(2, plan.rows)
     inputs = example[:1].expand(rows, *example.shape[1:]).contiguous()
     path = plan.folder / f"{tower.output_name}.pt2"
@@ -68,9 +68,9 @@ def save_program(tower: TowerModule, example: torch.Tensor, length: TextLength |
 
 
 def save_packed_program(tower: PackedTextTower, plan: ProgramPlan) -> Path:
-    """As `save_program`, for 1 to `plan.most` captions laid end to end, each of 1 to the tower's longest.
+    """Write a tower's program, as `save_program`, for 1 to `plan.most` captions laid end to end, each of 1 to `tower.longest` ids.
 
-    Its inputs are ids int32 (T,) and starts int32 (N + 1,).
+    The program's inputs are ids int32 (T,) and starts int32 (N + 1,).
     """
     captions = 1 if plan.most == 1 else max(2, plan.rows)
     tokens = min(_USUAL_TOKENS, tower.longest)
@@ -88,10 +88,10 @@ def save_packed_program(tower: PackedTextTower, plan: ProgramPlan) -> Path:
 def _save(
     tower: torch.nn.Module, inputs: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...], path: Path
 ) -> None:
-    # Oblivious of the example's size: else dynamic batches begin at two, whatever `Dim` says, and one would run by luck.
+    # Without `backed_size_oblivious` dynamic batches begin at two, whatever `Dim` declares, and a batch of one may fail.
     oblivious = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with torch.no_grad(), warnings.catch_warnings(), oblivious:
-        warnings.simplefilter("ignore")  # about its own storage groups, where a weight lies transposed
+        warnings.simplefilter("ignore")  # torch warns about its own storage groups where a weight lies transposed
         program = torch.export.export(tower, inputs, dynamic_shapes=dynamic, strict=False)
         _own_storage(program.state_dict)
         _own_storage(program.constants)
@@ -99,10 +99,10 @@ def _save(
 
 
 def _own_storage(weights: dict[str, Any]) -> None:
-    """Give every weight that is a part of a larger one memory of its own: else files hold the larger one each time."""
+    """Copy every weight that is a part of a larger one, because files would hold the larger one for each of its parts."""
     for name, value in weights.items():
         if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
-            own = value.detach().clone(memory_format=torch.contiguous_format)
+            copy = value.detach().clone(memory_format=torch.contiguous_format)
             weights[name] = (
-                torch.nn.Parameter(own, requires_grad=False) if isinstance(value, torch.nn.Parameter) else own
+                torch.nn.Parameter(copy, requires_grad=False) if isinstance(value, torch.nn.Parameter) else copy
             )

@@ -1,4 +1,4 @@
-"""One tower's programs for AOTInductor: fused kernels put in, captions packed where that pays, written to disk."""
+"""One tower's programs for AOTInductor: fused kernels replace native ones, captions are packed where that is faster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kernels.choices import NATIVE, choose, unmeasured
 from kernels.plan import capability_of
 from kernels.swap import SwapReport, UnknownBlockError, swap
 
-_MOST_TOKENS = 2**31 - 1  # of all captions of a batch
+_MOST_TOKENS = 2**31 - 1  # tokens in all captions of a batch
 
 
 # Precisions whose packages may hold fused kernels.
@@ -30,12 +30,12 @@ _DTYPES = {name: entry.dtype for name, entry in PRECISIONS.items() if entry.quan
 
 @dataclass(frozen=True)
 class TowerPrograms:
-    """What was written.
+    """The programs that were written.
 
     Attributes:
-        padded: takes the tower's own input; None where every target takes `packed`.
-        packed: takes packed captions; None where none does.
-        swapped: fused modules in the packed program, or in the padded one where there is no other.
+        padded: the program that takes the tower's own input; None where every target takes `packed`.
+        packed: the program that takes packed captions; None where no target takes them.
+        swapped: the fused modules in the packed program, or in the padded one where there is no packed one.
     """
 
     padded: Path | None
@@ -52,13 +52,13 @@ def save_programs(
     plan: ProgramPlan,
     stages: Stages,
 ) -> TowerPrograms:
-    """Write a tower's programs; fused modules take the places of its own.
+    """Write a tower's programs, in which fused modules replace the tower's own.
 
-    A tower that takes packed captions has a second program for the CPU, unless fused kernels were asked for there: what packing
-    saves in products is small where rows are sorted by length, and attention pads again without its kernel.
+    A tower that takes packed captions has a second, padded program for the CPU, unless the options require fused kernels there:
+    packing saves little work in products where rows are sorted by length, and attention pads again without its kernel.
 
     Raises:
-        ExportError: fused kernels were asked for, and the tower has a block that none is known for.
+        ExportError: the options require fused kernels, and the tower has a block without one.
     """
     release_memory()
     if plan.kernels == "auto" and plan.arch != "cpu" and precision in _DTYPES:
@@ -69,14 +69,15 @@ def save_programs(
     padded_path: Path | None = None
     packed_path: Path | None = None
     if packed is None or plan.padded_for_cpu:
-        with stages.stage(f"program of the {name} tower") as figures:
+        with stages.stage(f"program of the {name} tower", "program", name) as figures:
             report = _swap(name, module, precision, plan, stages)
             padded_path = save_program(module, example, length, plan)
             figures |= _figures(padded_path, report)
     if packed is not None:
-        with stages.stage(f"packed program of the {name} tower") as figures:
+        with stages.stage(f"packed program of the {name} tower", "program", name) as figures:
             report = _swap(name, packed, precision, plan, stages)
-            # int32, as the starts are, is a bound; without any, PyTorch 2.11 cannot compile the slice of all but the first start.
+            # The bound is int32's, the dtype of the starts: without any bound PyTorch 2.11 cannot compile the slice of the starts
+            # from the second on.
             bounded = dataclasses.replace(plan, most=plan.most or _MOST_TOKENS // packed.longest)
             packed_path = save_packed_program(packed, bounded)
             figures |= _figures(packed_path, report)
@@ -90,7 +91,7 @@ def _figures(program: Path, report: SwapReport) -> dict[str, object]:
 def _packed(
     module: TowerModule, length: TextLength | None, precision: str, plan: ProgramPlan
 ) -> PackedTextTower | None:
-    """The tower over packed captions, where that is exact and wanted."""
+    """Make the tower over packed captions, if that is exact and the plan requires fused kernels or they are faster; else None."""
     if plan.kernels == "native" or length is None or not isinstance(module, TextTower):
         return None
     tower = packed_text_tower(module, length)
@@ -110,7 +111,7 @@ def _packed_variant(block: PackedAttention, arch: str, dtype: str) -> str:
 
 
 def _swap(name: TowerName, module: torch.nn.Module, precision: str, plan: ProgramPlan, stages: Stages) -> SwapReport:
-    """Fused kernels in a program; a tower that no fused module knows stays native unless they were asked for."""
+    """Put fused kernels into a tower; one without a matching fused module stays native unless the plan requires them."""
     if precision in QUANTIZED:
         return SwapReport("native", {}, {})
     try:

@@ -1,1 +1,1 @@
-"""ONNX graphs and programs to engines: one file for each engine kind, and the registry of them."""
+"""Builders that make engines from ONNX graphs and programs: one module for each engine kind, and the registry of them."""

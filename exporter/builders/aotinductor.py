@@ -1,4 +1,4 @@
-"""AOTInductor packages of a tower, for this machine's CPU or GPU, from its exported program."""
+"""The builder of AOTInductor packages, for this machine's CPU or GPU, from a tower's exported program."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engines.process.optional import import_or_reason
 from engines.runtimes.aotinductor import cpu_isa
 from exporter.aotinductor.job import CompileJob, CompileResult, compiler_problem, compiling
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.memory import available_memory
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from exporter.aotinductor.program import ProgramPlan
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 KIND = "aotinductor"
 CPU = "cpu"
-# A compiler's peak memory is at most this, and so many times the program; see tests/exporter/test_aotinductor.py.
+# A compiler's peak memory is at most _MEMORY bytes plus _MEMORY_FACTOR times the program's size; see
+# tests/exporter/test_aotinductor.py.
 _MEMORY, _MEMORY_FACTOR = 1_500_000_000, 6
 _LACKS = (
     "workspace",
@@ -41,12 +42,12 @@ _LACKS = (
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early what cannot be built here.
+    """Refuse options and machines with which no package can be built, before slow steps begin.
 
     Raises:
-        ExportError: PyTorch is missing or broken, there is no C++ compiler, another processor than x86-64 with AVX2, a target that
-            is neither the CPU nor the GPU of this machine, something that packages for this GPU need is missing, or an option does
-            not exist; the message names the remedy.
+        ExportError: PyTorch is missing or broken, there is no C++ compiler, the processor is not x86-64 with AVX2, a target is
+            neither the CPU nor the GPU of this machine, a requirement of packages for this GPU is missing, or an option does not
+            exist; the message names the remedy.
     """
     torch = import_or_reason("torch", "PyTorch", "pip install 'openclip-engines[export]'")
     if isinstance(torch, str):
@@ -76,10 +77,10 @@ def _check_gpu() -> None:
 
 
 def devices(options: EngineOptions) -> tuple[str, ...]:
-    """What to build for, GPU before CPU: ``sm90``, ``cpu``.
+    """The devices to build for, such as ``sm90`` and ``cpu``, the GPU before the CPU.
 
     Raises:
-        ExportError: a target that is neither the CPU nor the GPU of this machine.
+        ExportError: a target is neither the CPU nor the GPU of this machine.
     """
     here = None if gpu_missing() is not None else find_gpu()
     if not options.targets:
@@ -92,51 +93,54 @@ def devices(options: EngineOptions) -> tuple[str, ...]:
                 f"engine aotinductor builds for this machine's GPU or CPU, not for {target} ({what}): run this on a machine with "
                 "such a GPU, or pass --target cpu"
             )
-    asked = {here.target if here is not None and target == "current" else target for target in options.targets}
-    return tuple(sorted(asked, key=lambda device: device == CPU))
+    requested = {here.target if here is not None and target == "current" else target for target in options.targets}
+    return tuple(sorted(requested, key=lambda device: device == CPU))
 
 
 def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
-    """The programs that `build` will need, in `folder`, which is made; the usual batch is `usual_batch`."""
+    """Plan the programs that `build` will need, and make `folder` for them; the usual batch is `usual_batch`."""
     from exporter.aotinductor.program import ProgramPlan
 
     folder.mkdir()
     targets = devices(options)
-    first = targets[0]  # the GPU, where there is one among them
+    first = targets[0]  # the GPU, if a GPU is among the targets
     most = None if first == CPU else max(batch.max for batch in options.batches)
     padded = options.kernels == "auto" and len(targets) > 1
     return ProgramPlan(folder, usual_batch(options), most, options.kernels, first, padded)
 
 
 def usual_batch(options: EngineOptions) -> int:
-    """What a package is tuned for: the largest `opt`, because one program serves all batches and large ones take longest."""
+    """The batch size to tune for: the largest `opt`, because one program serves all batches and large ones take longest."""
     return max(batch.opt for batch in options.batches)
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
-    """One package for each tower and target, under ``engines/aotinductor/``.
+    """Build one package for each tower and target, under ``engines/aotinductor/``.
 
     Args:
         kind: ``aotinductor``.
-        items: towers and their programs.
-        folder: of the bundle.
-        options: of the user.
-        stages: is told what goes on.
+        items: the towers with their programs.
+        folder: the bundle's folder.
+        options: the user's options.
+        stages: the display and timer of the steps.
 
     Returns:
-        The packages, and those that the compiler refused, with its words: one costs no other.
+        The packages, and those that the compiler refused, with its message; a refused package does not prevent others.
     """
     (folder / "engines" / KIND).mkdir(parents=True, exist_ok=True)
     packages = [_package(item, device, folder) for item in items for device in devices(options)]
-    found: dict[Path, Engine] = {}
+    engines: dict[Path, Engine] = {}
     left_out: list[LeftOut] = []
     for group in _groups(packages):
         with contextlib.ExitStack() as stack:
             waits = [stack.enter_context(compiling(package.job)) for package in group]
             for package, wait in zip(group, waits, strict=True):
-                # Of packages that are made side by side, the first one's stage lasts until it is done, the next one's from there.
+                # For packages that are made at the same time, the first one's stage lasts until that package is done, and the next
+                # one's stage begins there.
                 try:
-                    with stages.stage(f"build {KIND} {package.device}, {package.item.name}") as figures:
+                    with stages.stage(
+                        f"build {KIND} {package.device}, {package.item.name}", "build", package.item.name
+                    ) as figures:
                         result = wait()
                         figures |= {
                             "bytes": package.path.stat().st_size,
@@ -149,20 +153,20 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
                     package.path.unlink(missing_ok=True)
                     left_out.append(LeftOut(KIND, str(error), package.item.name, package.device))
                 else:
-                    found[package.path] = _engine(package, folder, options, result)
-    return Built(tuple(found[package.path] for package in packages if package.path in found), tuple(left_out))
+                    engines[package.path] = _engine(package, folder, options, result)
+    return Built(tuple(engines[package.path] for package in packages if package.path in engines), tuple(left_out))
 
 
 @dataclass(frozen=True)
 class _Package:
-    """A package to be made.
+    """A package to build.
 
     Attributes:
         item: the tower.
         device: ``cpu`` or ``sm90``.
-        path: where to.
-        packed: it takes packed captions.
-        job: for the compiler.
+        path: the package's file.
+        packed: whether it takes packed captions.
+        job: the compiler's job.
     """
 
     item: TowerExport
@@ -173,17 +177,17 @@ class _Package:
 
 
 def _package(item: TowerExport, device: str, folder: Path) -> _Package:
-    assert item.programs is not None  # the pipeline asks for them with `program_plan`
+    assert item.programs is not None  # the pipeline writes them after `program_plan`
     packed = item.programs.packed is not None and (device != CPU or item.programs.padded is None)
     program = item.programs.packed if packed else item.programs.padded
     assert program is not None
-    # The name tells a program that reads no manifest, such as engines/cpp's.
+    # The name has "packed" for programs that read no manifest, such as engines/cpp.
     name = f"{item.name}-packed-{device}.pt2" if packed else f"{item.name}-{device}.pt2"
     path = folder / "engines" / KIND / name
-    own = cpu_isa()
-    assert own is not None  # `check` saw it
-    # A GPU's package computes next to nothing on the CPU: the smaller instruction set runs everywhere.
-    isa = own if device == CPU else "avx2"
+    processor_isa = cpu_isa()
+    assert processor_isa is not None  # `check` tested it
+    # The smaller instruction set, because it runs everywhere and a GPU's package computes almost nothing on the CPU.
+    isa = processor_isa if device == CPU else "avx2"
     job = CompileJob(
         program=str(program), package=str(path), cuda=device != CPU, isa=isa, inductor=inductor_options(device)
     )
@@ -191,14 +195,14 @@ def _package(item: TowerExport, device: str, folder: Path) -> _Package:
 
 
 def _groups(packages: Sequence[_Package]) -> list[list[_Package]]:
-    """What is made side by side: packages for the CPU, for a compiler runs in one thread, if there are cores and memory for it.
+    """Group the packages that are compiled at the same time: those for the CPU, if there are enough cores and memory.
 
-    For a GPU kernels are timed while they are chosen, and must have the GPU for themselves.
+    A compiler for the CPU runs in one thread. Packages for a GPU are compiled alone, because the choice of kernels times them.
     """
-    own = [package for package in packages if package.device == CPU]
-    need = sum(_MEMORY + _MEMORY_FACTOR * Path(package.job.program).stat().st_size for package in own)
-    side_by_side = usable_cores() >= len(own) and need < available_memory()
-    return [*([p] for p in packages if p.device != CPU), *([own] if side_by_side else [[p] for p in own])]
+    for_cpu = [package for package in packages if package.device == CPU]
+    need = sum(_MEMORY + _MEMORY_FACTOR * Path(package.job.program).stat().st_size for package in for_cpu)
+    side_by_side = usable_cores() >= len(for_cpu) and need < available_memory()
+    return [*([p] for p in packages if p.device != CPU), *([for_cpu] if side_by_side else [[p] for p in for_cpu])]
 
 
 def _engine(package: _Package, folder: Path, options: EngineOptions, result: CompileResult) -> Engine:
@@ -215,20 +219,21 @@ def _engine(package: _Package, folder: Path, options: EngineOptions, result: Com
 
 
 def inductor_options(device: str, search: bool = True) -> dict[str, bool | int | str]:
-    """Options of the compiler, by their names in ``torch._inductor.config``.
+    """The compiler's options, by their names in ``torch._inductor.config``.
 
     Args:
         device: ``cpu``, or a GPU's architecture such as ``sm90``.
-        search: on a GPU, time several kernels for every matrix product and take the fastest (``max_autotune``).
+        search: whether to time several kernels for every matrix product on a GPU and take the fastest (``max_autotune``).
     """
-    # Precompiled headers, 300 MB, are kept by the compiler's path, which is another one each time.
-    # The compiler notes that a dynamic size is not 1 where that is all the same to the code, and the check would then refuse 1.
+    # Precompiled headers, 300 MB, are stored under the compiler's path, which differs in every build, so they would not be reused.
+    # The check of lower bounds would refuse a batch of 1, because the compiler records that a dynamic size is not 1 even where the
+    # code is the same for 1.
     common: dict[str, bool | int | str] = {
         "aot_inductor.precompile_headers": False,
         "aot_inductor.check_lowerbound": False,
     }
     if device == CPU:
-        # As many threads as the process has that loads it, not as this one has. Frozen weights are packed for oneDNN, whose matrix
-        # products are those that ONNX Runtime's speed is reached with.
+        # The number of threads is that of the process that loads the package, not of this one. Frozen weights are packed for
+        # oneDNN, because its matrix products are needed to reach ONNX Runtime's speed.
         return {**common, "cpp.dynamic_threads": True, "freezing": True}
     return {**common, "max_autotune": search}

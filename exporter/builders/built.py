@@ -1,4 +1,4 @@
-"""The outcome of building engines: the engines that are there, and those that could not be built (`exporter.errors.LeftOut`)."""
+"""The outcome of building engines: the built engines, and those that could not be built (`exporter.errors.LeftOut`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from exporter.errors import LeftOut
 
 @dataclass(frozen=True)
 class Built:
-    """Engines of one kind or of several.
+    """The outcome for engines of one kind or of several.
 
     Attributes:
-        engines: their entries in the manifest; their files are in the bundle's folder.
-        left_out: what could not be built; no file of it is there.
+        engines: the built engines' entries in the manifest; their files are in the bundle's folder.
+        left_out: the engines that could not be built; they have no files.
     """
 
     engines: tuple[Engine, ...]
@@ -23,12 +23,12 @@ class Built:
 
 
 def missed(left_out: Sequence[LeftOut], built: Sequence[Engine], towers: Sequence[TowerName]) -> tuple[LeftOut, ...]:
-    """What makes a bundle less than what was asked for: kinds that were named, and the only engine of a tower.
+    """Select the missing engines that make a bundle incomplete: those of named kinds, and those of towers without any engine.
 
     Args:
-        left_out: all that could not be built.
+        left_out: all engines that could not be built.
         built: the bundle's engines.
-        towers: of the bundle.
+        towers: the bundle's towers.
     """
     served = {engine.tower for engine in built}
     return tuple(

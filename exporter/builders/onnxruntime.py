@@ -1,4 +1,4 @@
-"""ONNX Runtime as an engine: it runs the bundle's ONNX graph as it is, so there is nothing to build but its entry."""
+"""The builder of ONNX Runtime's engines: only their manifest entries, because it runs the bundle's ONNX graphs as they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from engines.manifest import BatchProfile, Engine, Target
 from engines.runtimes.onnxruntime import onnxruntime_or_reason
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from exporter.exported_tower import TowerExport
@@ -21,16 +21,16 @@ KIND = "onnxruntime"
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early where ONNX Runtime is missing or broken; it takes none of the options.
+    """Check that ONNX Runtime can be imported; the options do not apply to it.
 
     Raises:
-        ExportError: with the reason and the command that installs it.
+        ExportError: it is missing or broken; the message has the reason and the command that installs it.
     """
     _library("engine onnxruntime cannot be built")
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
-    """The manifest's entries: any batch size, any device that the library supports; of quantized towers, the CPU."""
+    """Make the manifest's entries: any batch size, any device that the library supports; for quantized towers, the CPU."""
     entries = (
         entry(item, item.graph_for_cpu.path.relative_to(folder).as_posix(), None if item.quantized is None else "cpu")
         for item in items
@@ -39,12 +39,12 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
 
 
 def stand_in(item: TowerExport, folder: Path) -> Engine:
-    """The tower's own graph as an engine: what the gate runs where the engine built from it cannot."""
+    """Make an engine of the tower's own graph, which the gate runs where the engine built from that graph cannot run."""
     return entry(item, item.graph.path.relative_to(folder).as_posix(), None)
 
 
 def entry(item: TowerExport, file: str, device: str | None) -> Engine:
-    """The manifest's entry of a graph.
+    """Make the manifest's entry of a graph.
 
     Raises:
         ExportError: ONNX Runtime is missing or broken.
@@ -60,7 +60,7 @@ def entry(item: TowerExport, file: str, device: str | None) -> Engine:
 
 
 def _library(what: str) -> ModuleType:
-    found = onnxruntime_or_reason()
-    if isinstance(found, str):
-        raise ExportError(f"{what}: {found}")
-    return found
+    module = onnxruntime_or_reason()
+    if isinstance(module, str):
+        raise ExportError(f"{what}: {module}")
+    return module

@@ -1,4 +1,4 @@
-"""OpenVINO as an engine: it compiles the bundle's ONNX graph when it is loaded, so there is nothing to build but its entry."""
+"""The builder of OpenVINO's engines: only their manifest entries, because it compiles the bundle's ONNX graphs on loading."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from engines.manifest import BatchProfile, Engine, Target
 from engines.runtimes.openvino import openvino_or_reason
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from exporter.exported_tower import TowerExport
@@ -21,16 +21,16 @@ KIND = "openvino"
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early where OpenVINO is missing or broken; it takes none of the options.
+    """Check that OpenVINO can be imported; the options do not apply to it.
 
     Raises:
-        ExportError: with the reason and the command that installs it.
+        ExportError: it is missing or broken; the message has the reason and the command that installs it.
     """
     _library()
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
-    """The manifest's entries: any batch size, on the CPU."""
+    """Make the manifest's entries: any batch size, on the CPU."""
     target = Target(library="openvino", version=_library().__version__.split("-")[0], device="cpu")
     entries = (
         Engine(
@@ -46,7 +46,7 @@ def build(kind: str, items: Sequence[TowerExport], folder: Path, options: Engine
 
 
 def _library() -> ModuleType:
-    found = openvino_or_reason()
-    if isinstance(found, str):
-        raise ExportError(f"engine openvino cannot be built: {found}")
-    return found
+    library = openvino_or_reason()
+    if isinstance(library, str):
+        raise ExportError(f"engine openvino cannot be built: {library}")
+    return library

@@ -1,4 +1,4 @@
-"""Which engines go into a bundle, and the building of each kind by its own module."""
+"""The registry of builders: it chooses the engines of a bundle, and builds each kind with its own module."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from engines.kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
 from engines.precisions import PRECISIONS
 from engines.tensorrt.library import library_or_reason
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
+from exporter.options.engine_options import EngineOptions
 
 if TYPE_CHECKING:
     from engines.manifest import Engine
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.precision.precisions import Precision
     from exporter.stages import Stages
 
-# Engines that run the bundle's graph for CPUs as it is. (Of other precisions than int8, ONNX Runtime's is for GPUs, too.)
+# Engines that run the bundle's graph for CPUs as it is. (For precisions other than int8, ONNX Runtime's is for GPUs, too.)
 ON_CPU = frozenset(kind.name for kind in KINDS.values() if kind.runs_graph)
 
 
@@ -32,27 +32,29 @@ class Builder(Protocol):
     """The module that `engines.kinds` names as a kind's builder."""
 
     def check(self, kind: str, options: EngineOptions) -> None:
-        """Refuse options, or a machine, with which engines of the kind cannot be built: an `ExportError` that says why."""
+        """Refuse options, or a machine, with which engines of the kind cannot be built: an `ExportError` with the reason."""
 
     def build(
         self, kind: str, towers: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
     ) -> Built:
-        """Build the kind's engines of all towers into `folder`, the bundle's."""
+        """Build the kind's engines of all towers into the bundle's folder."""
 
 
 def builder(kind: str) -> Builder:
-    """The builder of a kind; its libraries are imported when they are needed."""
+    """Import the builder of a kind; it imports its libraries when they are needed."""
     return cast(Builder, importlib.import_module(KINDS[kind].builder))
 
 
 def quantized_defaults(
     asked: Sequence[str], options: EngineOptions, precision: Precision, stages: Stages
 ) -> tuple[tuple[str, ...], EngineOptions]:
-    """What ``auto`` means for int8 and fp8 on a machine without a GPU: engines for the CPU and for GPUs hold different graphs, so
-    the bundle gets both where they can be built. Everything else is returned as it is. `stages` is told what is left out.
+    """Resolve ``auto`` for int8 and fp8 on a machine without a GPU; everything else is returned as it is.
+
+    Engines for the CPU and for GPUs hold different graphs, so the bundle gets both where they can be built; `stages` gets a note
+    about an engine that is left out.
 
     Raises:
-        ExportError: fp8, and TensorRT-RTX is missing or broken.
+        ExportError: the precision is fp8, and TensorRT-RTX is missing or broken.
     """
     if precision.quantized is None or tuple(asked) != ("auto",) or gpu_missing() is None:
         return tuple(asked), options
@@ -76,7 +78,7 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
     """Refuse precisions that an engine or a target does not have.
 
     Raises:
-        ExportError: with what to choose instead.
+        ExportError: an engine or a target does not have the precision; the message names alternatives.
     """
     if precision.quantized is None:
         return
@@ -99,7 +101,10 @@ def check_precision(kinds: Sequence[str], options: EngineOptions, precision: Pre
 
 
 def _check_quantized_packages(kinds: Sequence[str], options: EngineOptions, precision: Precision) -> None:
-    """AOTInductor's packages hold one program: what is not quantized has one dtype in it, and Triton's kernels do not fit in."""
+    """Refuse quantized packages that cannot be built.
+
+    They hold one program, which has one dtype wherever it is not quantized, and cannot hold Triton's kernels.
+    """
     if options.kernels == "triton":
         raise ExportError(f"{precision.name} packages cannot hold this project's Triton kernels: leave --kernels out")
     cpu = runs_on_cpu("aotinductor", kinds, options)
@@ -131,14 +136,14 @@ def can_run(kind: str) -> bool:
 
 
 def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -> tuple[list[str], tuple[LeftOut, ...]]:
-    """The kinds to build, checked before anything slow begins, and those that cannot be built here.
+    """Return the kinds to build, checked before any slow step begins, and those that cannot be built here.
 
-    Where several were asked for, one that cannot be built costs a line and not the bundle.
+    If several kinds are requested, one that cannot be built is reported in a line and does not prevent the bundle.
 
     Args:
-        asked: kinds, or ``auto``: TensorRT where there is a GPU and the library, else ONNX Runtime.
-        options: of the user.
-        stages: gets the lines.
+        asked: the requested kinds, or ``auto``: TensorRT where there is a GPU and the library, else ONNX Runtime.
+        options: the user's options.
+        stages: the display of the lines.
 
     Raises:
         ExportError: a kind does not exist, or none of them can be built here.
@@ -180,17 +185,17 @@ def engine_kinds(asked: Sequence[str], options: EngineOptions, stages: Stages) -
 def build_engines(
     kinds: Sequence[str], exports: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
 ) -> Built:
-    """Every kind for every tower.
+    """Build every kind of engine for every tower.
 
-    An engine that the builder refuses costs a line and itself, if any other is left: those of its kind for the other tower and for
-    other targets stay.
+    An engine that the builder refuses is reported in a line and left out, if any other engine remains: engines of the same kind for
+    the other tower and for other targets stay.
 
     Args:
-        kinds: of `engine_kinds`.
-        exports: towers, their graphs in `folder`.
-        folder: of the bundle.
-        options: of the user.
-        stages: is told what goes on.
+        kinds: the kinds that `engine_kinds` returned.
+        exports: the towers; their graphs are in `folder`.
+        folder: the bundle's folder.
+        options: the user's options.
+        stages: the display and timer of the steps.
 
     Raises:
         ExportError: no engine could be built.
@@ -215,7 +220,7 @@ def build_engines(
 
 
 def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> ProgramPlan | None:
-    """What `export_towers` has to leave in `folder` for AOTInductor; None if that is not among the kinds."""
+    """Plan the programs for AOTInductor that the export of towers has to write to `folder`; None without AOTInductor."""
     if "aotinductor" not in kinds:
         return None
     from exporter.builders import aotinductor
@@ -224,16 +229,16 @@ def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> 
 
 
 def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOptions:
-    """The options with a kind's share of the targets, where several kinds were asked for.
+    """Return the options with a kind's share of the targets, where several kinds are requested.
 
-    Only AOTInductor builds for the CPU, and TensorRT's kinds alone take GPUs that are not here. A kind without a share keeps all
-    targets, and says itself what is wrong with them.
+    Only AOTInductor builds for the CPU, and only TensorRT's kinds build for GPUs that are not here. A kind without a share keeps
+    all targets, because its own check then reports the problem with them.
     """
     if "aotinductor" not in kinds or not any(KINDS[name].other_targets for name in kinds if name in KINDS):
         return options
     gpu = find_gpu()
-    own = ("cpu", "current", *((gpu.target,) if gpu else ()))
-    share = tuple(t for t in options.targets if (t in own if kind == "aotinductor" else t != "cpu"))
+    local = ("cpu", "current", *((gpu.target,) if gpu else ()))
+    share = tuple(t for t in options.targets if (t in local if kind == "aotinductor" else t != "cpu"))
     return dataclasses.replace(options, targets=share or options.targets)
 
 

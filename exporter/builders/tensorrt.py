@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX engines of a tower, one for each target, from its ONNX graph."""
+"""The builder of TensorRT and TensorRT-RTX engines, one for each tower and target, from the tower's ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from engines.device.gpu import find_gpu
 from engines.manifest import Engine, Profile, Target
 from engines.tensorrt.library import library_version
 from exporter.builders.built import Built
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
+from exporter.options.engine_options import EngineOptions
 from exporter.stages import Stages
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.job import BuildJob, BuildResult, run_job
@@ -20,26 +20,26 @@ from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
 
 
 def check(kind: str, options: EngineOptions) -> None:
-    """Refuse early what cannot be built here.
+    """Refuse options and machines with which no engine can be built, before slow steps begin.
 
     Raises:
-        ExportError: see `exporter.tensorrt.flavours.check_flavour`.
+        ExportError: an option, a target or the library is wrong; see `exporter.tensorrt.flavours.check_flavour`.
     """
     check_flavour(kind, options)
 
 
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
-    """One engine for each tower and target, under ``engines/<kind>/``.
+    """Build one engine for each tower and target, under ``engines/<kind>/``.
 
     Args:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        items: towers and their graphs, which lie in `folder`.
-        folder: of the bundle.
-        options: of the user.
-        stages: is told what goes on.
+        items: the towers; their graphs are in `folder`.
+        folder: the bundle's folder.
+        options: the user's options.
+        stages: the display and timer of the steps.
 
     Returns:
-        The engines, and those that could not be built: a profile does not fit a tower, or the builder refused.
+        The engines, and those that could not be built because a profile does not fit a tower or the builder refused.
 
     Raises:
         ExportError: the targets or options are wrong; see `check`.
@@ -89,7 +89,7 @@ def _build_engine(
         hardware_compatible=options.hardware_compatible,
         strip_weights=options.strip_weights,
     )
-    with stages.stage(f"build {kind} {device}, {item.name}") as figures:
+    with stages.stage(f"build {kind} {device}, {item.name}", "build", item.name) as figures:
         result = run_job(job)
         figures |= {
             "bytes": plan.stat().st_size,
@@ -125,13 +125,13 @@ def _target(kind: str, device: str, options: EngineOptions, result: BuildResult)
 
 def _device_here() -> str:
     gpu = find_gpu()
-    if gpu is None:  # `check` saw one
+    if gpu is None:  # `check` found one
         raise ExportError("the GPU of this machine does not answer any more: look at nvidia-smi")
     return gpu.target
 
 
 def _timing_cache(kind: str, device: str, options: EngineOptions) -> str | None:
-    """The file that keeps measured kernel times between builds; TensorRT-RTX measures none."""
+    """The file that holds measured kernel times between builds; None for TensorRT-RTX, which measures none."""
     if kind != "tensorrt":
         return None
     if options.timing_cache is not None:

@@ -1,6 +1,6 @@
-"""Calibration data: pictures and captions like those that the engine will see, from which quantization takes its ranges.
+"""Calibration data: pictures and captions like an engine's later inputs, from which quantization takes its ranges.
 
-Pictures are decoded once, by the engine's own preprocessing, into a file that is mapped: what is in memory does not grow with their
+Pictures are decoded once, by the engine's own preprocessing, into a file that is mapped, so memory does not grow with their
 number. The same data and seed give the same pictures in the same order.
 """
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LEAST_IMAGES = 128
+CALIBRATION_FILE = "calibration.npy"  # decoded pictures, until the towers are exported
 RECOMMENDED_IMAGES = 512
 _CAPTIONS = 512
 _BATCH = 32
@@ -37,14 +38,14 @@ Picture = Any  # a path, an encoded file's bytes or a Pillow image
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where calibration data comes from.
+    """The source of calibration data.
 
     Attributes:
-        name: for the manifest: the folder's or file's name.
-        pictures: starts over at every call, in an order that depends on nothing but data and seed; None: there are none.
-        captions: texts.
-        captions_source: one line on where those come from.
-        notes: sentences about what was left out.
+        name: the folder's or file's name, for the manifest.
+        pictures: a function that starts over at every call, in an order that depends only on data and seed; None: no pictures.
+        captions: the captions.
+        captions_source: one line on the origin of the captions.
+        notes: sentences about files that were left out.
     """
 
     name: str
@@ -59,10 +60,10 @@ class CalibrationImages:
     """Decoded calibration pictures.
 
     Attributes:
-        pixels: (N, H, W, 3) uint8, mapped from a file.
-        skipped: how many could not be read, and ...
-        first_skipped: ... why the first could not.
-        blank: how many of one colour were left out: they say nothing about ranges.
+        pixels: the decoded pictures, (N, H, W, 3) uint8, mapped from a file.
+        skipped: the number of pictures that could not be read.
+        first_skipped: the reason why the first of those could not be read.
+        blank: the number of pictures of one colour, which were left out because they give no information about ranges.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -74,18 +75,18 @@ class CalibrationImages:
 def open_calibration(
     path: Path | None, captions: Path | None, is_demo: bool, needs_images: bool, seed: int = 0
 ) -> Calibration:
-    """What the user named, checked as far as that is quick.
+    """Open the calibration data that the user named, and run the quick checks on it.
 
     Args:
         path: a folder of images (with an optional captions.txt), a ``.tar`` or folder of ``.tar`` (webdataset), or a text file of
-            paths, one a line; None: none was named.
-        captions: a UTF-8 text file, one caption a line; None: captions.txt of the folder, or open_clip's prompts.
-        is_demo: the bundled demo model, which has pictures of its own.
+            paths, one on each line; None: the user named none.
+        captions: a UTF-8 text file, one caption on each line; None: the folder's captions.txt, or open_clip's prompts.
+        is_demo: whether the model is the bundled demo model, which has pictures of its own.
         needs_images: whether an image tower will be quantized.
-        seed: of the choice and order.
+        seed: the seed of the choice and order.
 
     Raises:
-        ExportError: images are needed and none were named; nothing is there; too few files; no caption.
+        ExportError: images are needed and none were named; the path does not exist; there are too few files, or no caption.
     """
     if path is None and is_demo:
         return _demo(seed)
@@ -106,11 +107,11 @@ def decode_images(calibration: Calibration, config: Preprocess, count: int, fold
     """Decode up to `count` usable pictures into a file in `folder`.
 
     Raises:
-        ExportError: fewer than 128 of them can be used.
+        ExportError: fewer than 128 pictures can be used.
     """
     assert calibration.pictures is not None
     height, width = config.size
-    file = folder / "calibration.npy"
+    file = folder / CALIBRATION_FILE
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
     used = skipped = blank = 0
     first = ""
@@ -153,11 +154,11 @@ def _pictures(path: Path, seed: int) -> tuple[Callable[[], Iterator[Picture]], t
             raise ExportError(
                 f"{path} is one image: calibration needs at least {LEAST_IMAGES}, in a folder, .tar or list"
             )
-        found = FoundImages(read_list(path)) if path.is_file() else find_images(path, own_files=(CAPTIONS_NAME,))
+        listing = FoundImages(read_list(path)) if path.is_file() else find_images(path, own_files=(CAPTIONS_NAME,))
     except InputError as error:
         raise ExportError(f"calibration data: {error}") from error
-    files = found.files
-    left_out = describe_left_out(found.left_out) if found.left_out else ""
+    files = listing.files
+    left_out = describe_left_out(listing.left_out) if listing.left_out else ""
     if len(files) < LEAST_IMAGES:
         beside = f" ({left_out})" if left_out else ""
         raise ExportError(
@@ -169,7 +170,7 @@ def _pictures(path: Path, seed: int) -> tuple[Callable[[], Iterator[Picture]], t
 
 
 def _demo(seed: int) -> Calibration:
-    """Renders of scenes that the demo model was trained on, and their captions: none of the held-out ones."""
+    """Make calibration data from renders and captions of the demo model's training scenes, without the held-out scenes."""
     from exporter.demo.scenes import EVALUATION_SIZE, render, train_scenes, write_caption
 
     scenes = tuple(train_scenes())

@@ -1,4 +1,4 @@
-"""What a labelled dataset is, whatever it is read from."""
+"""The types of a labelled dataset, whatever its source, and the readers of its class names and prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ DEFAULT_TEMPLATES: tuple[str, ...] = ("a photo of a {}.",)
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture and what is known about it."""
+    """One picture with its label and captions."""
 
-    name: str  # for messages: the file, or the key in the archive
+    name: str  # the file, or the key in the archive, for messages
     picture: Picture  # a file, an encoded file's bytes, or a decoded picture
     label: int | None = None
     captions: tuple[str, ...] = ()
@@ -34,13 +34,13 @@ class Dataset:
     """Pictures with labels, captions or both.
 
     Attributes:
-        name: of the folder or archive.
-        samples: starts over at every call; the same samples in the same order.
-        classes: their names, which labels index; None: there are no labels.
-        templates: prompts with ``{}`` in the place of the class.
+        name: the folder's or archive's name.
+        samples: a function that starts over at every call, with the same samples in the same order.
+        classes: the names of the classes, which labels index; None: there are no labels.
+        templates: the prompts, with ``{}`` in the place of the class.
         has_captions: whether samples have captions.
-        count: how many samples there are, where that is known without reading them.
-        notes: sentences about what was left out.
+        count: the number of samples, where that is known without reading them; else None.
+        notes: sentences about files that were left out.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Dataset:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """``zero_shot``, ``retrieval`` or both, as rows of results name them."""
+        """The tasks ``zero_shot``, ``retrieval`` or both, as rows of results name them."""
         return (("zero_shot",) if self.classes is not None else ()) + (("retrieval",) if self.has_captions else ())
 
 
 def parse_templates(lines: Sequence[str], where: str) -> tuple[str, ...]:
-    """Prompts with ``{}`` in the place of the class, from lines that say ``{}`` or, as clip-benchmark's files do, ``{c}``.
+    """Parse prompts with ``{}`` in the place of the class, from lines with ``{}`` or, as in clip-benchmark's files, ``{c}``.
 
     Raises:
-        InputError: a line has neither, or there is no line.
+        InputError: a line has neither, or has several, or there is no line.
     """
     templates = tuple(line.strip().replace("{c}", "{}") for line in lines if line.strip())
     if not templates:
@@ -73,10 +73,10 @@ def parse_templates(lines: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def read_lines(path: Path, strip: bool = True) -> list[str]:
-    """The lines of a text file, without blank ones at its end; with the white space around them where it means something.
+    """Read the lines of a text file, without blank ones at its end; `strip` removes the white space around each line.
 
     Raises:
-        InputError: it is not text (see `engines.files.text_files`), or cannot be read.
+        InputError: the file is not text (see `engines.files.text_files`), or cannot be read.
     """
     lines = text_files.read_lines(path)
     while lines and not lines[-1].strip():
@@ -85,10 +85,10 @@ def read_lines(path: Path, strip: bool = True) -> list[str]:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """The class names of a file, one a line; label 0 is the first.
+    """Read the class names of a file, one on each line; label 0 is the first.
 
     Raises:
-        InputError: it cannot be read, a line is blank, or there are fewer than two.
+        InputError: the file cannot be read, a line is blank, or there are fewer than two names.
     """
     classes = tuple(read_lines(path))
     if "" in classes:
@@ -98,20 +98,20 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def require_classes(classes: Sequence[str], where: str) -> None:
-    """Raise InputError if there is nothing to tell apart."""
+    """Raise an `InputError` if there are fewer than two classes."""
     if len(classes) < 2:
-        found = f"only one class ({classes[0]})" if classes else "no class"
-        raise InputError(f"{where} has {found}: zero-shot classification needs two or more")
+        number = f"only one class ({classes[0]})" if classes else "no class"
+        raise InputError(f"{where} has {number}: zero-shot classification needs two or more")
 
 
 def templates_beside(folder: Path) -> tuple[str, ...] | None:
-    """The prompts of a dataset's folder; None: it has no such file."""
+    """Read the prompts of a dataset's folder; None: the folder has no such file."""
     path = folder / TEMPLATES_NAME
     return parse_templates(read_lines(path), str(path)) if path.is_file() else None
 
 
 def spread(count: int, limit: int | None) -> list[int]:
-    """`limit` of `count` indices, evenly spaced, so that samples in order of their classes stay balanced; all, without a limit."""
+    """Choose `limit` of `count` indices, evenly spaced, so that samples in order of their classes stay balanced; None: all."""
     if limit is None or limit >= count:
         return list(range(count))
     return [i * count // limit for i in range(limit)]

@@ -1,12 +1,12 @@
-"""Labelled folders: one folder for each class, or pictures with captions.
+"""Readers of labelled folders: one folder for each class, or pictures with captions.
 
 Class folders are named after their class, or are ImageNet's thousand WordNet ids, or are named in ``classnames.txt``.
 
-Captions stand in ``captions.txt``, ``captions.tsv`` or ``captions.csv`` (one of them), one on each line after the picture's path
+Captions are in ``captions.txt``, ``captions.tsv`` or ``captions.csv`` (one of them), one on each line after the picture's path
 relative to the folder; a picture may have several lines. Path and caption are separated by a tab, or, if the first line names the
-columns (``image,caption`` as Flickr8k has it, ``filepath<TAB>title`` as open_clip's training files have it), by what separates the
-names. ``photo.jpg#0``, as Flickr30k writes it, means ``photo.jpg``. Without such a file each picture's captions are the lines of
-the text file of the same name.
+columns (``image,caption`` in Flickr8k, ``filepath<TAB>title`` in open_clip's training files), by the separator of these names.
+``photo.jpg#0``, Flickr30k's form, means ``photo.jpg``. Without such a file each picture's captions are the lines of the text file
+of the same name.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def open_folder(folder: Path, templates: tuple[str, ...] | None, limit: int | None) -> Dataset:
-    """The dataset of a folder; see `exporter.datasets.open_dataset`.
+    """Open the dataset of a folder; see `exporter.datasets.open_dataset`.
 
     Raises:
-        InputError: it has no labels or no pictures, or they do not fit.
+        InputError: the folder has no labels or no pictures, or they do not match.
     """
     listed = [folder / name for name in _CAPTION_FILES if (folder / name).is_file()]
     if len(listed) > 1:
@@ -90,16 +90,16 @@ def _with_classes(
     else:
         classes = tuple(path.name.replace("_", " ") for path in subfolders)
     require_classes(classes, str(folder))
-    found: list[tuple[Path, int]] = []
+    labelled: list[tuple[Path, int]] = []
     left_out = Counter[str]()
     for label, subfolder in enumerate(subfolders):
         try:
             images = find_images(subfolder)
         except InputError as error:
             raise InputError(f"class folder {error}: put pictures into it, or remove it") from error
-        found += [(path, label) for path in images.files]
+        labelled += [(path, label) for path in images.files]
         left_out.update(images.left_out)
-    chosen = [found[i] for i in spread(len(found), limit)]
+    chosen = [labelled[i] for i in spread(len(labelled), limit)]
 
     def samples() -> Iterator[Sample]:
         for path, label in chosen:
@@ -116,10 +116,10 @@ def _with_classes(
 
 
 def _imagenet(folder: Path, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and prompts of ImageNet's 1000 classes as open_clip evaluates them: its list is in the order of the WordNet ids.
+    """Return open_clip's names and prompts of ImageNet's 1000 classes, which it lists in the order of the WordNet ids.
 
     Raises:
-        InputError: there are not 1000, so that it is unknown which these are.
+        InputError: `count` is not 1000, so the folders cannot be matched with the names.
     """
     from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
@@ -142,15 +142,15 @@ def _with_captions(
     limit: int | None,
     left_out: Counter[str] | None = None,
 ) -> Dataset:
-    told = {path: texts for path, texts in captions.items() if texts}
-    absent = [path for path in told if not path.is_file()]
-    usable = [path for path in told if path.is_file()]
+    captioned = {path: texts for path, texts in captions.items() if texts}
+    absent = [path for path in captioned if not path.is_file()]
+    usable = [path for path in captioned if path.is_file()]
     if not usable:
         problem = f"{absent[0].name} and all others are not there" if absent else "every caption is empty"
         raise InputError(f"the {where} in {folder} give no picture a caption: {problem}")
     notes = [*_notes(left_out or Counter())]
-    if len(told) < len(captions):
-        notes.append(f"pictures left out because they have no caption: {len(captions) - len(told)}")
+    if len(captioned) < len(captions):
+        notes.append(f"pictures left out because they have no caption: {len(captions) - len(captioned)}")
     if absent:
         notes.append(f"pictures left out because they are not there: {len(absent)} ({absent[0].name})")
     chosen = [usable[i] for i in spread(len(usable), limit)]
@@ -159,13 +159,13 @@ def _with_captions(
 
     def samples() -> Iterator[Sample]:
         for path in chosen:
-            yield Sample(os.path.relpath(path, folder), path, captions=tuple(told[path]))
+            yield Sample(os.path.relpath(path, folder), path, captions=tuple(captioned[path]))
 
     return Dataset(folder.resolve().name, samples, has_captions=True, count=len(chosen), notes=tuple(notes))
 
 
 def _listed_captions(file: Path) -> dict[Path, list[str]]:
-    """Each picture's captions, as the file lists them; a picture with empty captions has none."""
+    """Read each picture's captions from a file that lists them; a picture with empty captions has none."""
     lines = read_lines(file, strip=False)
     if not lines:
         raise InputError(f"{file} has no caption in it: write path, tab, caption on each line")
@@ -173,11 +173,11 @@ def _listed_captions(file: Path) -> dict[Path, list[str]]:
     header = [cell.strip().lower() for cell in next(csv.reader(lines[:1], delimiter=separator))]
     picture = next((i for i, name in enumerate(header) if name in _PICTURE_COLUMNS), None)
     caption = next((i for i, name in enumerate(header) if name in _CAPTION_COLUMNS), None)
-    found: dict[Path, list[str]] = {}
+    captions_of: dict[Path, list[str]] = {}
     if picture is not None and caption is not None:
         rows = enumerate(csv.reader(lines[1:], delimiter=separator), 2)
     elif separator == "\t":
-        # Without a header it is no CSV: quotation marks are part of the caption.
+        # Without a header the file is not CSV, so quotation marks are part of the caption.
         rows, picture, caption = enumerate((line.split("\t", 1) for line in lines), 1), 0, 1
     else:
         raise InputError(
@@ -188,10 +188,10 @@ def _listed_captions(file: Path) -> dict[Path, list[str]]:
             continue
         if len(cells) <= max(picture, caption):
             raise InputError(f"line {number} of {file} has no caption: {separator.join(cells)[:80]!r}")
-        texts = found.setdefault(_listed_path(file, cells[picture]), [])
+        texts = captions_of.setdefault(_listed_path(file, cells[picture]), [])
         if cells[caption].strip():
             texts.append(cells[caption].strip())
-    return found
+    return captions_of
 
 
 def _listed_path(file: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Find out what kind of dataset a path is."""
+"""The opening of a dataset of any kind from its path."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from exporter.datasets.shards import find_shards, open_shards
 def open_dataset(
     path: Path, split: str = "test", templates: Sequence[str] | None = None, limit: int | None = None
 ) -> Dataset:
-    """A labelled folder or webdataset; see `exporter.datasets` for what is understood.
+    """Open a labelled folder or webdataset; see `exporter.datasets` for the layouts.
 
     Args:
         path: a folder or a ``.tar``.
-        split: of clip-benchmark's layout: the folder with the archives.
+        split: the folder with the archives in clip-benchmark's layout.
         templates: prompts in place of the dataset's own.
-        limit: take no more than so many pictures: of folders evenly from all, of archives the first.
+        limit: the largest number of pictures: from folders evenly spaced, from archives the first; None: all.
 
     Raises:
-        InputError: nothing is there, it has no labels, a class has no picture, there is one class only, or a file in it is damaged.
+        InputError: the path does not exist, it has no labels, a class has no picture, there is one class only, or a file in it is
+            damaged.
     """
     if limit is not None and limit < 2:
         raise InputError(f"a limit of {limit} pictures is too small: pass 2 or more")

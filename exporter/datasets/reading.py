@@ -1,4 +1,4 @@
-"""Samples in batches, decoded by threads; pictures that cannot be read are left out and counted."""
+"""The reading of samples in batches, decoded by threads; pictures that cannot be read are left out and counted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from exporter.datasets.data import Dataset, Sample
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples whose pictures can be read, and their pixels as the engine's own preprocessing gives them."""
+    """Samples whose pictures can be read, with their pixels after the engine's own preprocessing."""
 
     samples: tuple[Sample, ...]
     pixels: npt.NDArray[np.uint8]  # (N, H, W, 3)
@@ -25,43 +25,43 @@ class Batch:
 
 @dataclass
 class Skipped:
-    """Pictures that could not be read so far, and what was wrong with the first."""
+    """The number of pictures that could not be read so far, and the error of the first."""
 
     count: int = 0
     first: str = ""
 
 
 def read_batches(dataset: Dataset, config: Preprocess, size: int, skipped: Skipped) -> Iterator[Batch]:
-    """All readable samples, `size` at a time; no more than one batch is in memory.
+    """Read all readable samples, `size` at a time; at most one batch is in memory.
 
     Args:
-        dataset: what to read.
+        dataset: the dataset to read.
         config: the checkpoint's preprocessing.
-        size: samples in a batch.
-        skipped: counts the others.
+        size: the number of samples in a batch.
+        skipped: the counter of samples that cannot be read.
 
     Raises:
-        InputError: none of the pictures can be read, or there is none.
+        InputError: no picture can be read, or the dataset has none.
     """
     decoder = Decoder(config)
-    samples, found = dataset.samples(), False
+    samples, any_batch = dataset.samples(), False
     try:
         while group := list(itertools.islice(samples, size)):
             _, decoded = next(decoder.batches([sample.picture for sample in group], len(group)))
-            kept, pixels = [], []
+            readable, pixels = [], []
             for sample, item in zip(group, decoded, strict=True):
                 if isinstance(item, ImageError):
                     skipped.count += 1
                     skipped.first = skipped.first or f"{sample.name}: {item}"
                 else:
-                    kept.append(sample)
+                    readable.append(sample)
                     pixels.append(item)
-            if kept:
-                found = True
-                yield Batch(tuple(kept), np.stack(pixels))
+            if readable:
+                any_batch = True
+                yield Batch(tuple(readable), np.stack(pixels))
     finally:
         decoder.close()
-    if not found and skipped.count:
+    if not any_batch and skipped.count:
         raise InputError(f"none of the {skipped.count} pictures in {dataset.name} can be read: {skipped.first}")
-    if not found:
+    if not any_batch:
         raise InputError(f"{dataset.name} has no picture")

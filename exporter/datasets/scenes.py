@@ -1,4 +1,4 @@
-"""The demo model's dataset: rendered scenes of combinations that its training never saw."""
+"""The demo model's dataset: rendered scenes of combinations that are not in its training data."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 from exporter.datasets.data import Dataset, Sample
 
-_IMAGES = 2000  # so that half a point is ten pictures
+_IMAGES = 2000  # with this number half a percentage point is ten pictures
 
 
 def demo_dataset(images: int | None = None) -> Dataset:
-    """Scenes with the class of their colour, shape and count, and one caption that tells all five fields.
+    """Make the dataset of scenes, each with the class of its colour, shape and count, and one caption with all five fields.
 
     Args:
-        images: how many to render; None is 2,000.
+        images: the number of scenes to render; None is 2,000.
     """
     from exporter.demo.scenes import EvaluationSet, class_caption, evaluation_set
 
     count = images or _IMAGES
-    rendered: list[EvaluationSet] = []  # by the first pass, for all
+    rendered: list[EvaluationSet] = []  # filled by the first pass, read by all
 
     def samples() -> Iterator[Sample]:
         if not rendered:

@@ -1,9 +1,9 @@
-"""webdataset archives, read as a stream.
+"""Readers of webdataset archives, as streams.
 
 A sample is the run of files in a ``.tar`` whose names agree up to the first dot: ``0001.jpg`` (or another image suffix),
-``0001.cls`` with the label as a number, ``0001.txt`` with one caption a line. Local archives need no more than the standard
-library's tarfile in its streaming mode, which forgets what it has passed: memory does not grow with the archive, and the package
-``webdataset`` with its pipelines, caches and URLs is not needed to read files that are here.
+``0001.cls`` with the label as a number, ``0001.txt`` with one caption on each line. Local archives are read with the standard
+library's tarfile in its streaming mode, with the list of past headers emptied, so memory does not grow with the archive. The
+package ``webdataset`` with its pipelines, caches and URLs is not needed for local files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from exporter.datasets.data import (
     templates_beside,
 )
 
-# Where a sample has several pictures, the first of these is meant. HEIC is always among them, for a sample that cannot be read is
-# counted.
+# If a sample has several pictures, the one with the first of these suffixes is taken. HEIC is always among them, because a sample
+# that cannot be read is counted.
 _USUAL = ("jpg", "jpeg", "png", "webp")
 _OTHERS = tuple(sorted(suffix[1:] for suffix in SUFFIXES | HEIF_SUFFIXES if suffix[1:] not in _USUAL))
 _PICTURES = _USUAL + _OTHERS
@@ -36,34 +36,36 @@ _TYPE_NAME, _COUNT_NAME = "dataset_type.txt", "nshards.txt"
 
 
 def find_shards(path: Path, split: str) -> list[Path]:
-    """The archives of a path in the order of their numbers: itself, those of the folder, or those of its folder `split`.
+    """Find the archives of a path, in the order of their numbers: the file itself, the folder's, or those of its folder `split`.
 
     Raises:
-        InputError: ``nshards.txt`` says that there should be more.
+        InputError: the number of archives is not that of ``nshards.txt``.
     """
     if path.is_file():
         return [path]
     for folder in (path, path / split):
-        found = sorted(folder.glob("*.tar"), key=_by_number) if folder.is_dir() else []
-        if not found:
+        archives = sorted(folder.glob("*.tar"), key=_by_number) if folder.is_dir() else []
+        if not archives:
             continue
         counts = folder / _COUNT_NAME
         if counts.is_file():
             stated = " ".join(read_lines(counts))
-            if stated != str(len(found)):
-                raise InputError(f"{counts} says {stated!r} shards, but there are {len(found)}: copy the dataset again")
-        return found
+            if stated != str(len(archives)):
+                raise InputError(
+                    f"{counts} says {stated!r} shards, but there are {len(archives)}: copy the dataset again"
+                )
+        return archives
     return []
 
 
 def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] | None, limit: int | None) -> Dataset:
-    """The dataset of archives; see `exporter.datasets.open_dataset`.
+    """Open the dataset of archives; see `exporter.datasets.open_dataset`.
 
     Args:
-        path: what the user named; the class names are in it, beside it or in the folder above the archives.
-        shards: of `find_shards`.
-        templates: prompts in place of those of the dataset.
-        limit: read no more than so many samples.
+        path: the path that the user named; the class names are in it, beside it or in the folder above the archives.
+        shards: the archives that `find_shards` found.
+        templates: prompts in place of the dataset's own.
+        limit: the largest number of samples to read; None: all.
 
     Raises:
         InputError: the first sample has neither a label nor a caption, or there are no class names for the labels.
@@ -93,13 +95,13 @@ def open_shards(path: Path, shards: Sequence[Path], templates: tuple[str, ...] |
                 _check_label(sample, classes)
             yield sample
 
-    own = next((found for place in places if (found := templates_beside(place)) is not None), None)
+    own_templates = next((prompts for place in places if (prompts := templates_beside(place)) is not None), None)
     name = path.stem if path.is_file() else path.resolve().name
-    return Dataset(name, samples, classes, templates or own or DEFAULT_TEMPLATES, captioned)
+    return Dataset(name, samples, classes, templates or own_templates or DEFAULT_TEMPLATES, captioned)
 
 
 def shard_pictures(shards: Sequence[Path]) -> Iterator[bytes]:
-    """The encoded pictures of archives one after the other, with or without labels, one of each sample.
+    """Read the encoded pictures of archives one after the other, with or without labels, one from each sample.
 
     Raises:
         InputError: an archive is damaged.
@@ -136,11 +138,11 @@ def _samples(shards: Sequence[Path]) -> Iterator[Sample]:
 
 
 def _members(shard: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Key, suffix and content of every file that counts, one at a time."""
+    """Read key, suffix and content of every picture, label and caption file, one at a time."""
     try:
         with tarfile.open(shard, "r|*") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header that it has passed
+                archive.members = []  # type: ignore[attr-defined]  # because tarfile keeps every header that it has read
                 name = PurePosixPath(member.name)
                 stem, _, suffix = name.name.partition(".")
                 if not member.isfile() or not stem or suffix.lower() not in (*_PICTURES, "cls", "txt"):

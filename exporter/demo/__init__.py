@@ -1,1 +1,1 @@
-"""The demo model: a small CLIP trained by this package on rendered scenes, and the scenes that measure it."""
+"""The demo model: a small CLIP that this package trains on rendered scenes, and the scenes on which it is measured."""

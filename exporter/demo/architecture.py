@@ -1,4 +1,4 @@
-"""The demo model's architecture: open_clip's CLIP, small, with better first positions."""
+"""The demo model's architecture: a small CLIP of open_clip with better initial position embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from exporter.demo.training_data import IMAGE_SIZE
 
-WAVE_SIZE = 0.2  # amplitude of the first position embeddings; patches start at about 1
+WAVE_SIZE = 0.2  # amplitude of the initial position embeddings; patch embeddings start at about 1
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -30,10 +30,10 @@ CONFIG: dict[str, Any] = {
 
 
 def build_model(seed: int, config: Mapping[str, Any] = CONFIG) -> Any:
-    """open_clip's CLIP of `config` under `seed`, its image positions starting as waves instead of noise.
+    """Build open_clip's CLIP of `config` under `seed`, with waves instead of noise as its initial image positions.
 
-    Neighbouring patches then start with similar positions, from which "left" and "top" are a step away. The fixed waves
-    of Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k" (2022), are here only the start.
+    Neighbouring patches then start with similar positions, from which "left" and "top" are learned quickly. The waves are those of
+    Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k" (2022); fixed there, they are trained further here.
     """
     from open_clip.model import CLIP
 
@@ -46,7 +46,7 @@ def build_model(seed: int, config: Mapping[str, Any] = CONFIG) -> Any:
 
 
 def wave_positions(side: int, width: int) -> Tensor:
-    """Waves of half a period to two along columns and rows: (side * side, width), rows first, zero on average."""
+    """Make waves of half a period to two periods along columns and rows: (side * side, width), rows first, zero on average."""
     frequency = math.pi / side * torch.linspace(1, 4, width // 4)
     row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = torch.stack([column.flatten(), row.flatten()])[..., None] * frequency
@@ -55,9 +55,9 @@ def wave_positions(side: int, width: int) -> Tensor:
 
 
 def encode_text(model: Any, ids: Tensor) -> Tensor:
-    """Text embeddings (N, D), not normalized, of ids (N, L).
+    """Compute text embeddings (N, D), not normalized, of ids (N, L).
 
-    L may be below the context length: the tower is causal, so what follows a caption's end cannot change its embedding.
+    L may be below the context length: the tower is causal, so tokens after a caption's end cannot change its embedding.
     """
     length = ids.shape[1]
     hidden = model.token_embedding(ids) + model.positional_embedding[:length]

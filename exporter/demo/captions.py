@@ -22,14 +22,14 @@ _PREFIXES = ("", "a picture of ", "an image of ", "a drawing of ", "a rendering 
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence about a scene, and which of its fields the sentence tells."""
+    """A sentence about a scene, and the names of the scene's fields that the sentence mentions."""
 
     text: str
     mentions: frozenset[str]  # names of Scene's fields; always "count" and "shape"
 
 
 def class_caption(scene: Scene, place: bool = False, background: bool = False) -> str:
-    """The one wording that stands for a scene's class in evaluation: its count, colour and shape, and more if asked."""
+    """Write a scene's class caption for evaluation: its count, colour and shape, and with the flags its place and background."""
     caption = f"a picture of {_count_words(scene, 0)} {scene.colour} {_noun(scene)}"
     if place:
         caption += f" {_PLACE_WORDS[scene.place][0]}"
@@ -37,15 +37,15 @@ def class_caption(scene: Scene, place: bool = False, background: bool = False) -
 
 
 def write_caption(scene: Scene, rng: np.random.Generator, completeness: float = 0.7) -> Caption:
-    """A caption of `scene` in one of several wordings.
+    """Write a caption of `scene` in one of several wordings.
 
     Args:
-        scene: what to describe.
-        rng: decides the wording.
-        completeness: the chance that the place is told, and, apart from it, that the background is.
+        scene: the scene to describe.
+        rng: the generator that chooses the wording.
+        completeness: the probability that the place is mentioned, and independently that the background is.
 
     Returns:
-        The sentence in lower case without a full stop, and the fields it tells: the count and the shape always.
+        The sentence in lower case without a full stop, and the fields that it mentions: always the count and the shape.
     """
     mentions = {"count", "shape"}
     noun = _noun(scene)

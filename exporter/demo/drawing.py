@@ -1,4 +1,4 @@
-"""The renderer of the demo scenes: deterministic for a generator's state."""
+"""The renderer of the demo scenes; the state of the random generator determines the picture."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from exporter.demo.vocabulary import COLOURS, SHAPES, Scene
 
 _SUPERSAMPLING = 2
 _ANCHORS = {"left": (0.27, 0.5), "right": (0.73, 0.5), "top": (0.5, 0.27), "bottom": (0.5, 0.73), "centre": (0.5, 0.5)}
-_DIAMETERS = {1: (0.34, 0.44), 2: (0.27, 0.34), 3: (0.24, 0.28)}  # of the picture's side
+_DIAMETERS = {1: (0.34, 0.44), 2: (0.27, 0.34), 3: (0.24, 0.28)}  # shares of the picture's side, by count
 
 
 def render(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
-    """A picture of `scene`: the same for the same generator state.
+    """Draw a picture of `scene`; the same generator state gives the same picture.
 
     Args:
-        scene: what to draw.
-        size: side of the square picture in pixels, at least 16.
-        rng: decides sizes, offsets, rotations, shades, lighting and grain.
+        scene: the scene to draw.
+        size: the side of the square picture in pixels, at least 16.
+        rng: the generator of sizes, offsets, rotations, shades, lighting and grain.
 
     Returns:
         An RGB image of size x size.
 
     Raises:
-        ValueError: a size below 16 pixels.
+        ValueError: the size is below 16 pixels.
     """
     if size < 16:
         raise ValueError(f"size {size} is below 16 pixels: the objects would vanish")
@@ -50,7 +50,7 @@ def render(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _layout(scene: Scene, diameter: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Centres (count, 2) of the objects, in units of the picture's side: a loose row or cluster around the place."""
+    """Choose the objects' centres (count, 2), in units of the picture's side: a loose row or cluster around the place."""
     gap = diameter * 1.1
     angles = {"left": 90.0, "right": 90.0, "top": 0.0, "bottom": 0.0}
     angle = math.radians(angles.get(scene.place, float(rng.uniform(0, 180))) + float(rng.uniform(-14, 14)))
@@ -68,7 +68,7 @@ def _layout(scene: Scene, diameter: float, rng: np.random.Generator) -> NDArray[
 
 @lru_cache(maxsize=len(SHAPES))
 def _outline(shape: str) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Corner points (n, 2) within the unit circle, y pointing down, and those of a hole."""
+    """Return the corner points (n, 2) of a shape within the unit circle, y pointing down, and those of its hole, or None."""
     turn = np.linspace(0, 2 * math.pi, 48, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     hole = None
@@ -114,7 +114,7 @@ def _place_points(
 
 
 def _draw_background(background: str, side: int, rng: np.random.Generator) -> Image.Image:
-    """Plain tones, or a pattern of two greys with a random period, phase and direction."""
+    """Draw a plain tone, or a pattern of two greys with a random period, phase and direction."""
     plain = {"white": (232, 253), "grey": (112, 146), "black": (8, 36)}
     if background in plain:
         tone = int(rng.integers(*plain[background]))
@@ -136,7 +136,7 @@ def _draw_background(background: str, side: int, rng: np.random.Generator) -> Im
 
 
 def _light(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A soft gradient of brightness across the picture, and grain."""
+    """Add a soft gradient of brightness across the picture, and grain."""
     pixels = np.asarray(picture, dtype=np.float32)
     ramp = np.linspace(-0.5, 0.5, pixels.shape[0], dtype=np.float32)
     slope_x, slope_y = rng.uniform(-0.14, 0.14, 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the demo model's training minimizes."""
+"""The losses of the demo model's training."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from exporter.demo.training_data import FIELD_VALUES
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, logit_scale: Tensor, is_true: Tensor) -> Tensor:
-    """Symmetric cross-entropy over the batch, without the pairs that are true but not the row's own.
+    """Compute the symmetric cross-entropy over the batch, without the other pairs whose text is true of the image.
 
     Args:
-        images: L2-normalized embeddings (N, D).
-        texts: L2-normalized embeddings (N, D), row i for image i.
-        logit_scale: scalar multiplier of the cosines.
+        images: L2-normalized image embeddings (N, D).
+        texts: L2-normalized text embeddings (N, D), row i for image i.
+        logit_scale: the scalar multiplier of the cosines.
         is_true: bool (N, N), whether text j is true of image i.
     """
-    own = torch.eye(len(images), dtype=torch.bool)
-    logits = (logit_scale * images @ texts.T).masked_fill(is_true & ~own, -math.inf)
+    pairs = torch.eye(len(images), dtype=torch.bool)
+    logits = (logit_scale * images @ texts.T).masked_fill(is_true & ~pairs, -math.inf)
     target = torch.arange(len(images))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 class FieldHeads(nn.Module):
-    """A linear reader of each field of a scene, shared by both towers' embeddings; training throws it away.
+    """Linear classifiers, one for each field of a scene, shared by both towers' embeddings and discarded after training.
 
-    The contrastive loss alone is slow to tell shapes and counts apart. Asking for them by name gives both towers a gradient
-    for every field from the first step, and one reader for both draws their embeddings together.
+    With the contrastive loss alone, shapes and counts are separated slowly. Classifying each field gives both towers a gradient
+    for every field from the first step, and a shared classifier makes their embeddings similar.
     """
 
     def __init__(self, width: int) -> None:
@@ -41,12 +41,12 @@ class FieldHeads(nn.Module):
             nn.init.zeros_(reader.bias)  # type: ignore[arg-type]
 
     def loss(self, embeddings: Tensor, values: Tensor, told: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy over the fields.
+        """Compute the mean cross-entropy over the fields.
 
         Args:
-            embeddings: L2-normalized (N, D).
-            values: int64 (N, fields), as `field_values` gives them.
-            told: bool (N, fields), which fields count; None is all.
+            embeddings: L2-normalized embeddings (N, D).
+            values: the fields' values, int64 (N, fields), as `field_values` returns them.
+            told: whether a field counts, bool (N, fields); None: all fields count.
         """
         losses = [
             F.cross_entropy(r(10 * embeddings), v, reduction="none")

@@ -1,4 +1,4 @@
-"""Rendered scenes with captions, and the held-out set of them with which demo and benchmarks measure accuracy."""
+"""Rendered scenes with captions, and the held-out set of them on which demo and benchmarks measure accuracy."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ __all__ = [
 ]
 
 EVALUATION_IMAGES = 1000
-EVALUATION_SIZE = 128  # pixels; larger than the model's input, so that its resizing is measured too
+EVALUATION_SIZE = 128  # pixels; larger than the model's input, so that resizing is measured, too
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Zero-shot classification of held-out scenes: which of the class captions describes the picture?"""
+    """The data of zero-shot classification of held-out scenes: pictures, class captions, and each picture's correct caption."""
 
     images: tuple[Image.Image, ...]  # RGB, size x size
     labels: NDArray[np.int64]  # (N,), indices into `captions`
     captions: tuple[str, ...]  # one per class
-    scenes: tuple[Scene, ...]  # of each image
+    scenes: tuple[Scene, ...]  # the scene of each image
 
 
 def evaluation_set(
@@ -65,17 +65,17 @@ def evaluation_set(
     place: bool = False,
     background: bool = False,
 ) -> EvaluationSet:
-    """Renders of held-out scenes with the captions of all their classes, as evenly spread over the classes as can be.
+    """Render held-out scenes, spread over their classes as evenly as possible, with the captions of all classes.
 
     A class is a held-out combination of colour, shape and count: 54 classes, whose pictures differ in the other two
-    fields. Telling those apart too makes it harder.
+    fields. Classes that differ in these fields, too, are harder to classify.
 
     Args:
-        images: how many to render.
-        size: of each picture, in pixels.
-        seed: of the renders; the trained model never sees these combinations under any seed.
-        place: whether classes differ in the place too (5 times the classes).
-        background: whether classes differ in the background too (6 times the classes).
+        images: the number of pictures to render.
+        size: the side of each picture, in pixels.
+        seed: the seed of the renders; these combinations are not in the model's training data under any seed.
+        place: whether classes differ in the place, too (5 times the classes).
+        background: whether classes differ in the background, too (6 times the classes).
 
     Returns:
         The pictures, their class indices, and one caption for each class.

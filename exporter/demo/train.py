@@ -1,12 +1,12 @@
-"""Train the demo model: a small CLIP in open_clip's own format, on rendered scenes, on a CPU.
+"""The training of the demo model: a small CLIP in open_clip's own format, on rendered scenes, on a CPU.
 
 ``python -m exporter.demo.train --out DIR`` writes ``open_clip_config.json``, ``open_clip_model.safetensors`` (float16)
 and ``training.json`` (settings, times, accuracy, versions). The objective is the contrastive one of Radford et al.,
-"Learning Transferable Visual Models From Natural Language Supervision" (2021), with three changes: in a small world a
-batch holds captions that are true of other pictures too, and those pairs are left out of the loss instead of counting
-as wrong; and linear readers of the scene's fields, shared by both towers and thrown away afterwards, are trained along
-(`FieldHeads`); and the first steps see one object on a plain background only, from which shapes are learned several
-times faster.
+"Learning Transferable Visual Models From Natural Language Supervision" (2021), with three changes. With so few kinds of
+scenes a batch holds captions that are true of other pictures, too, and those pairs are left out of the loss instead of
+counting as wrong. Linear classifiers of the scene's fields, shared by both towers and discarded afterwards, are trained with
+the model (`FieldHeads`). The first steps use only pictures of one object on a plain background, from which shapes are learned
+several times faster.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ CONFIG_NAME, WEIGHTS_NAME, RECORD_NAME = "open_clip_config.json", "open_clip_mod
 MAX_LOGIT_SCALE = math.log(100.0)
 
 _STATE_NAME = "training_state.pt"
-KEEP_EVERY = 400  # steps between two states on disk
+KEEP_EVERY = 400  # the number of steps between two states on disk
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines the trained weights, apart from the library versions."""
+    """The settings that determine the trained weights, apart from the library versions."""
 
     seed: int = 0
     steps: int = 3600
@@ -67,7 +67,7 @@ class Settings:
 
 
 def learning_rate_at(step: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """The learning rate of a step: a linear warm-up, then half a cosine down to zero."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
@@ -82,11 +82,11 @@ def train(
     Every step draws from a generator of its own, so a run that resumes from `state_file` ends with the same weights.
 
     Args:
-        model: open_clip's CLIP, random.
-        tokenizer: open_clip's.
-        data: pictures and scenes.
-        settings: steps, batch, rates.
-        state_file: where the state is kept every `KEEP_EVERY` steps, and read from if it is there.
+        model: open_clip's CLIP with random weights.
+        tokenizer: open_clip's tokenizer.
+        data: the pictures and scenes.
+        settings: the steps, batch size and rates.
+        state_file: the file to which the state is written every `KEEP_EVERY` steps, and from which it is read if the file exists.
     """
     heads = FieldHeads(CONFIG["model_cfg"]["embed_dim"])
     decayed = [p for name, p in model.named_parameters() if p.ndim >= 2 and "embedding" not in name]
@@ -161,29 +161,29 @@ def _resume(
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Write `model` in open_clip's local-dir format; the weights as float16, which the loader widens again."""
+    """Write `model` in open_clip's local-dir format, with its weights as float16, which the loader widens again."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / f"{WEIGHTS_NAME}.partial"
     save_file(weights, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)  # safetensors makes it private, and a wheel would carry that
+    partial.chmod(0o644)  # because safetensors makes the file private, and a wheel would keep that mode
     os.replace(partial, folder / WEIGHTS_NAME)
     (folder / CONFIG_NAME).write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
 
 
 def measure_accuracy(folder: Path, images: int | None = None, harder: bool = True) -> dict[str, Any]:
-    """Zero-shot top-1 of the model in `folder`, as read back from its files, on held-out scenes.
+    """Measure zero-shot top-1 of the model in `folder`, as read back from its files, on held-out scenes.
 
     Args:
         folder: a model in open_clip's local-dir format.
-        images: how many renders; None is `EVALUATION_IMAGES`.
-        harder: whether to measure the harder sets too.
+        images: the number of renders; None is `EVALUATION_IMAGES`.
+        harder: whether to measure the harder sets, too.
 
     Returns:
-        ``zero_shot_top1``, ``images`` and ``classes`` of the evaluation set, and under ``harder`` the same where the
-        classes differ in place, in background, and in both too.
+        ``zero_shot_top1``, ``images`` and ``classes`` of the evaluation set, and under ``harder`` the same figures of sets whose
+        classes differ in place, in background, and in both, too.
     """
     import open_clip
 
@@ -208,7 +208,7 @@ def measure_accuracy(folder: Path, images: int | None = None, harder: bool = Tru
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, write and measure the model; the exit code."""
+    """Train, write and measure the model; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m exporter.demo.train", description="Train the demo model.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model and training.json")
     for field in fields(Settings):

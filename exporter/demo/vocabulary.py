@@ -1,8 +1,8 @@
-"""What a demo scene may be, and the split into scenes to train on and scenes to measure with.
+"""The vocabulary of the demo scenes, and their split into scenes for training and scenes for measurement.
 
 A scene is one to three objects of one colour and one shape, in one place, on one background. The split is by
-combination: 54 of the 216 combinations of a colour, a shape and a count are held out. No picture and no caption of such a
-combination, in whatever place or on whatever background, is ever trained on, while every colour, shape and count is.
+combination: 54 of the 216 combinations of a colour, a shape and a count are held out. The training data has no picture and no
+caption of such a combination, in any place or on any background, though it has every colour, shape and count.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BACKGROUNDS = ("white", "grey", "black", "striped", "dotted", "checkered")
 
 @dataclass(frozen=True, order=True)
 class Scene:
-    """What a picture shows; the five fields are the vocabulary of the captions."""
+    """The content of a picture; the five fields are the vocabulary of the captions."""
 
     colour: str
     shape: str
@@ -51,7 +51,7 @@ class Scene:
 
 @lru_cache(maxsize=1)
 def held_out_combinations() -> frozenset[tuple[str, str, int]]:
-    """The (colour, shape, count) combinations that training never sees: 54 of 216.
+    """The (colour, shape, count) combinations that are not in the training data: 54 of 216.
 
     Each pair of colour and shape lacks at most one count, and each count is lacking for a quarter of the pairs.
     """
@@ -64,7 +64,7 @@ def held_out_combinations() -> frozenset[tuple[str, str, int]]:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether the scene is one to measure with."""
+    """Whether the scene is for measurement, and not for training."""
     return (scene.colour, scene.shape, scene.count) in held_out_combinations()
 
 
@@ -78,9 +78,9 @@ def test_scenes() -> tuple[Scene, ...]:
     return tuple(scene for scene in all_scenes() if is_held_out(scene))
 
 
-test_scenes.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of its name
+test_scenes.__test__ = False  # type: ignore[attr-defined]  # not a test, though pytest would collect it by its name
 
 
 def all_scenes() -> tuple[Scene, ...]:
-    """Every scene there is, in a fixed order."""
+    """All possible scenes, in a fixed order."""
     return tuple(Scene(*values) for values in product(COLOURS, SHAPES, COUNTS, PLACES, BACKGROUNDS))

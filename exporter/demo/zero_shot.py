@@ -1,4 +1,4 @@
-"""Zero-shot top-1 of any pair of image and text encoders on the held-out scenes."""
+"""The zero-shot top-1 accuracy of any pair of image and text encoders on the held-out scenes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ EncodeTexts = Callable[[Sequence[str]], NDArray[Any]]
 def top1_accuracy(
     evaluation: EvaluationSet, encode_images: EncodeImages, encode_texts: EncodeTexts, batch: int = 64
 ) -> float:
-    """Share of the pictures whose nearest class caption is their own.
+    """Compute the share of the pictures whose nearest class caption is their own.
 
     Args:
-        evaluation: pictures, labels and class captions.
-        encode_images: pictures to L2-normalized embeddings (N, D).
-        encode_texts: captions to L2-normalized embeddings (M, D).
-        batch: pictures and captions per call.
+        evaluation: the pictures, labels and class captions.
+        encode_images: a function from pictures to L2-normalized embeddings (N, D).
+        encode_texts: a function from captions to L2-normalized embeddings (M, D).
+        batch: the number of pictures, and of captions, in a call.
 
     Returns:
         A number from 0 to 1.
@@ -42,7 +42,7 @@ def _encode(items: Sequence[Any], encode: Callable[[Sequence[Any]], NDArray[Any]
 def open_clip_encoders(
     model: Any, transform: Callable[..., Any], tokenizer: Callable[..., Any]
 ) -> tuple[EncodeImages, EncodeTexts]:
-    """The two encoders of an eager open_clip model in eval mode."""
+    """Make the two encoders of an eager open_clip model in evaluation mode."""
     import torch
     import torch.nn.functional as F
 

@@ -1,1 +1,1 @@
-"""Engines against eager PyTorch, on embeddings and on labelled tasks: the verdict that lets a bundle be written."""
+"""The gate: engines are compared with eager PyTorch, on embeddings and on labelled tasks, before a bundle is written."""

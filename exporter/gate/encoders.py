@@ -1,4 +1,4 @@
-"""Eager PyTorch and engines as pairs of encoders: what `exporter.gate.tasks` measures."""
+"""Pairs of encoders, of eager PyTorch and of engines, for the measurements of `exporter.gate.tasks`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class EagerEncoders:
-    """open_clip's own transform, tokenizer and model, in float32."""
+    """The encoders of eager PyTorch: open_clip's own transform, tokenizer and model, in float32."""
 
-    model: Any  # open_clip's
+    model: Any  # open_clip's model
     transform: Any  # picture -> float32 (3, H, W)
     tokenizer: Any  # texts -> int64 (N, context length); None: there is no text tower
     device: str
 
     def encode_pictures(self, pictures: Sequence[Picture], _pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings (N, D), L2-normalized; the pixels are the engine's business."""
+        """Compute embeddings (N, D), L2-normalized; the pixels, which engines take, are not used."""
         import torch
 
         parts = []
@@ -41,7 +41,7 @@ class EagerEncoders:
         return np.concatenate(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embeddings (N, D), L2-normalized."""
+        """Compute embeddings (N, D), L2-normalized."""
         return encode_ids(self.model, self.tokenizer(list(texts)), self.device)
 
     def _transformed(self, picture: Picture) -> Any:
@@ -53,23 +53,23 @@ class EagerEncoders:
 
 @dataclass(frozen=True)
 class EngineEncoders:
-    """An engine as it serves."""
+    """The encoders of an engine, loaded as it is for serving."""
 
     clip: Embedder
 
     def encode_pictures(self, _pictures: Sequence[Picture], pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Embeddings of pixels that the bundle's preprocessing made."""
+        """Compute embeddings of pixels that the bundle's preprocessing made."""
         embeds: npt.NDArray[np.float32] = self.clip.encode_image(pixels)
         return embeds
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embeddings of texts, by the bundle's tokenizer."""
+        """Compute embeddings of texts with the bundle's tokenizer."""
         embeds: npt.NDArray[np.float32] = self.clip.encode_text(list(texts))
         return embeds
 
 
 def encode_ids(model: Any, ids: Any, device: str) -> npt.NDArray[np.float32]:
-    """Eager's embeddings (N, D) of token ids (N, L), L2-normalized."""
+    """Compute eager's embeddings (N, D) of token ids (N, L), L2-normalized."""
     import torch
 
     parts = []
@@ -82,7 +82,7 @@ def encode_ids(model: Any, ids: Any, device: str) -> npt.NDArray[np.float32]:
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 products on a GPU are float32, not TensorFloat-32, which cuDNN's convolutions are by default."""
+    """Compute float32 products on a GPU in float32 inside the context, not in TensorFloat-32, cuDNN's default for convolutions."""
     import torch
 
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

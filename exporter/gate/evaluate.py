@@ -1,8 +1,8 @@
 """The gate on the task: zero-shot accuracy and retrieval of eager float32 and of the engines, on the same labelled pictures.
 
-An engine may lose as much of a task's accuracy as its precision allows (`exporter.precision.precisions`). What is judged is top-1
-and recall@1, as shares of the very same pictures; one picture alone never decides. Confidence intervals say what the dataset's
-size can tell.
+An engine may lose as much of a task's accuracy as its precision allows (`exporter.precision.precisions`). The judged figures are
+top-1 and recall@1, as shares of the same pictures; a loss of one picture always passes. Confidence intervals show the uncertainty
+that comes from the dataset's size.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _CHANGE = "_change"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A dataset, and what eager made of it."""
+    """A dataset, and eager's outcome on it."""
 
     dataset: Dataset
     eager: Outcome
 
 
 def open_evaluation(path: Path | None, has_own: bool, towers: Sequence[str]) -> Dataset | None:
-    """The dataset that the task is measured on; None where it is not measured.
+    """Open the dataset on which the task is measured; None where it is not measured.
 
     Args:
         path: a folder with a folder for each class, a folder with captions, or a webdataset; None: the user named none.
-        has_own: measure on the bundled demo model's held-out renders if the user named nothing.
-        towers: that are exported.
+        has_own: whether to measure on the bundled demo model's held-out renders if the user named nothing.
+        towers: the exported towers.
 
     Raises:
         ExportError: a dataset was named and cannot be used.
@@ -60,7 +60,7 @@ def open_evaluation(path: Path | None, has_own: bool, towers: Sequence[str]) -> 
 
 
 def evaluate_eager(source: Source, dataset: Dataset) -> Evaluation:
-    """Measure the model itself, before its towers are taken apart.
+    """Measure the eager model, before its towers are taken out of it.
 
     Raises:
         ExportError: the weights are random; no picture can be read.
@@ -78,18 +78,18 @@ def evaluate_engines(
 
     Args:
         folder: a bundle that can be loaded.
-        built: its engines.
-        precision: whose limit holds.
-        preprocess: of the bundle.
-        evaluation: of eager.
+        built: the bundle's engines.
+        precision: the precision, which has the limit of the loss.
+        preprocess: the bundle's preprocessing.
+        evaluation: eager's evaluation.
 
     Raises:
         ExportError: an engine failed.
     """
-    found = []
+    judged = []
     for kind in dict.fromkeys(engine.kind for engine in built):
-        own = [engine for engine in built if engine.kind == kind]
-        towers = {engine.tower for engine in own if why_not(engine, precision.name) is None}
+        of_kind = [engine for engine in built if engine.kind == kind]
+        towers = {engine.tower for engine in of_kind if why_not(engine, precision.name) is None}
         if len(towers) < 2:
             continue
         try:
@@ -98,8 +98,8 @@ def evaluate_engines(
                 ran = " + ".join(dict.fromkeys(clip.engines.values()))
         except EngineError as error:
             raise ExportError(f"{kind} passed the gate and failed on the task's pictures: {error}") from error
-        found.append(_judge(kind, ran, evaluation, outcome, precision))
-    return tuple(found)
+        judged.append(_judge(kind, ran, evaluation, outcome, precision))
+    return tuple(judged)
 
 
 def _measure(encoders: EagerEncoders | EngineEncoders, dataset: Dataset, config: Preprocess) -> Outcome:
@@ -142,7 +142,7 @@ def _interval(value: Estimate) -> Interval:
 
 
 def refusal(rows: Sequence[Accuracy], precision: str) -> ParityGateError:
-    """The error for a task that lost too much."""
+    """Make the error for a task that lost too much accuracy."""
     row = next(row for row in rows if not row.passed)
     name = min(row.change, key=lambda name: row.change[name].value)
     lost = row.change[name]
@@ -155,17 +155,17 @@ def refusal(rows: Sequence[Accuracy], precision: str) -> ParityGateError:
 
 
 def _reading_order(name: str) -> tuple[bool, str, int]:
-    """Zero-shot first, and @10 after @5."""
+    """Return a figure's sort key: zero-shot first, and @10 after @5."""
     what, _, number = name.rpartition("_")
     return not name.startswith("top"), what, int(number.removeprefix("top"))
 
 
 def lines(rows: Sequence[Accuracy]) -> list[str]:
-    """What a person wants to know."""
-    found = []
+    """Format the accuracy of eager and engines as lines for the user."""
+    texts = []
     for row in rows:
         of = f"{row.samples} pictures" + (f", {row.classes} classes" if row.classes else "")
-        found.append(f"  {row.engine:<12} {row.dataset} ({of}; at most {100 * row.limit:g} points may be lost)")
+        texts.append(f"  {row.engine:<12} {row.dataset} ({of}; at most {100 * row.limit:g} points may be lost)")
         for name in sorted(row.figures, key=_reading_order):
             value = row.figures[name]
             text = f"  {'':<12}   {name.replace('_', ' '):<24} eager {row.eager[name].value:7.2%}  engine {value.value:7.2%}"
@@ -174,7 +174,7 @@ def lines(rows: Sequence[Accuracy]) -> list[str]:
                 text += (
                     f"  {100 * change.value:+.2f} points (95 %: {100 * change.low:+.2f} to {100 * change.high:+.2f})"
                 )
-            found.append(text)
+            texts.append(text)
         if not row.passed:
-            found.append(f"  {'':<12}   FAILED the gate; kept because of --allow-accuracy-loss")
-    return found
+            texts.append(f"  {'':<12}   FAILED the gate; kept because of --allow-accuracy-loss")
+    return texts

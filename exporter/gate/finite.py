@@ -1,6 +1,7 @@
-"""Whose fault a NaN is: weights that are not numbers, or embeddings of eager PyTorch that are not, are the checkpoint's.
+"""The checks for NaN and infinity in a checkpoint's weights and in eager PyTorch's embeddings.
 
-Both are looked at before anything is exported, so that the gate blames an engine only for what the engine did.
+Both are checked before anything is exported, because such values are the checkpoint's fault; the gate then attributes to an engine
+only the engine's own errors.
 """
 
 from __future__ import annotations
@@ -15,48 +16,48 @@ from torch import nn
 from engines.manifest import TowerName
 from exporter.errors import ExportError
 
-_NAMED = 3  # names in a message
+_NAMED = 3  # the number of names in a message
 _INPUTS = {"image": "picture", "text": "caption"}
-# What no tower of a bundle computes with: CoCa's caption writer.
+# Starts of the names of weights that no tower of a bundle uses: CoCa's caption writer.
 _NOT_EXPORTED = ("text_decoder.",)
 
 
 def check_weights(model: nn.Module, towers: Sequence[TowerName], label: str) -> None:
-    """Look at every weight and statistic that the exported towers compute with, and at the model's scale and bias.
+    """Check every weight and statistic that the exported towers use, and the model's scale and bias.
 
     Args:
-        model: open_clip's.
-        towers: that are exported; a weight of the other one does no harm.
-        label: what the weights are, for the message.
+        model: open_clip's model.
+        towers: the exported towers; weights of another tower are not checked.
+        label: a name of the weights, for the message.
 
     Raises:
-        ExportError: NaN or infinity in a weight; names the first of them.
+        ExportError: a weight has NaN or infinity; the message names the first such weights.
     """
-    found: dict[str, int] = {}
+    damaged: dict[str, int] = {}
     looked_at = 0
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point() or not _counts(name, towers):
             continue
         looked_at += 1
         if not _all_finite(tensor):
-            found[name] = int((~torch.isfinite(tensor)).sum())
-    if found:
+            damaged[name] = int((~torch.isfinite(tensor)).sum())
+    if damaged:
         raise ExportError(
-            f"{label} holds NaN or infinity in {_names(found)} ({len(found)} of {looked_at} tensors), so that no engine can be "
+            f"{label} holds NaN or infinity in {_names(damaged)} ({len(damaged)} of {looked_at} tensors), so that no engine can be "
             "right: download or save the checkpoint again (in float32, if it overflowed when it was saved in float16), or take "
             "another one"
         )
 
 
 def check_embeddings(embeds: npt.NDArray[np.float32], tower: TowerName) -> None:
-    """Look at eager PyTorch's reference embeddings, the measure of every engine.
+    """Check eager PyTorch's reference embeddings, with which every engine is compared.
 
     Args:
-        embeds: (N, D) float32, of the gate's inputs.
-        tower: that gave them.
+        embeds: the embeddings of the gate's inputs, (N, D) float32.
+        tower: the tower that computed them.
 
     Raises:
-        ExportError: one is NaN, infinite, or of length 0: what cannot be normalized.
+        ExportError: an embedding has NaN or infinity, or is of length 0 and cannot be normalized.
     """
     what = _INPUTS[tower]
     finite = np.isfinite(embeds).all(axis=1)
@@ -86,7 +87,7 @@ def _counts(name: str, towers: Sequence[TowerName]) -> bool:
 
 
 def _all_finite(tensor: torch.Tensor) -> bool:
-    """Without a second tensor of that size: the least and the largest value are NaN or infinite if any value is."""
+    """Whether all values are finite; the extremes are NaN or infinite if any value is, so no tensor of that size is needed."""
     if not tensor.numel():
         return True
     least, largest = torch.aminmax(tensor)
@@ -98,7 +99,7 @@ def _names(found: dict[str, int]) -> str:
 
 
 def listed(items: Iterable[object], most: int = _NAMED) -> str:
-    """The first `most` items, and how many more there are."""
+    """Join the first `most` items, and add the number of the others."""
     texts = [str(item) for item in items]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more

@@ -1,4 +1,4 @@
-"""The gate where its float32 limits fail: whether the engine is wrong there, or eager's own float32 is as far from float64."""
+"""The gate's second check of a failed float32 row, by float64: is the engine wrong, or is eager's float32 as far away?"""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from exporter.gate.finite import listed
 from exporter.reference.eager import Reference
 from exporter.reference.float64_eager import Float64Eager, NotMeasurableError
 
-_FIRST = 4  # inputs whose measurement ends it where an engine is plainly wrong
+_FIRST = 4  # the number of inputs that are measured first, because they suffice where an engine is clearly wrong
 _LEAST = 4
-_SHARE = 4  # of the inputs that did not fail, one of so many is measured: it takes as long as a dozen evaluations
+_SHARE = 4  # one input in so many is measured besides the failing ones, because it takes as long as a dozen evaluations
 
 
 @dataclass
 class Float64Gate:
-    """Settles float32 rows that are outside the limits.
+    """The judge of float32 rows that are outside the limits.
 
     Attributes:
-        eager: measures.
-        findings: kind of a refused engine, to the sentence on what float64 says of it.
-        rough: towers with a row that passed because of float64.
-        allowed: Euclidean distance of two embeddings whose cosine is the limit of the mean.
-        apart: times eager's distance from float64: how far eager and a right engine may be apart.
+        eager: the model in float64 and eager's distances from it.
+        findings: the sentence on float64's result, by the kind of a refused engine.
+        rough: the towers with a row that passed because of float64.
+        allowed: the Euclidean distance of two embeddings whose cosine is the limit of the mean.
+        apart: the largest distance between eager and a correct engine, as a multiple of eager's distance from float64.
     """
 
     eager: Float64Eager
@@ -42,23 +42,24 @@ class Float64Gate:
     apart: float = RATIO_LIMIT + 1.0
 
     def settle(self, row: Parity, embeds: Mapping[TowerName, npt.NDArray[np.floating]]) -> Parity:
-        """The row, passed if the engine is no further from float64 than eager's roughness explains, on every input that fails.
+        """Return the row, passed if eager's own distance from float64 explains the engine's on every input that fails.
 
         Args:
-            row: of a float32 engine that is outside the limits.
-            embeds: (N, D) of each tower, for its reference's inputs.
+            row: the row of a float32 engine that is outside the limits.
+            embeds: the embeddings (N, D) of each tower for its reference's inputs.
         """
         references = {name: self.eager.references[name] for name in embeds}
-        wanted = failing_inputs(row.towers, references, embeds, row.limits, row.top1_agreement)
+        failing = failing_inputs(row.towers, references, embeds, row.limits, row.top1_agreement)
         if not all(np.isfinite(rows).all() for rows in embeds.values()):
-            self.findings[row.engine] = f"it gives NaN or infinity, which eager does not ({_worst(wanted)})"
+            self.findings[row.engine] = f"it gives NaN or infinity, which eager does not ({_worst(failing)})"
             return row
         checks: dict[str, Float64Check] = {}
         try:
             with self.eager.loaded():
                 for first in (True, False):
-                    for name, indices in wanted.items():
-                        # All that fail, in the end: an engine can be wrong on some of them while float32 is rough on others.
+                    for name, indices in failing.items():
+                        # The second pass has all failing inputs, because an engine can be wrong on some while float32 is rough on
+                        # others.
                         chosen = indices[:_FIRST] if first else indices
                         self.eager.measure(name, chosen)
                         engine = distances(self.eager.exact(name, chosen), embeds[name][chosen])
@@ -66,35 +67,36 @@ class Float64Gate:
                     if not all(map(kept, checks.values())):
                         break
                 else:
-                    for name in wanted:
+                    for name in failing:
                         self.eager.measure(name, range(most_measured(len(references[name].inputs))))
         except NotMeasurableError as error:
             self.findings[row.engine] = (
-                f"{_worst(wanted)}; whether eager's own float32 is rough there is unknown: {error}"
+                f"{_worst(failing)}; whether eager's own float32 is rough there is unknown: {error}"
             )
             return row
         row = msgspec.structs.replace(row, float64=checks)
         if not all(map(kept, checks.values())):
-            self.findings[row.engine] = _blame(checks, wanted)
+            self.findings[row.engine] = _blame(checks, failing)
             return row
-        self.rough |= set(wanted)
+        self.rough |= set(failing)
         self.allowed = math.sqrt(2.0 * (1.0 - row.limits.mean_cosine))
         return msgspec.structs.replace(row, passed=True)
 
     def divided(self, tower: TowerName) -> tuple[list[int], list[int]]:
-        """Measured inputs of a rough tower: those on which float32 is rough, the roughest first, and the others in their order.
+        """Divide a rough tower's measured inputs into those on which float32 is rough, roughest first, and the others in order.
 
-        Rough is an input where an engine may be right and outside the limits, on another processor if not on this one.
+        An input is rough if a correct engine may be outside the limits there, on this processor or on another one.
         """
-        eager = {index: found.eager for index, found in self.eager.measured[tower].items()}
+        eager = {index: measurement.eager for index, measurement in self.eager.measured[tower].items()}
         rough = {index for index, distance in eager.items() if self.apart * distance >= self.allowed}
-        # Of what was measured for another reason, a caption that two images disagree on, the roughest is checked, too.
+        # If no input is rough, because the inputs were measured for another reason, such as a caption on which two images
+        # disagree, the roughest one is checked.
         rough = rough or {max(eager, key=lambda index: eager[index])}
         return sorted(rough, key=lambda index: -eager[index]), sorted(set(eager) - rough)
 
 
 def most_measured(inputs: int) -> int:
-    """How many inputs of so many are measured to know the others, beside those that fail."""
+    """The number of inputs, out of `inputs`, that are measured as a sample besides the failing ones."""
     return min(inputs, max(_LEAST, inputs // _SHARE))
 
 
@@ -105,13 +107,13 @@ def failing_inputs(
     limits: Limits,
     agreement: float | None,
 ) -> dict[TowerName, list[int]]:
-    """Inputs that put a row outside its limits, by tower, the worst cosine first.
+    """Find the inputs that put a row outside its limits, by tower, the worst cosine first.
 
-    Of a tower whose cosines are outside: those below the limit of the mean. Where top-1 agreement is: the images whose best
-    caption is not eager's, with eager's best caption and the engine's.
+    If a tower's cosines are outside, they are the inputs below the limit of the mean. If top-1 agreement is outside, they are the
+    images whose best caption is not eager's, with eager's best caption and the engine's.
     """
     cosines = {name: cosines_of(reference.embeds, embeds[name]) for name, reference in references.items()}
-    found: dict[TowerName, set[int]] = {
+    failing: dict[TowerName, set[int]] = {
         name: set(np.flatnonzero(cosines[name] < limits.mean_cosine).tolist())
         for name in references
         if not within(towers[name], limits)
@@ -120,9 +122,9 @@ def failing_inputs(
         image, text = references["image"].embeds, references["text"].embeds
         hits, best, chosen = top1_hits(image, text, embeds["image"], embeds["text"], limits.tie_margin)
         missed = np.flatnonzero(~hits)
-        found.setdefault("image", set()).update(missed.tolist())
-        found.setdefault("text", set()).update(best[missed].tolist(), chosen[missed].tolist())
-    return {name: sorted(indices, key=lambda i: (cosines[name][i], i)) for name, indices in found.items()}
+        failing.setdefault("image", set()).update(missed.tolist())
+        failing.setdefault("text", set()).update(best[missed].tolist(), chosen[missed].tolist())
+    return {name: sorted(indices, key=lambda i: (cosines[name][i], i)) for name, indices in failing.items()}
 
 
 def _worst(wanted: Mapping[TowerName, Sequence[int]]) -> str:

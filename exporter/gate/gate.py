@@ -1,4 +1,4 @@
-"""The gate over a whole export, and what of it travels in the bundle: reference inputs and the report."""
+"""The gate over a whole export, and its parts that the bundle holds: reference inputs and the report."""
 
 from __future__ import annotations
 
@@ -40,24 +40,25 @@ def run_gate(
     stages: Stages,
     float64: Float64Gate,
 ) -> tuple[tuple[Parity, ...], Built]:
-    """One row per engine kind; for half precisions also the rounding simulation's, on the probe's share of the samples.
+    """Judge the engines of an export, one row for each kind; half precisions add the simulation's row, on the probe's samples.
 
-    The simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own row
-    proves the graph and the weights, the simulation's row proves the arithmetic. An engine that cannot run on this host, for it
-    was built for another GPU, is stood in for by ONNX Runtime on the same graph, and its row says so: `engine_ran` is false. A kind
-    with an engine for one tower is judged by that tower alone.
+    The rounding simulation counts because a host without a GPU computes half-precision graphs in float32: there the engine's own
+    row proves the graph and the weights, and the simulation's row proves the arithmetic. If an engine cannot run on this host,
+    because it was built for another GPU, ONNX Runtime runs the same graph in its place, and its row records that: `engine_ran` is
+    false. A kind with an engine for one tower is judged by that tower alone.
 
     Args:
-        exports: towers and their references.
-        built: engines, and what could not be built.
-        precision: with the limits.
-        source: of the model.
-        folder: of the bundle.
-        stages: gets a line for each kind that is left out, and for what float64 says of one that is outside the limits.
-        float64: settles whether a float32 engine that is outside the limits is wrong, or eager's float32 is rough.
+        exports: the towers and their references.
+        built: the engines, and those that could not be built.
+        precision: the precision, which has the limits.
+        source: the model.
+        folder: the bundle's folder.
+        stages: the display of a line for each kind that is left out, and for float64's result on each kind outside the limits.
+        float64: the check whether a float32 engine outside the limits is wrong, or eager's float32 is rough.
 
     Returns:
-        The rows, and what is left: a kind that cannot be loaded, or fails while it runs, is left out like one that was not built.
+        The rows, and the remaining engines: a kind that cannot be loaded, or fails while it runs, is left out like one that was
+        not built.
 
     Raises:
         ExportError: no engine runs.
@@ -66,13 +67,13 @@ def run_gate(
     probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
     if probes:
         rows.append(simulation_row(probes, precision))
-    kept: list[Engine] = []
+    running: list[Engine] = []
     failed: list[LeftOut] = []
     for kind in dict.fromkeys(engine.kind for engine in built.engines):
-        own = [engine for engine in built.engines if engine.kind == kind]
+        of_kind = [engine for engine in built.engines if engine.kind == kind]
         try:
-            row, embeds = _judged(kind, own, exports, precision, source, folder)
-            kept += own
+            row, embeds = _judged(kind, of_kind, exports, precision, source, folder)
+            running += of_kind
         except EngineError as error:
             # Another kind may run the same files: OpenVINO reads ONNX Runtime's graphs.
             others = [engine.file for engine in built.engines if engine.kind != kind]
@@ -85,11 +86,11 @@ def run_gate(
             for line in describe(row):
                 stages.note(f"{kind}, {line}: {'passed' if row.passed else 'not passed'}")
         rows.append(row)
-    if not kept:
+    if not running:
         raise ExportError(failed[0].why)
     for item in failed:
         stages.note(f"left out: {item.why}")
-    return tuple(rows), Built(tuple(kept), (*built.left_out, *failed))
+    return tuple(rows), Built(tuple(running), (*built.left_out, *failed))
 
 
 def _judged(
@@ -105,15 +106,15 @@ def _judged(
     ran_here = True
     references: dict[TowerName, Reference] = {}
     for item in exports:
-        own = [engine for engine in engines if engine.tower == item.name]
-        if not own:
+        of_tower = [engine for engine in engines if engine.tower == item.name]
+        if not of_tower:
             continue
         release_memory()
         references[item.name] = item.reference
-        usable = [engine for engine in own if runnable(engine, precision)]
+        usable = [engine for engine in of_tower if runnable(engine, precision)]
         ran_here = ran_here and bool(usable)
         engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)
-        # What only stands in may compute wherever ONNX Runtime likes.
+        # In place of another engine, ONNX Runtime may run nodes on any of its providers.
         options = {} if usable else {"cpu_nodes": "allow"}
         embeds[item.name], ran = run_engine(
             folder, engine, item.tower, item.reference, source.preprocess, precision, **options
@@ -130,9 +131,9 @@ def write_reference(
     float64: Float64Gate,
     captions: Mapping[str, np.ndarray],
 ) -> None:
-    """As many inputs and eager embeddings as fit into the size limit, hard pictures and `captions`: what `verify` reads.
+    """Write the file that `verify` reads: inputs and eager embeddings up to the size limit, hard pictures, and `captions`.
 
-    Of a tower that is rough on some inputs, only inputs that were measured: the rough ones apart, with float64's embeddings.
+    For a tower that is rough on some inputs, only measured inputs are written: the rough ones apart, with float64's embeddings.
     """
     names = {"image": ("image_pixels", "image_embeds"), "text": ("text_ids", "text_embeds")}
     count = _REFERENCE_SAMPLES
@@ -156,7 +157,7 @@ def write_reference(
 def _rough_arrays(
     item: TowerExport, most: int, inputs: str, embeds: str, float64: Float64Gate
 ) -> dict[str, np.ndarray]:
-    """At most so many measured inputs, those on which float32 is roughest as at most a quarter of them, in arrays of their own."""
+    """Choose at most `most` measured inputs; the roughest, at most a quarter of them, are in arrays of their own."""
     rough, others = float64.divided(item.name)
     rough = rough[: max(1, most // 4)]
     others = others[: most - len(rough)]
@@ -175,7 +176,7 @@ def _rough_arrays(
 def make_report(
     stages: Stages, exports: Sequence[TowerExport], parity: Sequence[Parity], data_source: str, source: Source
 ) -> dict[str, Any]:
-    """What ``report.json`` says and ``--json`` prints."""
+    """Make the content of ``report.json``, which ``--json`` prints, too."""
     towers: dict[str, dict[str, Any]] = {}
     for item in exports:
         towers[item.name] = {

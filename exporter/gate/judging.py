@@ -1,7 +1,7 @@
-"""The parity gate: the exported engine against eager float32 PyTorch, on images and captions.
+"""The parity gate of one engine: it is compared with eager float32 PyTorch, on images and captions.
 
-Eager runs open_clip's own transform and model; the engine runs this project's preprocessing and runtime, the very code that
-serves. What is compared is thus everything between a picture and its embedding.
+Eager runs open_clip's own transform and model; the engine runs this project's preprocessing and runtime, the same code that
+serves. The comparison thus includes every step from a picture to its embedding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from exporter.reference.eager import Reference, tower_batches
 
 
 def runnable(engine: Engine, precision: Precision) -> bool:
-    """Whether an engine of that precision can be run on this host; bfloat16 graphs can be, with their types widened."""
+    """Whether an engine of `precision` can run on this host; bfloat16 graphs can, with their types widened."""
     from engines.runtimes.choice import why_not
 
     return engine.kind == "onnxruntime" or why_not(engine, precision.name) is None
@@ -38,11 +38,10 @@ def run_engine(
     precision: Precision,
     **options: Any,
 ) -> tuple[np.ndarray, str]:
-    """The engine's embeddings of a reference's inputs, and what ran ("onnxruntime 1.32.0 CPUExecutionProvider").
+    """Run an engine on a reference's inputs; returns the embeddings and the runtime ("onnxruntime 1.32.0 CPUExecutionProvider").
 
-    `options` are those of the engine's runtime.
-
-    A bfloat16 graph that no kernel here can run is run with its types widened to float32, and the description says so.
+    `options` are those of the engine's runtime. A bfloat16 graph without kernels here runs with its types widened to float32, which
+    the description records.
     """
     from engines.runtimes.choice import open_tower, why_not
 
@@ -59,7 +58,7 @@ def run_engine(
 
 
 def simulation_row(towers: Mapping[str, TowerParity], precision: Precision) -> Parity:
-    """The rounding simulation's figures as a row of the gate; it has no top-1, for it saw only some of the samples."""
+    """Make the gate's row of the rounding simulation's figures, without top-1, because it ran on only some of the samples."""
     limits = precision.limits
     return Parity(
         engine="simulation",
@@ -78,14 +77,14 @@ def judge(
     embeds: dict[TowerName, np.ndarray],
     limits: Limits,
 ) -> Parity:
-    """The gate's verdict over all exported towers.
+    """Judge an engine over all exported towers; returns the gate's row.
 
     Args:
-        engine: kind of the engine, as the manifest names it.
-        verified_with: what computed `embeds`.
-        references: of each tower.
-        embeds: (N, D) float32 of each tower, for its reference's inputs.
-        limits: of the precision.
+        engine: the engine's kind, as in the manifest.
+        verified_with: the runtime that computed `embeds`.
+        references: the reference of each tower.
+        embeds: the embeddings of each tower for its reference's inputs, (N, D) float32.
+        limits: the precision's limits.
     """
     towers: dict[str, TowerParity] = {
         name: compare_embeddings(reference.embeds, embeds[name]) for name, reference in references.items()

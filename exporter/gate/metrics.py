@@ -1,7 +1,7 @@
-"""Accuracies with 95 % confidence intervals, and how far one set of embeddings is from another.
+"""Metrics: accuracies with 95 % confidence intervals, and the distance between two sets of embeddings.
 
 Samples are images. Several captions of one image are not independent of each other: where they are counted one by one, the
-interval is that of fewer samples, by the design effect (Kish, 1965). Needs nothing but numpy.
+interval is that of fewer samples, by the design effect (Kish, 1965). Only numpy is needed.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 Z95 = 1.959963984540054
-_CHUNK = 256  # queries whose scores are in memory at a time
+_CHUNK = 256  # the number of queries whose scores are in memory at a time
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, or a difference of two, with the ends of its 95 % confidence interval, and how many samples it is of."""
+    """A share, or a difference of two shares, with the ends of its 95 % confidence interval and its number of samples."""
 
     value: float
     low: float
@@ -28,11 +28,11 @@ class Estimate:
 
 
 def share(hits: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Estimate:
-    """The share of hits with Wilson's score interval, which stays within 0 to 1 and does not collapse there.
+    """Compute the share of hits with Wilson's score interval, which stays within 0 to 1 and has a width at these ends, too.
 
     Args:
-        hits: (N,) bool.
-        groups: (N,) what each sample belongs to, if samples of one group are not independent.
+        hits: whether each sample is a hit, (N,) bool.
+        groups: the group of each sample, (N,), if samples of one group are not independent.
 
     Raises:
         ValueError: there is no sample.
@@ -43,17 +43,17 @@ def share(hits: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Estimate:
 
 
 def change(hits: npt.ArrayLike, reference_hits: npt.ArrayLike, groups: npt.ArrayLike | None = None) -> Estimate:
-    """Share of hits minus the reference's share on the same samples, with Tango's score interval for paired samples.
+    """Compute the share of hits minus the reference's share on the same samples, with Tango's score interval for paired samples.
 
-    Only samples that one of the two has right count, so it is far narrower than the two shares' own intervals; where there is no
-    such sample it is not zero but what N samples can exclude.
+    Only samples that exactly one of the two has right count, so the interval is far narrower than the two shares' own intervals;
+    without such samples it is not empty but as wide as N samples require.
 
     Args:
-        hits, reference_hits: (N,) bool.
-        groups: as for `share`.
+        hits, reference_hits: whether each sample is a hit, (N,) bool.
+        groups: the group of each sample, as for `share`.
 
     Raises:
-        ValueError: there is no sample, or not as many in both.
+        ValueError: there is no sample, or the numbers of samples differ.
     """
     ours, theirs = _samples(hits), _samples(reference_hits)
     if len(ours) != len(theirs):
@@ -65,7 +65,7 @@ def change(hits: npt.ArrayLike, reference_hits: npt.ArrayLike, groups: npt.Array
 
 
 def wilson(hits: float, samples: float, effect: float = 1.0) -> tuple[float, float]:
-    """Ends of Wilson's 95 % score interval (1927) of a share, for `samples / effect` independent samples."""
+    """Compute the ends of Wilson's 95 % score interval (1927) of a share, for `samples / effect` independent samples."""
     n, p = samples / effect, hits / samples
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
@@ -73,18 +73,18 @@ def wilson(hits: float, samples: float, effect: float = 1.0) -> tuple[float, flo
 
 
 def tango(gained: float, lost: float, samples: float) -> tuple[float, float]:
-    """Ends of the 95 % score interval for the difference of paired proportions (Tango, Statistics in Medicine 17, 1998).
+    """Compute the ends of the 95 % score interval for a difference of paired proportions (Tango, Statistics in Medicine 17, 1998).
 
     Args:
-        gained: samples that are right now and were wrong.
-        lost: samples that are wrong now and were right.
-        samples: all of them.
+        gained: the number of samples that are right now and were wrong.
+        lost: the number of samples that are wrong now and were right.
+        samples: the number of all samples.
     """
 
     def score(delta: float) -> float:
         b = -gained - lost + (2 * samples - gained + lost) * delta
         root = math.sqrt(max(0.0, b * b + 8 * samples * lost * delta * (1 - delta)))
-        q = max(0.0, (root - b) / (4 * samples))  # most likely share of lost samples if the difference were delta
+        q = max(0.0, (root - b) / (4 * samples))  # the most likely share of lost samples if the difference is delta
         variance = samples * (2 * q + delta * (1 - delta))
         distance = gained - lost - samples * delta
         return distance / math.sqrt(variance) if variance > 1e-12 else math.copysign(math.inf, distance)
@@ -94,7 +94,7 @@ def tango(gained: float, lost: float, samples: float) -> tuple[float, float]:
 
 
 def _where_equal(falling: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """The argument at which a falling function has the value, by bisection."""
+    """Find the argument at which a falling function has the value `target`, by bisection."""
     for _ in range(60):
         middle = (low + high) / 2
         if falling(middle) > target:
@@ -105,9 +105,9 @@ def _where_equal(falling: Callable[[float], float], target: float, low: float, h
 
 
 def design_effect(values: npt.ArrayLike, groups: npt.ArrayLike | None) -> float:
-    """By how much the variance of a mean is larger for samples in groups than for independent ones; never below 1.
+    """Compute the factor by which the variance of a mean is larger for samples in groups than for independent ones; at least 1.
 
-    Where the values do not vary it cannot be estimated, and every group counts as one sample.
+    Where the values do not vary the factor cannot be estimated, and every group counts as one sample.
     """
     if groups is None:
         return 1.0
@@ -125,33 +125,33 @@ def design_effect(values: npt.ArrayLike, groups: npt.ArrayLike | None) -> float:
 
 
 def label_ranks(scores: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """How many classes each image prefers to its own: 0 where it is right, below 5 where it is among the best five.
+    """Count the classes that each image prefers to its own: 0 where it is right, below 5 where its class is among the best five.
 
-    Of equal scores the first class counts as the better one, so that a model that tells nothing apart is right by chance. An image
-    whose own score is not a number prefers all of them.
+    Of equal scores the first class counts as the better one, so that a model with equal scores for all classes is right by chance.
+    An image whose own score is not finite prefers all classes.
 
     Args:
-        scores: (N, classes).
-        labels: (N,).
+        scores: the score of each image and class, (N, classes).
+        labels: the class of each image, (N,).
     """
     rows = np.arange(len(scores))
-    own = scores[rows, labels][:, None]
+    own_scores = scores[rows, labels][:, None]
     before = np.arange(scores.shape[1])[None] < labels[:, None]
-    better = ((scores > own) | ((scores == own) & before)).sum(axis=1)
-    return np.asarray(np.where(np.isfinite(own[:, 0]), better, scores.shape[1]), dtype=np.int64)
+    better = ((scores > own_scores) | ((scores == own_scores) & before)).sum(axis=1)
+    return np.asarray(np.where(np.isfinite(own_scores[:, 0]), better, scores.shape[1]), dtype=np.int64)
 
 
 def retrieval_ranks(
     queries: npt.NDArray[np.floating], items: npt.NDArray[np.floating], relevant: Sequence[Sequence[int]]
 ) -> npt.NDArray[np.int64]:
-    """How many wrong items each query finds before its first right one; recall@k is the share of ranks below k.
+    """Count the wrong items that each query has before its first right one; recall@k is the share of ranks below k.
 
-    Equal scores and scores that are not numbers count as in `label_ranks`.
+    Equal scores and scores that are not finite count as in `label_ranks`.
 
     Args:
-        queries: (N, D) embeddings.
-        items: (M, D) embeddings.
-        relevant: for each query the indices of its right items, at least one.
+        queries: the queries' embeddings, (N, D).
+        items: the items' embeddings, (M, D).
+        relevant: the indices of each query's right items, at least one.
     """
     ranks = np.empty(len(queries), dtype=np.int64)
     wide = items.astype(np.float64).T
@@ -159,10 +159,10 @@ def retrieval_ranks(
     for start in range(0, len(queries), _CHUNK):
         scores = queries[start : start + _CHUNK].astype(np.float64) @ wide
         right = np.zeros(scores.shape, dtype=bool)
-        for row, wanted in enumerate(relevant[start : start + _CHUNK]):
-            right[row, list(wanted)] = True
-        kept = np.where(right, scores, -np.inf)
-        first = kept.argmax(axis=1)[:, None]
+        for row, indices in enumerate(relevant[start : start + _CHUNK]):
+            right[row, list(indices)] = True
+        right_scores = np.where(right, scores, -np.inf)
+        first = right_scores.argmax(axis=1)[:, None]
         best = np.take_along_axis(scores, first, axis=1)
         better = ((scores > best) | ((scores == best) & (order < first))).sum(axis=1)
         ranks[start : start + _CHUNK] = np.where(np.isfinite(best[:, 0]), better, len(items))
@@ -171,20 +171,20 @@ def retrieval_ranks(
 
 @dataclass(frozen=True)
 class Distance:
-    """How far embeddings are from the reference's, over all samples."""
+    """The distance of embeddings from the reference's, over all samples."""
 
     min_cosine: float
     mean_cosine: float
-    p1_cosine: float  # one sample in a hundred is below
+    p1_cosine: float  # the first percentile: one sample in a hundred is below
     max_abs_error: float
     samples: int
 
 
 def embedding_distance(reference: npt.NDArray[np.floating], candidate: npt.NDArray[np.floating]) -> Distance:
-    """Cosines row by row, and the largest difference of any component.
+    """Compute the cosines row by row, and the largest difference of any component.
 
     Args:
-        reference, candidate: (N, D), L2-normalized.
+        reference, candidate: L2-normalized embeddings, (N, D).
 
     Raises:
         ValueError: the shapes differ, or there is no row.

@@ -1,4 +1,4 @@
-"""The error of a gate that failed: whose fault it is, as far as that is known, and what to do."""
+"""The error of a failed gate: the cause, as far as it is known, and the remedy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from engines.manifest import Parity
 from engines.precisions import PRECISIONS
 from exporter.errors import ParityGateError
 
-# What may help where rounding to the precision is to blame; nothing is wider than float32, whose remedy is empty.
+# The remedies where rounding to the precision is the cause; no precision is wider than float32, whose remedy is empty.
 _WIDER = {name: entry.remedy for name, entry in PRECISIONS.items() if entry.remedy}
 _OTHER_ENGINE = "try another --engine, and report it with this line"
 
 
 def refusal(parity: Sequence[Parity], precision: str, findings: Mapping[str, str]) -> ParityGateError:
-    """The error for rows of which one did not pass.
+    """Make the error for rows of which at least one did not pass.
 
     Args:
         parity: all rows.
-        precision: of the graphs.
-        findings: engine kind to what float64 says of it, where it was asked.
+        precision: the precision of the graphs.
+        findings: the sentence on float64's result by engine kind, where the model was measured in float64.
     """
     broken = next((row for row in parity if not finite(row)), None)
     worst = broken or min(
@@ -45,20 +45,20 @@ def refusal(parity: Sequence[Parity], precision: str, findings: Mapping[str, str
 
 
 def finite(row: Parity) -> bool:
-    """Whether every embedding was a number; an engine that gives NaN or infinity loses more than accuracy and is never kept."""
+    """Whether every embedding was finite; an engine that gives NaN or infinity is never kept, whatever loss is allowed."""
     return all(math.isfinite(tower.max_abs_error) for tower in row.towers.values())
 
 
 def remedy(precision: str) -> str:
-    """What to try where embeddings are right and a precision may have lost too much of them."""
+    """The remedy where embeddings are within the limits and the task lost too much accuracy to the precision."""
     return _WIDER.get(precision, _OTHER_ENGINE)
 
 
 def _fault(parity: Sequence[Parity], worst: Parity, precision: str, findings: Mapping[str, str]) -> tuple[str, str]:
-    """What is known of the cause, as the rest of a sentence, and the remedy."""
-    if precision not in _WIDER:  # nothing is wider than float32
-        found = findings.get(worst.engine)
-        return (f"; {found}" if found else ""), _OTHER_ENGINE
+    """Return the cause, as far as it is known, as the rest of a sentence, and the remedy."""
+    if precision not in _WIDER:  # no precision is wider than float32
+        finding = findings.get(worst.engine)
+        return (f"; {finding}" if finding else ""), _OTHER_ENGINE
     simulated = [row for row in parity if row.engine == "simulation"]
     if worst.engine != "simulation" and simulated and all(row.passed for row in simulated):
         return (

@@ -1,1 +1,1 @@
-"""A tower module to an ONNX file: the export, and one file for each rewrite of the graph."""
+"""The export of a tower module to an ONNX file, and one module for each rewrite of the graph."""

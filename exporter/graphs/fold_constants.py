@@ -1,15 +1,15 @@
-"""onnxscript's optimizer: inline functions, fold what is constant and small, merge what is computed twice, drop the unused."""
+"""The pass of onnxscript's optimizer: inline functions, fold small constants, merge equal computations, drop unused nodes."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-# Bytes. Tables (positions, rotary angles) fold; weights do not come near constant folding.
+# In bytes, so that tables (positions, rotary angles) are folded and weights are not.
 _SIZE_LIMIT = 1 << 20
 
 
 def fold_constants(model: ir.Model) -> int:
-    """Run the optimizer; returns how many nodes went."""
+    """Run the optimizer; returns the number of nodes that it removed."""
     from onnxscript import optimizer
 
     before = model.graph.num_nodes()

@@ -1,7 +1,7 @@
-"""Replace ``Transpose(weight)`` by a weight that is transposed when it is written, one at a time.
+"""The pass that replaces ``Transpose(weight)`` by a weight that is transposed when it is written, one at a time.
 
 `torch.onnx` writes a Linear as MatMul with a transposed initializer. Folding those transposes the usual way holds every weight
-twice in memory; here each one is transposed while the file is written, and forgotten.
+twice in memory; here each weight is transposed while the file is written, and freed afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 
 def fold_weight_transposes(model: ir.Model) -> int:
-    """Fold every Transpose of an initializer lazily."""
+    """Fold every Transpose of an initializer lazily; returns the number of folded nodes."""
     graph = model.graph
     matched = 0
     for node in list(graph):

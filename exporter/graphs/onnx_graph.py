@@ -1,6 +1,6 @@
-"""A tower as an ONNX file: traced with a dynamic batch and text length, cleaned by passes, weights beside it.
+"""The export of a tower to an ONNX file: traced with a dynamic batch and text length, cleaned by passes, weights beside it.
 
-The peak of memory is that of the traced module plus one weight: weights are written from the module's own storage.
+The peak of memory is the traced module plus one weight, because weights are written from the module's own storage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from exporter.graphs.passes import run_passes
 from exporter.quantization.operators import translations
 from exporter.towers.modules import ImageTower, TextTower, TowerModule
 
-OPSET = 23  # the first with Attention as one operator, which also takes is_causal
+OPSET = 23  # the first opset with Attention as one operator, which also takes is_causal
 # Weights start at page boundaries, so that a runtime can map them without a copy.
 _ALIGNMENT = 4096
 
@@ -36,10 +36,10 @@ class OnnxGraph:
 
     Attributes:
         path: the ``.onnx`` file; its weights are in ``<path>.data``.
-        input, output: names, dtypes and shapes, as the manifest wants them.
-        operators: how many nodes of each operator.
-        passes: how often each pass of `exporter.graphs.passes` matched.
-        bytes: of both files.
+        input, output: the names, dtypes and shapes, in the manifest's form.
+        operators: the number of nodes of each operator.
+        passes: the number of matches of each pass of `exporter.graphs.passes`.
+        bytes: the size of both files.
     """
 
     path: Path
@@ -51,13 +51,13 @@ class OnnxGraph:
 
 
 def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None = None) -> OnnxGraph:
-    """Trace `tower` and write it.
+    """Trace `tower` and write its graph.
 
     Args:
-        tower: in evaluation mode, its precision already applied.
-        example: an input with a batch of at least two, and for text at least two different tokens long.
-        path: the ``.onnx`` file to write; ``<path>.data`` appears beside it.
-        length: of a text tower; ``fixed`` makes the length static.
+        tower: the tower, in evaluation mode, its precision already applied.
+        example: an input with a batch of at least two, and for text with at least two tokens.
+        path: the ``.onnx`` file to write; ``<path>.data`` is written beside it.
+        length: the length rule of a text tower; ``fixed`` makes the length static.
     """
     dynamic: dict[int, Any] = {0: torch.export.Dim("N", min=1)}
     if length is not None and length.keep != "fixed":
@@ -97,14 +97,14 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
 
 
 def _alignment() -> dict[str, Any]:
-    """Keywords for `ir.save`. onnx-ir 1.0 has none of them, and puts what is larger than a MiB at multiples of 64 KiB by itself."""
+    """Return `ir.save`'s alignment arguments; none for onnx-ir 1.0, which aligns tensors above 1 MiB to 64 KiB itself."""
     if "alignment" not in inspect.signature(ir.save).parameters:
         return {}
     return {"alignment": _ALIGNMENT, "align_threshold": _ALIGNMENT}
 
 
 def example_input(tower: TowerModule, size: tuple[int, int], length: int) -> torch.Tensor:
-    """A batch of two that the tower can be traced with; the values do not matter, but for ids they must be in range."""
+    """Make a batch of two for tracing the tower; the values do not matter, except that ids must be in range."""
     if isinstance(tower, ImageTower):
         if tower.image_input == "uint8":
             return torch.zeros(2, *size, 3, dtype=torch.uint8)
@@ -123,7 +123,7 @@ def _input_shape(tower: TowerModule, example: torch.Tensor, dynamic: dict[int, A
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's progress lines and its warnings about its own internals."""
+    """Suppress the progress lines of torch's exporter, and its warnings about its own internals."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Graph rewrites, in the order in which they run. Each is a file with one function: model in, number of matches out."""
+"""The passes that rewrite graphs, in the order in which they run; each is a function from a model to its number of matches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.graphs.share_reshape_targets import share_reshape_targets
 from exporter.graphs.strip_metadata import strip_metadata
 
 PASSES: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
-    # Weights first: constant folding would transpose them all in memory at once.
+    # Weights come first, because constant folding would transpose them all in memory at once.
     ("fold_weight_transposes", fold_weight_transposes),
     ("fold_constants", fold_constants),
     ("share_reshape_targets", share_reshape_targets),
@@ -21,5 +21,5 @@ PASSES: tuple[tuple[str, Callable[[ir.Model], int]], ...] = (
 
 
 def run_passes(model: ir.Model) -> dict[str, int]:
-    """Run all passes on `model` in place; returns how often each one matched."""
+    """Run all passes on `model` in place; returns the number of matches of each."""
     return {name: run(model) for name, run in PASSES}

@@ -1,8 +1,8 @@
-"""Give Reshape constant targets where at most one dimension is unknown in each.
+"""The pass that gives Reshape constant targets where at most one dimension is unknown in each.
 
 A reshape that splits or joins heads is written with a target computed from the input's shape (Shape, Gather, Concat). Where all
-leading dimensions are those of the input, the target ``[0, 0, …]`` says the same without computing anything: 0 copies the
-input's dimension.
+leading dimensions are those of the input, the constant target ``[0, 0, …]`` has the same meaning, because 0 copies the input's
+dimension.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 
 def share_reshape_targets(model: ir.Model) -> int:
-    """Rewrite the targets; returns how many reshapes changed."""
+    """Rewrite the targets; returns the number of changed reshapes."""
     graph = model.graph
     matched = 0
     for node in list(graph):
@@ -40,7 +40,7 @@ def share_reshape_targets(model: ir.Model) -> int:
 
 
 def _copying_target(before: ir.Shape | None, after: ir.Shape | None) -> list[int] | None:
-    """``[0, …, n, m]`` where the leading dimensions are equal and at most one of the others is unknown; else None."""
+    """Return ``[0, …, n, m]`` where the leading dimensions are equal and at most one of the others is unknown; else None."""
     if before is None or after is None:
         return None
     target: list[int] = []

@@ -1,4 +1,4 @@
-"""Remove what the exporter writes for its own debugging: stack traces, module paths, doc strings, intermediate shapes."""
+"""The pass that removes torch's debugging data: stack traces, module paths, doc strings, intermediate shapes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 def strip_metadata(model: ir.Model) -> int:
-    """Strip the model, its nodes and values; returns how many carried something."""
+    """Strip the model, its nodes and values; returns the number of items that had metadata."""
     matched = _strip(model)
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         matched += _strip(graph)

@@ -1,7 +1,7 @@
-"""A bfloat16 graph with its types widened to float32, for a machine whose runtime has no bfloat16 kernels.
+"""The widening of a bfloat16 graph's types to float32, for a runtime without bfloat16 kernels.
 
-ONNX Runtime's CPU provider is one. The widened copy has the same nodes and the same (rounded) weights, so running it proves the
-graph itself; what bfloat16 arithmetic costs is measured by the rounding simulation (`exporter.precision.rounding`).
+ONNX Runtime's CPU provider has no such kernels. The widened copy has the same nodes and the same (rounded) weights, so running it
+proves the graph itself; the rounding simulation (`exporter.precision.rounding`) measures the cost of bfloat16 arithmetic.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 
 def widen_graph(path: Path, out: Path) -> int:
-    """Write a copy of the graph `path` to `out` (and its weights to ``<out>.data``); returns how many types changed."""
+    """Write a widened copy of the graph `path` to `out`, and its weights to ``<out>.data``; returns the number of changed types."""
     model = ir.load(path)
     changed = 0
     for value in model.graph.initializers.values():

@@ -1,7 +1,7 @@
-"""The precisions of `engines.precisions` for torch, and how one is written into a tower.
+"""The precisions of `engines.precisions` for torch, and the function that writes one into a tower.
 
-A precision is applied to the torch module, unit by unit (`exporter.towers.units`), before it is traced: the graph that comes out is
-strongly typed, every engine reads the same one, and weights that stay in float32 are never rounded on the way. A quantized
+A precision is applied to the torch module, unit by unit (`exporter.towers.units`), before it is traced: the resulting graph is
+strongly typed, every engine reads the same graph, and weights that stay in float32 are never rounded in between. A quantized
 precision rounds the linear layers first (`exporter.quantization.recipe`); the rest is in `dtype` in graphs for GPUs and in float32
 in graphs for CPUs.
 """
@@ -21,15 +21,16 @@ from exporter.towers.modules import TowerModule
 
 @dataclass(frozen=True)
 class Precision:
-    """An entry of `engines.precisions`, with torch's dtypes and the limits as the manifest has them.
+    """An entry of `engines.precisions`, with torch's dtypes and the limits in the manifest's form.
 
     Attributes:
         name: the precision's name in manifests.
-        dtype: dtype of what is not quantized.
+        dtype: the dtype of the parts that are not quantized.
         limits: the parity gate's limits.
-        quantized: dtype of the linear layers' operands; None: they are in `dtype`, as everything.
-        capability: compute capability of the first GPUs that have its arithmetic, 89 for sm89; 0: any.
-        accuracy_loss: most that a task's accuracy may fall below eager float32's, as a share: 0.001 is 0.1 percentage points.
+        quantized: the dtype of the linear layers' operands; None: they are in `dtype`, as everything.
+        capability: the compute capability of the first GPUs with this arithmetic, 89 for sm89; 0: any.
+        accuracy_loss: the largest allowed loss of a task's accuracy against eager float32, as a share: 0.001 is 0.1 percentage
+            points.
     """
 
     name: PrecisionName
@@ -67,12 +68,12 @@ PRECISIONS: dict[str, Precision] = {name: _precision(entry) for name, entry in _
 
 @dataclass(frozen=True)
 class PrecisionPlan:
-    """Which dtype every unit computes in, and which one flows between them.
+    """The dtypes in which units compute, and the dtype of the stream between them.
 
     Attributes:
-        dtype: of all units that `fp32_units` does not name.
-        stream: of what flows between the units.
-        fp32_units: unit name to the reason why it stays in float32; ``stream`` stands for the stream itself.
+        dtype: the dtype of all units that `fp32_units` does not name.
+        stream: the dtype of the values that pass from unit to unit.
+        fp32_units: the reasons why units stay in float32, by the unit's name; ``stream`` is the stream itself.
     """
 
     dtype: torch.dtype
@@ -80,11 +81,11 @@ class PrecisionPlan:
     fp32_units: Mapping[str, str] = field(default_factory=dict)
 
     def compute_dtype(self, unit: str) -> torch.dtype:
-        """The dtype that the named unit computes in."""
+        """The dtype in which the named unit computes."""
         return torch.float32 if unit in self.fp32_units else self.dtype
 
 
 def apply_plan(tower: TowerModule, plan: PrecisionPlan) -> None:
-    """Write the plan into the tower: convert its units' weights in place, one after the other."""
+    """Apply the plan to the tower: convert its units' weights in place, one after the other."""
     for name, unit in tower.encoder.units():
         unit.set_dtypes(plan.compute_dtype(name), plan.stream)

@@ -1,4 +1,4 @@
-"""Find the units that must stay in float32: those that overflow on real data, and those that cost too much accuracy."""
+"""The probe for units that must stay in float32, because they overflow on real data or their rounding costs too much."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from exporter.precision.rounding import rounded, rounded_unit, watched
 from exporter.towers.modules import TowerModule
 from exporter.towers.units import Unit
 
-# Data seen later may be larger than the probe's: what comes within this factor of the dtype's limit counts as overflow.
+# A value within this factor of the dtype's limit counts as overflow, because later data may be larger than the probe's.
 OVERFLOW_MARGIN = 4.0
-# The plan must come this much closer to eager than the gate asks, for the engines' own rounding comes on top.
+# The share of the gate's allowed distance from eager that the plan may use, because the engines' own rounding is added to it.
 GATE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe decided and why.
+    """The decision of the probe, with its reasons.
 
     Attributes:
-        plan: dtypes of the units.
+        plan: the dtypes of the units.
         simulated: the plan's parity with float32 in the rounding simulation.
-        largest: unit name to the largest magnitude seen in it.
-        samples: how many inputs it ran on.
+        largest: the largest magnitude in each unit, by the unit's name.
+        samples: the number of inputs.
     """
 
     plan: PrecisionPlan
@@ -42,14 +42,14 @@ def probe(tower: TowerModule, batches: Sequence[torch.Tensor], reference: np.nda
     """Plan a precision for a float32 tower.
 
     Args:
-        tower: in float32; it is not changed.
-        batches: inputs of the tower, real data.
-        reference: (N, D) float32, eager embeddings of the batches one after the other.
-        precision: fp16 or bf16.
+        tower: the tower in float32; it is not changed.
+        batches: inputs of the tower from real data.
+        reference: eager embeddings of all batches in order, (N, D) float32.
+        precision: the precision, with a dtype of float16 or bfloat16.
 
     Returns:
-        The plan with the fewest units in float32 that meets the precision's limits with room to spare, or, if none does, the
-        best one found: the gate will say so.
+        The plan with the fewest units in float32 that meets the precision's limits with room to spare, or, if no plan does, the
+        best one, which the gate then judges.
     """
     largest, stream = _observe(tower, batches)
     plan = _overflow_plan(precision, largest, stream)
@@ -65,14 +65,14 @@ def probe(tower: TowerModule, batches: Sequence[torch.Tensor], reference: np.nda
 
 
 def meets(parity: TowerParity, precision: Precision) -> bool:
-    """Whether the gate would pass with room to spare."""
+    """Whether the gate passes with room to spare."""
     limits = precision.limits
-    wanted = ((parity.min_cosine, limits.min_cosine), (parity.mean_cosine, limits.mean_cosine))
-    return all(1.0 - value <= GATE_SHARE * (1.0 - limit) for value, limit in wanted)
+    pairs = ((parity.min_cosine, limits.min_cosine), (parity.mean_cosine, limits.mean_cosine))
+    return all(1.0 - value <= GATE_SHARE * (1.0 - limit) for value, limit in pairs)
 
 
 def _observe(tower: TowerModule, batches: Sequence[torch.Tensor]) -> tuple[dict[str, float], float]:
-    """The largest magnitude inside every unit, and in the stream between them."""
+    """Measure the largest magnitude inside every unit, and in the stream between units."""
     largest: dict[str, float] = {}
     stream = 0.0
 
@@ -100,7 +100,7 @@ def _overflow_plan(precision: Precision, largest: dict[str, float], stream: floa
 
 
 def _escalate(tower: TowerModule, batches: Sequence[torch.Tensor], plan: PrecisionPlan) -> Iterator[PrecisionPlan]:
-    """Plans from the cheapest to the safest: as it is, the stream in float32, then more and more of the worst units."""
+    """Yield plans from the cheapest to the safest: the given one, with the stream in float32, then with more of the worst units."""
     yield plan
     reasons = dict(plan.fp32_units)
     if plan.stream != torch.float32:
@@ -124,7 +124,7 @@ def _simulate(tower: TowerModule, batches: Sequence[torch.Tensor], plan: Precisi
 
 
 def _local_errors(tower: TowerModule, batch: torch.Tensor, plan: PrecisionPlan) -> dict[str, float]:
-    """Each unit's own rounding error, relative to its output, with exact inputs."""
+    """Measure each unit's own rounding error, relative to its output, with exact inputs."""
     errors: dict[str, float] = {}
     hooks = []
 

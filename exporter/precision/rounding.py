@@ -1,6 +1,6 @@
-"""Run a float32 tower as if it were rounded to a shorter dtype: every layer's weights, inputs and outputs.
+"""The rounding simulation: a float32 tower runs with every layer's weights, inputs and outputs rounded to a shorter dtype.
 
-Accumulation stays in float32, as it does in the matrix units of GPUs. This tells what a precision plan costs, infinities
+Accumulation stays in float32, as in the matrix units of GPUs. The simulation measures the cost of a precision plan, infinities
 included, on a machine without float16 arithmetic (ONNX Runtime's CPU provider computes float16 graphs in float32 and would
 hide both), without a second copy of the weights, and before anything is converted.
 """
@@ -21,7 +21,7 @@ from exporter.towers.units import Unit
 
 
 def round_to(value: Any, dtype: torch.dtype) -> Any:
-    """`value` with every float32 tensor in it rounded to `dtype` and back; other things as they are."""
+    """Round every float32 tensor in `value` to `dtype` and back; other objects stay as they are."""
     if isinstance(value, torch.Tensor):
         return value.to(dtype).to(torch.float32) if value.dtype == torch.float32 else value
     if isinstance(value, tuple):
@@ -30,7 +30,7 @@ def round_to(value: Any, dtype: torch.dtype) -> Any:
 
 
 def layers_of(unit: Unit) -> Iterator[nn.Module]:
-    """The modules of a unit that compute: its leaves."""
+    """The modules of a unit that compute, which are its leaves."""
     for module in unit.modules():
         if module is not unit and not any(True for _ in module.children()):
             yield module
@@ -38,7 +38,7 @@ def layers_of(unit: Unit) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def rounded(tower: TowerModule, plan: PrecisionPlan) -> Iterator[None]:
-    """Inside, the float32 `tower` gives what it would give after ``apply_plan(tower, plan)`` on a GPU."""
+    """Make the float32 `tower` compute, inside the context, as it would after ``apply_plan(tower, plan)`` on a GPU."""
     with contextlib.ExitStack() as stack:
         for name, unit in tower.encoder.units():
             stack.enter_context(rounded_unit(unit, plan.compute_dtype(name), plan.stream))
@@ -47,7 +47,7 @@ def rounded(tower: TowerModule, plan: PrecisionPlan) -> Iterator[None]:
 
 @contextlib.contextmanager
 def rounded_unit(unit: Unit, compute: torch.dtype, stream: torch.dtype) -> Iterator[None]:
-    """Inside, one float32 unit is rounded as if its dtypes were `compute` and `stream`."""
+    """Round one float32 unit, inside the context, as if its dtypes were `compute` and `stream`."""
     entry = unit.entry()
     entry_dtype = torch.float32 if torch.float32 in (compute, stream) else compute
     with contextlib.ExitStack() as stack:
@@ -80,18 +80,18 @@ def _rounded_layer(layer: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _rounded_parameters(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """The module's own parameters are rounded while it runs, and only then: one layer's copy at a time."""
-    kept: dict[str, torch.Tensor] = {}
+    """Round the module's own parameters only while it runs, so that one layer's copy exists at a time."""
+    exact: dict[str, torch.Tensor] = {}
 
     def swap_in(module: nn.Module, inputs: Any) -> None:
         for name, parameter in module.named_parameters(recurse=False):
-            kept[name] = parameter.data
+            exact[name] = parameter.data
             parameter.data = round_to(parameter.data, dtype)
 
     def swap_out(module: nn.Module, inputs: Any, output: Any) -> None:
-        for name, data in kept.items():
+        for name, data in exact.items():
             getattr(module, name).data = data
-        kept.clear()
+        exact.clear()
 
     if not any(True for _ in module.parameters(recurse=False)):
         yield
@@ -109,9 +109,9 @@ def _rounded_parameters(module: nn.Module, dtype: torch.dtype) -> Iterator[None]
 
 @contextlib.contextmanager
 def watched(tower: TowerModule, record: Callable[[str, str, float], None]) -> Iterator[None]:
-    """Inside, ``record(unit, place, largest)`` is called with the largest magnitude at every layer of every unit.
+    """Call ``record(unit, place, largest)``, inside the context, with the largest magnitude at every layer of every unit.
 
-    Places are ``stream`` (what the unit returns), ``logits`` (scaled query-key products) and the layers' names.
+    Places are ``stream`` (the unit's output), ``logits`` (scaled query-key products) and the layers' names.
     """
     hooks: list[Any] = []
     for name, unit in tower.encoder.units():

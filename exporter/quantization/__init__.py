@@ -1,1 +1,1 @@
-"""Quantization of towers to int8 and fp8: which layers, which scales, and what they cost. The recipe is in `recipe`."""
+"""Quantization of towers to int8 and fp8: the choice of layers and scales, and their cost. The recipe is in `recipe`."""

@@ -1,4 +1,4 @@
-"""Each layer's input range: of the candidates, the one with which the layer's output comes out best on kept inputs."""
+"""The choice of each layer's input range: the candidate with the smallest error of the layer's output on kept inputs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from exporter.quantization.layers import half_scale, is_patches, round_weight
-from exporter.quantization.operators import LARGEST
+from exporter.quantization.operators import rounded
 from exporter.quantization.statistics import EXTREME_ROWS, KEPT_ROWS, Record
 
 
 def choose_limit(layer: nn.Module, record: Record, dtype: torch.dtype) -> tuple[str, float]:
-    """The name and value of the best limit.
+    """Choose the best limit; returns its name and value.
 
     Args:
         layer: a Linear or Conv2d in float32.
-        record: of its inputs.
+        record: the record of its inputs.
         dtype: int8 or float8_e4m3fn.
 
     Raises:
@@ -35,27 +35,27 @@ def choose_limit(layer: nn.Module, record: Record, dtype: torch.dtype) -> tuple[
 def _output_errors(
     layer: nn.Module, record: Record, dtype: torch.dtype, candidates: dict[str, float]
 ) -> dict[str, float]:
-    """Relative squared error of the layer's output by candidate: of all rows alike, and of the extreme ones as their own share.
+    """Measure the relative squared error of the layer's output by candidate, on even rows and, as a share of its own, extreme rows.
 
-    Rows with extreme values are rare, and an error averaged over all would give them away; yet some networks hang on them.
+    Rows with extreme values are rare, and an average over all rows would neglect them, although some networks depend on them.
     """
     weight, exact = _weights(layer, dtype)
     parts = ((record.even_rows, KEPT_ROWS), (record.extreme_rows, EXTREME_ROWS))
     outputs = [rows @ exact for rows, _ in parts]
-    found = {}
+    by_name = {}
     for name, limit in candidates.items():
         scale = half_scale(torch.tensor(limit), dtype)
         error = 0.0
         for (rows, share), output in zip(parts, outputs, strict=True):
-            again = _round(rows, scale, dtype) @ weight
+            again = rounded(rows, scale, dtype) @ weight
             relative = (again - output).square().sum(dim=1) / output.square().sum(dim=1).clamp_min(1e-20)
             error += share * float(relative.mean())
-        found[name] = error
-    return found
+        by_name[name] = error
+    return by_name
 
 
 def _weights(layer: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rounded and the exact weight as (K, M). Of a convolution whose inputs were kept as pixels: its norm by input channel."""
+    """Return the rounded and exact weight as (K, M); for a convolution with inputs kept as pixels, its norm by input channel."""
     assert isinstance(layer, (nn.Linear, nn.Conv2d))
     weight = layer.weight.detach().to(torch.float32)
     if isinstance(layer, nn.Conv2d) and not is_patches(layer):
@@ -63,9 +63,3 @@ def _weights(layer: nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, torch.
         return energy, energy
     rounded, scale = round_weight(weight, dtype)
     return (rounded.to(torch.float32).flatten(1) * scale[:, None]).T, weight.flatten(1).T
-
-
-def _round(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    largest = LARGEST[dtype]
-    y = (x / scale).clamp_(-largest, largest)
-    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale

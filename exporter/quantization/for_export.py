@@ -1,4 +1,4 @@
-"""The quantization of one tower within an export: its calibration inputs in batches, and what of the outcome is reported."""
+"""The quantization of one tower within an export: its calibration inputs in batches, and the report of the outcome."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class QuantizationInputs:
     """Calibration inputs of both towers.
 
     Attributes:
-        pixels: (N, H, W, 3) uint8; None: no image tower is quantized.
-        pixels_source: one line on where they come from.
-        ids: (M, L) int32 token ids; None: no text tower is quantized.
-        ids_source: one line on where they come from.
-        seed: of every choice.
+        pixels: the pictures, (N, H, W, 3) uint8; None: no image tower is quantized.
+        pixels_source: one line on the pictures' origin.
+        ids: the token ids, (M, L) int32; None: no text tower is quantized.
+        ids_source: one line on the captions' origin.
+        seed: the seed of every choice.
     """
 
     pixels: npt.NDArray[np.uint8] | None
@@ -42,7 +42,7 @@ class QuantizationInputs:
 
 
 def image_batches(pixels: npt.NDArray[np.uint8], normalize: Preprocess | None) -> Batches:
-    """Pixels (N, H, W, 3), which may be mapped from a file, as an image tower takes them."""
+    """Make an image tower's batches of pixels (N, H, W, 3), which may be mapped from a file."""
 
     def batches(count: int | None) -> Iterator[torch.Tensor]:
         most = len(pixels) if count is None else min(count, len(pixels))
@@ -54,7 +54,7 @@ def image_batches(pixels: npt.NDArray[np.uint8], normalize: Preprocess | None) -
 
 
 def text_batches(ids: npt.NDArray[np.int32], length: TextLength, pad_id: int) -> Batches:
-    """Ids (N, L) cut to the lengths that the runtime will cut them to: padding that is never computed must not set ranges."""
+    """Make batches of ids (N, L), cut as the runtime cuts them, because padding that is never computed must not set ranges."""
 
     def batches(count: int | None) -> Iterator[torch.Tensor]:
         rows = ids if count is None else ids[:count]
@@ -73,15 +73,15 @@ def quantize_for_export(
     length: TextLength | None,
     pad_id: int,
 ) -> Quantized:
-    """Quantize a tower in place until it keeps the gate's limits with room to spare.
+    """Quantize a tower in place so that it meets the gate's limits with room to spare.
 
     Args:
-        module: in float32.
+        module: the tower in float32.
         precision: int8 or fp8.
-        inputs: for calibration.
-        normalize: of an image tower with float32 input.
-        length: of a text tower.
-        pad_id: of the tokenizer.
+        inputs: the inputs for calibration.
+        normalize: the preprocessing of an image tower with float32 input; None for others.
+        length: the length rule of a text tower; None for an image tower.
+        pad_id: the tokenizer's padding id.
     """
     assert precision.quantized is not None
     if isinstance(module, ImageTower):
@@ -99,7 +99,7 @@ def quantize_for_export(
 
 
 def describe(found: Quantized, inputs: QuantizationInputs, is_image: bool) -> Quantization:
-    """The manifest's entry."""
+    """Make the manifest's entry."""
     name: Any = str(found.dtype).removeprefix("torch.")
     source = inputs.pixels_source if is_image else inputs.ids_source
     return Quantization(
@@ -113,7 +113,7 @@ def describe(found: Quantized, inputs: QuantizationInputs, is_image: bool) -> Qu
 
 
 def report(found: Quantized) -> dict[str, Any]:
-    """The report's entry: every layer's range, and where it comes from."""
+    """Make the report's entry: every layer's range, and the method that chose it."""
     return {
         "share_of_flops": found.share,
         "samples": found.samples,

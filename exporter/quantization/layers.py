@@ -1,4 +1,4 @@
-"""Quantized layers: they take the places of a tower's linear layers and convolutions, and trace to Q/DQ pairs around one product.
+"""Quantized layers: they replace a tower's linear layers and convolutions, and trace to Q/DQ pairs around one product.
 
 | layer | product | scales |
 | --- | --- | --- |
@@ -6,8 +6,8 @@
 | `QuantizedPatches` | MatMul over the pixels of non-overlapping patches | the same |
 | `QuantizedConvolution` | Conv | the same |
 
-Scales are exact in float16: the float32 graph for CPUs and the float16 graph for GPUs hold the same numbers, and what one of them
-was measured with holds for the other.
+Scales are exact in float16, so the float32 graph for CPUs and the float16 graph for GPUs hold the same numbers, and a measurement
+of one holds for the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SMALLEST = 2.0**-14  # float16's smallest normal number
 
 
 def half_scale(limit: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The scale (float32, exact in float16, positive) with which values up to `limit` in magnitude fit into `dtype`."""
+    """Compute the scale (float32, exact in float16, positive) with which magnitudes up to `limit` fit into `dtype`."""
     scale = (limit.to(torch.float32) / LARGEST[dtype]).clamp(_SMALLEST, 6e4)
     return scale.to(torch.float16).to(torch.float32)
 
@@ -34,7 +34,7 @@ def round_weight(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor
     """Round a weight (out, …) channel by channel.
 
     Returns:
-        The rounded weight in `dtype`, same shape, and scales (out,) float32.
+        The rounded weight in `dtype` and of the same shape, and scales (out,) float32.
     """
     rows = weight.detach().to(torch.float32).flatten(1)
     scale = half_scale(rows.abs().amax(dim=1), dtype)
@@ -45,12 +45,12 @@ def round_weight(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor
 
 
 class QuantizedLayer(nn.Module):
-    """Base: a layer with rounded weight and input.
+    """The base class of layers with rounded weight and input.
 
     Attributes:
-        original: the layer whose place it takes; None once `settle` was called.
-        exact: compute with `original`, as if nothing were quantized.
-        limit: the magnitude of inputs that is still represented; larger ones are clipped to it.
+        original: the layer that it replaces; None after `settle`.
+        exact: whether to compute with `original`, without quantization.
+        limit: the largest represented magnitude of inputs; larger ones are clipped to it.
     """
 
     weight: torch.Tensor
@@ -59,7 +59,7 @@ class QuantizedLayer(nn.Module):
     zero_point: torch.Tensor
 
     def __init__(self, original: Any, dtype: torch.dtype, limit: float) -> None:
-        """Args: `original`, a Linear or Conv2d; `dtype`, int8 or float8_e4m3fn; `limit` of the input, positive."""
+        """Args: `original`, a Linear or Conv2d; `dtype`, int8 or float8_e4m3fn; `limit`, the input's limit, positive."""
         super().__init__()
         self.original: Any = original
         self.exact = False
@@ -73,20 +73,20 @@ class QuantizedLayer(nn.Module):
         self.register_buffer("zero_point", torch.zeros((), dtype=dtype), persistent=False)
 
     def arrange(self, weight: torch.Tensor) -> torch.Tensor:
-        """The weight as the product takes it."""
+        """Arrange the weight for the product."""
         return weight
 
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The layer's product with dequantized operands."""
+        """Compute the layer's product with dequantized operands."""
         raise NotImplementedError
 
     @property
     def weight_axis(self) -> int:
-        """The axis of the arranged weight along which its scales are."""
+        """The axis of the arranged weight that its scales belong to."""
         return 0
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's input as the product takes it."""
+        """Arrange the layer's input for the product."""
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -99,14 +99,14 @@ class QuantizedLayer(nn.Module):
         return self.product(x, dequantize(self.weight, self.weight_scale, self.weight_axis))
 
     def settle(self) -> None:
-        """Let go of the original: from here on the layer can be converted and traced."""
+        """Release the original layer; from here on this layer can be converted and traced."""
         self.original = None
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> QuantizedLayer:
-        # Conversions are for scales and bias: float8 counts as a floating-point dtype, and would be converted, too.
-        kept = {name: getattr(self, name) for name in ("weight", "zero_point")}
+        # Only scales and bias are converted: float8 counts as a floating-point dtype, and would be converted, too.
+        integers = {name: getattr(self, name) for name in ("weight", "zero_point")}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, before in kept.items():
+        for name, before in integers.items():
             after = getattr(self, name)
             if after.dtype != self.dtype:
                 setattr(self, name, before.to(after.device))
@@ -114,19 +114,19 @@ class QuantizedLayer(nn.Module):
 
 
 class QuantizedLinear(QuantizedLayer):
-    """(…, in) to (…, out); the weight lies as (in, out)."""
+    """A linear layer, (…, in) to (…, out); the weight is stored as (in, out)."""
 
     def arrange(self, weight: torch.Tensor) -> torch.Tensor:
-        """(out, in) to (in, out): no Transpose in the graph."""
+        """Transpose (out, in) to (in, out), so that the graph has no Transpose."""
         return weight.T.contiguous()
 
     @property
     def weight_axis(self) -> int:
-        """Output channels are the last axis."""
+        """The last axis, which has the output channels."""
         return 1
 
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """MatMul and bias."""
+        """Multiply, and add the bias."""
         y = torch.matmul(x, weight)
         return y if self.bias is None else y + self.bias
 
@@ -134,7 +134,7 @@ class QuantizedLinear(QuantizedLayer):
 class QuantizedPatches(QuantizedLinear):
     """A convolution whose kernels do not overlap, as a product over patches: (N, C, H, W) to (N, out, H / p, W / p).
 
-    ONNX Runtime has int8 kernels for convolutions only where their outputs are quantized, too; for products it has them anyway.
+    ONNX Runtime has int8 kernels for convolutions only if their outputs are quantized, too; for products it has them in any case.
     """
 
     def __init__(self, original: nn.Conv2d, dtype: torch.dtype, limit: float) -> None:
@@ -143,11 +143,11 @@ class QuantizedPatches(QuantizedLinear):
         super().__init__(original, dtype, limit)
 
     def arrange(self, weight: torch.Tensor) -> torch.Tensor:
-        """(out, C, p, p) to (C · p · p, out)."""
+        """Arrange (out, C, p, p) as (C · p · p, out)."""
         return weight.flatten(1).T.contiguous()
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, H / p, W / p, C · p · p)."""
+        """Arrange (N, C, H, W) as (N, H / p, W / p, C · p · p)."""
         high, wide = self.patch
         rows, columns = x.shape[2] // high, x.shape[3] // wide
         x = x[:, :, : rows * high, : columns * wide]
@@ -155,12 +155,12 @@ class QuantizedPatches(QuantizedLinear):
         return x.permute(0, 2, 4, 1, 3, 5).flatten(3)
 
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """MatMul, bias, and channels first again."""
+        """Multiply, add the bias, and move channels first again."""
         return super().product(x, weight).permute(0, 3, 1, 2)
 
 
 class QuantizedConvolution(QuantizedLayer):
-    """Any other dense convolution: (N, C, H, W) to (N, out, H', W')."""
+    """A dense convolution of any other kind: (N, C, H, W) to (N, out, H', W')."""
 
     def __init__(self, original: nn.Conv2d, dtype: torch.dtype, limit: float) -> None:
         """Args: as the base."""
@@ -168,7 +168,7 @@ class QuantizedConvolution(QuantizedLayer):
         self.stride, self.padding, self.dilation = original.stride, original.padding, original.dilation
 
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The convolution."""
+        """Convolve, and add the bias."""
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation)
 
 
@@ -184,7 +184,7 @@ def is_patches(convolution: nn.Conv2d) -> bool:
 
 
 def quantized(layer: nn.Module, dtype: torch.dtype, limit: float) -> QuantizedLayer:
-    """The quantized layer for `layer`."""
+    """Make the quantized layer for `layer`."""
     if isinstance(layer, nn.Linear):
         return QuantizedLinear(layer, dtype, limit)
     assert isinstance(layer, nn.Conv2d)
@@ -192,7 +192,7 @@ def quantized(layer: nn.Module, dtype: torch.dtype, limit: float) -> QuantizedLa
 
 
 def operand(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A layer's input (…) as rows (R, K) of its product; of a convolution that is not over patches, pixels (R, C)."""
+    """Arrange a layer's input (…) as rows (R, K) of its product; for a convolution that is not over patches, as pixels (R, C)."""
     if isinstance(layer, nn.Linear):
         return x.reshape(-1, x.shape[-1])
     assert isinstance(layer, nn.Conv2d)

@@ -1,10 +1,11 @@
 """QuantizeLinear and DequantizeLinear as PyTorch operators: computed in eager, traced as one node each, translated one to one.
 
-With operators of our own the module that is calibrated is the module that is traced, and the graph holds exactly the Q/DQ pairs
-that were measured: TensorRT and ONNX Runtime fuse those into their int8 and fp8 matrix products. (PyTorch's own fake-quantize
-operators give a float tensor and hide the integer one; its `quantized_decomposed` ones have no float16 and no float8.)
+With these operators the calibrated module is the traced module, and the graph holds exactly the measured Q/DQ pairs, which
+TensorRT and ONNX Runtime fuse into their int8 and fp8 matrix products. (PyTorch's own fake-quantize operators give a float tensor
+and hide the integer one; its `quantized_decomposed` operators have no float16 and no float8.)
 
-Semantics are those of ONNX operators of the same names, opset 23: symmetric, round half to even, saturating.
+The semantics are those of ONNX's operators QuantizeLinear and DequantizeLinear, opset 23: symmetric, round half to even,
+saturating.
 """
 
 from __future__ import annotations
@@ -16,18 +17,31 @@ import torch
 
 NAMESPACE = "openclip_engines"
 
-# Smallest and largest value of a quantized dtype as scales are made for them: int8 keeps to -127, so that it is symmetric.
+# The largest magnitude of a quantized dtype for which scales are made; int8's is 127 and not 128, so that it is symmetric.
 LARGEST: dict[torch.dtype, float] = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+def rounded(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x after quantization and dequantization, in float32.
+
+    Args:
+        x: float32, any shape.
+        scale: of x's shape or broadcast to it, positive.
+        dtype: int8 or float8_e4m3fn.
+    """
+    largest = LARGEST[dtype]
+    y = (x / scale).clamp_(-largest, largest)
+    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale
 
 
 @torch.library.custom_op(f"{NAMESPACE}::quantize", mutates_args=())
 def quantize(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
-    """``saturate(round(x / scale))`` in the dtype of `zero_point`.
+    """Compute ``saturate(round(x / scale))`` in the dtype of `zero_point`.
 
     Args:
-        x: float32 or float16, any shape.
-        scale: () of x's dtype, positive.
-        zero_point: () zero; its dtype, int8 or float8_e4m3fn, is the result's.
+        x: the values, float32 or float16, of any shape.
+        scale: the scale, () of x's dtype, positive.
+        zero_point: zero, (); its dtype, int8 or float8_e4m3fn, is the result's.
     """
     largest = LARGEST[zero_point.dtype]
     y = x.to(torch.float32) / scale.to(torch.float32)
@@ -43,12 +57,12 @@ def _(x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.T
 
 @torch.library.custom_op(f"{NAMESPACE}::dequantize", mutates_args=())
 def dequantize(q: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
-    """``q * scale`` in the dtype of `scale`.
+    """Compute ``q * scale`` in the dtype of `scale`.
 
     Args:
-        q: int8 or float8_e4m3fn, any shape.
-        scale: () or (q.shape[axis],), float32 or float16.
-        axis: that a vector of scales is along; 0 for a scalar.
+        q: the quantized values, int8 or float8_e4m3fn, of any shape.
+        scale: the scale or scales, () or (q.shape[axis],), float32 or float16.
+        axis: the axis of q that a vector of scales belongs to; 0 for a scalar.
     """
     if scale.ndim == 0:
         return q.to(scale.dtype) * scale
@@ -63,7 +77,7 @@ def _(q: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What ``torch.onnx.export(custom_translation_table=…)`` takes for the two operators."""
+    """Make the two operators' table for ``torch.onnx.export(custom_translation_table=…)``."""
     from onnxscript import opset23 as op
 
     def to_quantize(x: Any, scale: Any, zero_point: Any) -> Any:

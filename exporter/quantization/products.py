@@ -1,7 +1,7 @@
-"""Quantized layers as the vendor's own integer and float8 products: what AOTInductor compiles, in place of the graph's Q/DQ pairs.
+"""Quantized layers with the vendor's integer and float8 products, which AOTInductor compiles in place of Q/DQ pairs.
 
 Rounding the input, the product (`torch._int_mm`, `torch._scaled_mm`) and the scales with the bias are three steps; the compiler
-fuses the first with what comes before and the last with what comes after. cuBLAS wants more than 16 rows and sides that are
+fuses the first with the operations before it and the last with those after it. cuBLAS needs more than 16 rows, and sides that are
 multiples of 16: rows of zeros are appended, and dropped again.
 """
 
@@ -21,7 +21,7 @@ _FEWEST_ROWS = 17
 
 
 class ProductLinear(nn.Module):
-    """A `QuantizedLinear` of which the product is one operator: (…, in) to (…, out) in the input's dtype."""
+    """A `QuantizedLinear` whose product is one operator: (…, in) to (…, out) in the input's dtype."""
 
     weight: torch.Tensor
     input_scale: torch.Tensor
@@ -64,19 +64,19 @@ class ProductLinear(nn.Module):
 
 
 class ProductPatches(ProductLinear):
-    """A `QuantizedPatches` of which the product is one operator: (N, C, H, W) to (N, out, H / p, W / p)."""
+    """A `QuantizedPatches` whose product is one operator: (N, C, H, W) to (N, out, H / p, W / p)."""
 
     def __init__(self, layer: QuantizedPatches) -> None:
         super().__init__(layer)
         self.patch = layer.patch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Patches to rows, and channels first again."""
+        """Compute the product over patches, and move channels first again."""
         return super().forward(QuantizedPatches.enter(self, x)).permute(0, 3, 1, 2)  # type: ignore[arg-type]
 
 
 def use_products(tower: TowerModule) -> int:
-    """Put products into the places of a tower's quantized layers; returns how many.
+    """Replace a tower's quantized layers by products; returns the number of replaced layers.
 
     Raises:
         ExportError: the tower has quantized convolutions, which have no such operator.

@@ -1,7 +1,8 @@
-"""How large an input may get before it is clipped: candidates from a histogram, and the one with the smallest measured error.
+"""The candidates for the limit at which a layer's inputs are clipped, from a histogram of their magnitudes.
 
-A range as wide as the largest value ever seen wastes resolution on a few outliers; one that is too narrow clips what matters. Which
-is better differs from layer to layer, so every candidate is tried on inputs that were kept, and the layer's *output* decides.
+A range up to the largest value ever seen wastes resolution on a few outliers; a range that is too narrow clips values that matter.
+The best range differs from layer to layer, so `exporter.quantization.choosing` tries every candidate on kept inputs, and the error
+of the layer's *output* decides.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ _MSE_STEPS = 128
 
 
 class Histogram:
-    """Magnitudes from 0 on in bins of equal width; the range doubles when something larger comes."""
+    """A histogram of magnitudes from 0 on, in bins of equal width; its range doubles when a larger value comes."""
 
     def __init__(self) -> None:
         self.counts = torch.zeros(BINS, dtype=torch.float64)
-        self.top = 0.0  # upper end of the last bin
+        self.top = 0.0  # the upper end of the last bin
         self.largest = 0.0
 
     def add(self, x: torch.Tensor) -> None:
@@ -45,18 +46,18 @@ class Histogram:
         self.counts += torch.histc(magnitude.to(torch.float32), bins=BINS, min=0.0, max=self.top).to(torch.float64)
 
     def candidates(self, dtype: torch.dtype) -> dict[str, float]:
-        """Limits by the name of what they come from; empty if nothing but zeros was counted."""
+        """Compute candidate limits by the name of their method; empty if all counted values were zero."""
         if self.largest == 0.0:
             return {}
         counts = self.counts.numpy()
-        found = {"max": self.largest}
+        limits = {"max": self.largest}
         share = np.cumsum(counts) / counts.sum()
         for percentile in PERCENTILES:
-            found[f"percentile {percentile:g}"] = self._end(int(np.searchsorted(share, percentile / 100.0)))
-        found["mse"] = self._end(least_squares(counts, self._last, LARGEST[dtype], dtype == torch.int8))
+            limits[f"percentile {percentile:g}"] = self._end(int(np.searchsorted(share, percentile / 100.0)))
+        limits["mse"] = self._end(least_squares(counts, self._last, LARGEST[dtype], dtype == torch.int8))
         if dtype == torch.int8:
-            found["entropy"] = self._end(least_divergence(counts, self._last))
-        return {name: min(limit, self.largest) for name, limit in found.items()}
+            limits["entropy"] = self._end(least_divergence(counts, self._last))
+        return {name: min(limit, self.largest) for name, limit in limits.items()}
 
     @property
     def _last(self) -> int:
@@ -67,7 +68,7 @@ class Histogram:
 
 
 def least_squares(counts: npt.NDArray[np.float64], last: int, largest: float, integers: bool) -> int:
-    """The bin up to whose end the range goes in the candidate with the least squared rounding and clipping error."""
+    """Find the last bin of the range with the least squared rounding and clipping error."""
     centres = np.arange(last + 1) + 0.5
     weights = counts[: last + 1]
     best, chosen = math.inf, last
@@ -76,7 +77,7 @@ def least_squares(counts: npt.NDArray[np.float64], last: int, largest: float, in
         inside = centres < limit
         if integers:
             rounding = (limit / largest) ** 2 / 12.0 * weights[inside].sum()
-        else:  # three bits of mantissa: the error is a share of the value
+        else:  # with three bits of mantissa the error is proportional to the value
             rounding = float((weights[inside] * (centres[inside] / 16.0) ** 2 / 3.0).sum())
         clipping = float((weights[~inside] * (centres[~inside] - limit) ** 2).sum())
         if rounding + clipping < best:
@@ -85,7 +86,7 @@ def least_squares(counts: npt.NDArray[np.float64], last: int, largest: float, in
 
 
 def least_divergence(counts: npt.NDArray[np.float64], last: int, levels: int = 128) -> int:
-    """The bin up to whose end the range goes in the candidate with the least Kullback-Leibler divergence (TensorRT's entropy)."""
+    """Find the last bin of the range with the least Kullback-Leibler divergence (TensorRT's entropy calibration)."""
     best, chosen = math.inf, last
     if last < levels:
         return last

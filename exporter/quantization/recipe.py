@@ -1,15 +1,15 @@
-"""The recipe that quantizes a tower: smoothing, ranges by measured error, and a search for what must stay in high precision.
+"""The recipe that quantizes a tower: smoothing, ranges by measured error, and a search for layers to keep in high precision.
 
-Weights are rounded symmetrically channel by channel, inputs symmetrically with one scale for a layer, of the linear layers only
-(`exporter.quantization.sites`); the residual stream, norms and attention stay as they are. It works on the torch module before it
-is traced, as every precision does, so that one set of scales serves the float32 graph for CPUs and the float16 graph for GPUs, and
-the module that was measured is the module that is exported.
+In linear layers and dense convolutions (`exporter.quantization.sites`), weights are rounded symmetrically channel by channel, and
+inputs symmetrically with one scale for a layer; the residual stream, norms and attention stay as they are. The recipe works on the
+torch module before it is traced, as every precision does, so that one set of scales serves the float32 graph for CPUs and the
+float16 graph for GPUs, and the measured module is the exported module.
 
-Why not a library. ONNX Runtime's quantizer and Intel's neural-compressor work on the finished graph: every intermediate tensor of
-the calibration data becomes an output, so memory grows with the images, one method chooses all ranges, and ONNX Runtime has no
-smoothing. NVIDIA's Model Optimizer (0.47) calibrates modules well, but what it makes does not pass
+No library is used, for these reasons. ONNX Runtime's quantizer and Intel's neural-compressor work on the finished graph: every
+intermediate tensor of the calibration data becomes an output, so memory grows with the images, one method chooses all ranges, and
+ONNX Runtime has no smoothing. NVIDIA's Model Optimizer (0.47) calibrates modules well, but its modules do not pass
 ``torch.onnx.export(dynamo=True)``, and its ranges, too, come from one method for all layers. torchao quantizes for PyTorch's own
-kernels. None of them searches for the layers to be left out by the embeddings, or promises scales that are exact in both float32
+kernels. None of them uses the embeddings to search for the layers to leave out, or promises scales that are exact in both float32
 and float16.
 """
 
@@ -32,7 +32,7 @@ from exporter.quantization.statistics import Record, observe
 from exporter.towers.modules import TowerModule
 
 SMOOTHING_SAMPLES = 64
-_SEARCH_FLOPS = 5e12  # of one try; about half a minute on two cores
+_SEARCH_FLOPS = 5e12  # FLOPs of one try, about half a minute on two cores
 _LEAST_SEARCHED = 8
 
 Batches = Callable[[int | None], Iterator[torch.Tensor]]
@@ -40,11 +40,11 @@ Batches = Callable[[int | None], Iterator[torch.Tensor]]
 
 @dataclass(frozen=True)
 class SiteScales:
-    """How one layer was quantized."""
+    """The scales of one quantized layer."""
 
-    limit: float  # of the input's magnitude
-    chosen_by: str  # where that comes from: "max", "percentile 99.99", "mse", "entropy"
-    smoothing: float | None  # strength; None: nothing to fold it into
+    limit: float  # the limit of the input's magnitude
+    chosen_by: str  # the method that chose the limit: "max", "percentile 99.99", "mse", "entropy"
+    smoothing: float | None  # the strength of smoothing; None: the layer is not smoothed
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Quantized:
 
     Attributes:
         dtype: int8 or float8_e4m3fn.
-        sites: in the order of the data; their layers are `QuantizedLayer`, or the original where it was kept.
-        scales: by the name of a quantized site.
-        kept: name of a site that stays in high precision, to the reason.
-        share: of the FLOPs of all linear layers and convolutions that are in quantized ones, 0 to 1.
-        samples: calibration samples.
-        parity: of the quantized tower against itself before, on calibration samples.
-        searched: combinations that the search tried.
+        sites: the sites in the order of the data; their layers are `QuantizedLayer`, or the original where it was kept.
+        scales: the scales by the name of a quantized site.
+        kept: the reasons why sites stay in high precision, by the site's name.
+        share: the quantized share of the FLOPs of all linear layers and convolutions, 0 to 1.
+        samples: the number of calibration samples.
+        parity: the parity of the quantized tower with the float32 tower, on calibration samples.
+        searched: the number of combinations that the search tried.
     """
 
     dtype: torch.dtype
@@ -79,7 +79,7 @@ class Quantized:
                 yield site.layer
 
     def settle(self) -> None:
-        """Let go of the original weights: call it before the tower is converted."""
+        """Release the original weights; to be called before the tower is converted."""
         for layer in self.layers:
             layer.settle()
 
@@ -96,14 +96,14 @@ def quantize_tower(
     """Quantize a float32 tower in place.
 
     Args:
-        tower: of `exporter.towers.modules`.
-        batches: ``batches(n)`` gives the first n calibration samples as inputs of the tower, ``batches(None)`` all; read as a
+        tower: a tower of `exporter.towers.modules`.
+        batches: ``batches(n)`` gives the first n calibration samples as inputs of the tower, ``batches(None)`` all; it is read as a
             stream, twice.
         dtype: int8 or float8_e4m3fn.
-        good: whether the quantized tower's embeddings are close enough to its own before.
-        seed: of the choice of rows that layers are measured on.
-        smooth: fold outlier channels into weights.
-        only_max: no choice of ranges: the largest magnitude that was seen. With ``smooth=False`` this is plain quantization.
+        good: whether the quantized tower's embeddings are close enough to the float32 tower's.
+        seed: the seed of the choice of rows on which layers are measured.
+        smooth: whether to fold outlier channels into weights.
+        only_max: whether to use the largest seen magnitude as every range. With ``smooth=False`` this is plain quantization.
 
     Raises:
         ExportError: the tower has no layer that can be quantized, or calibration data gives a layer no range.
@@ -139,11 +139,11 @@ def quantize_tower(
         site.put(quantized(site.layer, dtype, scales[site.name].limit))
     part = _searched(first, sum(flops.values()))
     exact = torch.cat([embeds[i] for i in part]).numpy()
-    found = search(tower, sites, [first[i] for i in part], exact, good)
+    outcome = search(tower, sites, [first[i] for i in part], exact, good)
     for site in sites:
         layer = site.layer
         assert isinstance(layer, QuantizedLayer)
-        if site.name in found.kept:
+        if site.name in outcome.kept:
             site.put(layer.original)
             del scales[site.name]
     total = sum(flops.values())
@@ -151,16 +151,18 @@ def quantize_tower(
         dtype=dtype,
         sites=tuple(sites),
         scales=scales,
-        kept={name: f"quantized alone it leaves a mean cosine of {cosine:.5f}" for name, cosine in found.kept.items()},
+        kept={
+            name: f"quantized alone it leaves a mean cosine of {cosine:.5f}" for name, cosine in outcome.kept.items()
+        },
         share=sum(flops[name] for name in scales) / total,
         samples=samples,
-        parity=found.parity,
-        searched=found.tried,
+        parity=outcome.parity,
+        searched=outcome.tried,
     )
 
 
 def _searched(batches: list[torch.Tensor], flops: float) -> list[int]:
-    """Indices of the batches to search with: evenly spread, as many as the budget allows."""
+    """Choose the indices of the batches to search with: evenly spaced, as many as the budget allows."""
     samples = max(_LEAST_SEARCHED, _SEARCH_FLOPS / max(flops, 1.0))
     mean = sum(len(batch) for batch in batches) / len(batches)
     count = min(len(batches), max(1, round(samples / mean)))
@@ -168,16 +170,16 @@ def _searched(batches: list[torch.Tensor], flops: float) -> list[int]:
 
 
 def _smooth(tower: TowerModule, sites: list[Site], records: dict[str, Record], dtype: torch.dtype) -> dict[str, float]:
-    """Fold what can be folded; the strength by the name of the site that it is for."""
+    """Fold every possible smoothing into weights; returns the strength by the name of the site."""
     name_of = {id(site.layer): site.name for site in sites}
     strengths: dict[str, float] = {}
     for where in find_folds(tower):
         names = [name_of[id(layer)] for layer in where.consumers if id(layer) in name_of]
         if len(names) != len(where.consumers):
-            continue  # a consumer that stays in high precision has nothing to gain
-        own = [records[name] for name in names]
-        largest = torch.stack([record.largest for record in own if record.largest is not None]).amax(dim=0)
-        rows = torch.cat((own[-1].even_rows, own[-1].extreme_rows))
+            continue  # smoothing does not help a consumer that stays in high precision
+        of_consumers = [records[name] for name in names]
+        largest = torch.stack([record.largest for record in of_consumers if record.largest is not None]).amax(dim=0)
+        rows = torch.cat((of_consumers[-1].even_rows, of_consumers[-1].extreme_rows))
         strength, factors = choose_strength(largest, rows, where.consumers, dtype)
         fold(where, factors)
         strengths |= dict.fromkeys(names, strength)
@@ -195,7 +197,7 @@ def _check_finite(records: dict[str, Record]) -> None:
 
 
 def _product_flops(tower: TowerModule, sites: list[Site], batch: torch.Tensor) -> dict[str, float]:
-    """FLOPs of a sample in every linear layer and convolution, by name; counted while a batch runs."""
+    """Count the FLOPs of a sample in every linear layer and convolution, by name, while a batch runs."""
     counted: dict[str, float] = {}
     named = [(site.name, site.layer) for site in sites] + list(other_products(tower, sites))
     hooks = []

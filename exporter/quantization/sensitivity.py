@@ -1,4 +1,4 @@
-"""Which layers stay in high precision: none if the embeddings are good enough, else the fewest that hurt most."""
+"""The search for layers to keep in high precision: none if the embeddings are good enough, else the fewest most harmful."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from exporter.quantization.layers import QuantizedLayer
 from exporter.quantization.sites import Site
 from exporter.towers.modules import TowerModule
 
-RANKED_WITH = 4  # samples that each layer alone is tried on
+RANKED_WITH = 4  # the number of samples on which each layer alone is tried
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was found.
+    """The outcome of a search.
 
     Attributes:
-        kept: name of a site that stays in high precision, to the mean cosine that the embeddings have left when it alone is
-            quantized; empty if all can be quantized, or if ranking was not needed.
-        parity: of the tower with the others quantized, on the samples that were searched with.
-        tried: how many combinations were run.
+        kept: the mean cosine of the embeddings when only this site is quantized, by the name of a site that stays in high
+            precision; empty if all sites can be quantized.
+        parity: the parity of the tower with the other sites quantized, on the samples of the search.
+        tried: the number of combinations that were run.
     """
 
     kept: dict[str, float]
@@ -43,15 +43,15 @@ def search(
     """Set every site of a quantized tower to quantized or exact.
 
     Args:
-        tower: with a `QuantizedLayer` at every site; the sites that stay in high precision have `exact` set afterwards.
-        sites: of the tower.
-        batches: inputs.
-        exact: (N, D) float32, what the tower gave for them before it was quantized.
+        tower: a tower with a `QuantizedLayer` at every site; the sites that stay in high precision have `exact` set afterwards.
+        sites: the tower's sites.
+        batches: inputs of the tower.
+        exact: the tower's embeddings of these inputs before it was quantized, (N, D) float32.
         good: whether embeddings are close enough.
 
     Returns:
-        The fewest layers, taken in the order of their harm, with which `good` holds; where it holds with none of them quantized
-        only, that is all of them.
+        The fewest sites, taken in the order of their harm, with which `good` holds when they are exact; if `good` holds only
+        without any quantized site, all sites.
     """
     layers = {site.name: site.layer for site in sites}
     tried = 0
@@ -70,7 +70,7 @@ def search(
     batch = batches[middle_batch][:RANKED_WITH]
     harm = _rank(tower, layers, batch, exact[before : before + len(batch)])
     ranked = sorted(harm, key=lambda name: harm[name])
-    # Twice as many until it is good, then between the last two.
+    # The number is doubled until the embeddings are good, then searched between the last two numbers.
     low, high = 0, 1
     while high < len(ranked) and not good(parity := attempt(ranked[:high])):
         low, high = high, min(2 * high, len(ranked))
@@ -85,13 +85,13 @@ def search(
 
 
 def embed(tower: TowerModule, batches: Sequence[torch.Tensor]) -> np.ndarray:
-    """(N, D) float32 embeddings of all batches."""
+    """Compute the embeddings of all batches, (N, D) float32."""
     with torch.inference_mode():
         return torch.cat([tower(batch) for batch in batches]).numpy()
 
 
 def set_exact(layers: dict[str, torch.nn.Module], names: Sequence[str]) -> None:
-    """Compute the named layers exactly, and all others quantized."""
+    """Set the named layers to exact, and all others to quantized."""
     for name, layer in layers.items():
         assert isinstance(layer, QuantizedLayer)
         layer.exact = name in names
@@ -100,9 +100,9 @@ def set_exact(layers: dict[str, torch.nn.Module], names: Sequence[str]) -> None:
 def _rank(
     tower: TowerModule, layers: dict[str, torch.nn.Module], batch: torch.Tensor, exact: np.ndarray
 ) -> dict[str, float]:
-    """Each layer's mean cosine when it alone is quantized."""
-    found = {}
+    """Measure the mean cosine of the embeddings when each layer alone is quantized."""
+    cosines = {}
     for name in layers:
         set_exact(layers, [other for other in layers if other != name])
-        found[name] = compare_embeddings(exact, embed(tower, [batch])).mean_cosine
-    return found
+        cosines[name] = compare_embeddings(exact, embed(tower, [batch])).mean_cosine
+    return cosines

@@ -1,8 +1,8 @@
-"""The layers of a tower that are quantized: found by where they stand, replaced in place.
+"""The sites of a tower, which are the layers to quantize: found by their position, replaced in place.
 
-Quantized are the products of the blocks (query, key, value, output, MLP), the patch embedding, and the keys and values of pooling
-heads; in convolutional towers the dense convolutions. Not quantized are the residual stream, norms, attention's own two products,
-depthwise convolutions, the first convolution over three channels, and what a head does to a single pooled row.
+The quantized layers are the products of the blocks (query, key, value, output, MLP), the patch embedding, and the keys and values
+of pooling heads; in convolutional towers the dense convolutions. The residual stream, norms, attention's own two products,
+depthwise convolutions, the first convolution over three channels, and a head's work on a single pooled row are not quantized.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from exporter.quantization.layers import QuantizedLayer, is_patches
+from exporter.quantization.layers import is_patches
 from exporter.towers.blocks import QueryPool
 from exporter.towers.modules import TowerModule
 
@@ -22,9 +22,9 @@ class Site:
     """One place for a quantized layer.
 
     Attributes:
-        name: ``blocks.3.mlp.body.c_fc``, relative to the encoder.
-        unit: name of the unit that it belongs to.
-        parent, attribute: where the layer hangs.
+        name: the layer's name relative to the encoder, such as ``blocks.3.mlp.body.c_fc``.
+        unit: the name of the layer's unit.
+        parent, attribute: the layer's parent module, and its name there.
     """
 
     name: str
@@ -34,25 +34,17 @@ class Site:
 
     @property
     def layer(self) -> nn.Module:
-        """What is there now."""
-        found: nn.Module = self.parent._modules[self.attribute]  # type: ignore[assignment]
-        return found
-
-    @property
-    def is_convolution(self) -> bool:
-        """Whether the product there is a convolution, and not one over patches."""
-        layer = self.layer
-        if isinstance(layer, QuantizedLayer):
-            layer = layer.original
-        return isinstance(layer, nn.Conv2d) and not is_patches(layer)
+        """The present layer of the site."""
+        present: nn.Module = self.parent._modules[self.attribute]  # type: ignore[assignment]
+        return present
 
     def put(self, layer: nn.Module) -> None:
-        """Put a layer there."""
+        """Replace the site's layer."""
         self.parent._modules[self.attribute] = layer
 
 
 def find_sites(tower: TowerModule) -> list[Site]:
-    """The sites of a float32 tower, in the order of the data; empty for towers of no known family."""
+    """Find the sites of a float32 tower, in the order of the data; empty for towers of no known family."""
     return list(_sites(tower))
 
 
@@ -77,8 +69,8 @@ def _is_dense(layer: nn.Module) -> bool:
 
 
 def other_products(tower: TowerModule, sites: list[Site]) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers and convolutions that stay in high precision, by name: the rest of what can be counted in FLOPs."""
-    taken = {id(site.layer) for site in sites}
+    """Yield the other linear layers and convolutions, which stay in high precision, by name, for counting their FLOPs."""
+    quantized = {id(site.layer) for site in sites}
     for name, module in tower.encoder.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) and id(module) not in taken:
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and id(module) not in quantized:
             yield name, module

@@ -1,16 +1,17 @@
-"""SmoothQuant (Xiao et al., arXiv:2211.10438): outlier channels of a layer's input move into its weight, where they cost nothing.
+"""SmoothQuant (Xiao et al., arXiv:2211.10438): outlier channels of a layer's input are moved into its weight, without cost.
 
-A layer sees ``x``; the same function is ``(x / s) (s W)``. Where what makes ``x`` ends in a factor for each channel, ``1 / s`` is
-folded into that factor, and nothing is left to compute at run time:
+For a layer's input ``x`` and weight ``W``, the product equals ``(x / s) (s W)``. If the module that makes ``x`` ends in a factor
+for each channel, ``1 / s`` is folded into that factor, and no work is added at run time:
 
 | ``x`` comes from | the factor is | layers |
 | --- | --- | --- |
 | a LayerNorm | its weight and bias | QKV, fc1, keys and values of CoCa's pooling |
-| attention | the rows of the value projection, for attention averages values channel by channel | the output projection |
+| attention | the rows of the value projection, because attention averages values channel by channel | the output projection |
 | a gated MLP without an inner norm | the rows of the ungated branch | fc2 |
 
-What follows GELU has no such factor, nor has a norm whose output is also the residual stream (RoBERTa, EVA02-E's post-norms): those
-layers are not smoothed. The strength, between none of an outlier and all of it, is searched for each fold on measured inputs.
+The output of GELU has no such factor, and neither has a norm whose output is also the residual stream (RoBERTa, EVA02-E's
+post-norms): those layers are not smoothed. The strength, from moving nothing of an outlier to moving all of it, is searched for
+each fold on measured inputs.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ import torch
 from torch import nn
 
 from exporter.quantization.layers import half_scale, round_weight
-from exporter.quantization.operators import LARGEST
+from exporter.quantization.operators import rounded
 from exporter.towers.blocks import FirstTokenAttention, SelfAttention
 from exporter.towers.clip_transformer import AttentionHead
 from exporter.towers.modules import TowerModule
 from exporter.towers.units import Residual
 
 STRENGTHS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
-_LARGEST_FACTOR = 1e3  # and its inverse: folded weights stay far from float16's ends
+_LARGEST_FACTOR = 1e3  # its inverse is the smallest factor, so that folded weights stay far from float16's limits
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Output rows of a linear layer, from `start` to `stop`: the value part of a packed projection."""
+    """Output rows of a linear layer, from `start` to `stop`, such as the value part of a packed projection."""
 
     layer: nn.Linear
     start: int
@@ -44,11 +45,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fold:
-    """Where one smoothing can be folded.
+    """A place where smoothing can be folded.
 
     Attributes:
-        producer: what ends in a factor for each channel: a LayerNorm, or rows of a linear layer.
-        consumers: the linear layers that read it, and nothing else does.
+        producer: a LayerNorm, or rows of a linear layer, which has a factor for each channel.
+        consumers: the linear layers that read the producer's output; no other module reads it.
     """
 
     producer: nn.LayerNorm | Rows
@@ -56,11 +57,11 @@ class Fold:
 
 
 def find_folds(tower: TowerModule) -> list[Fold]:
-    """Every fold of a float32 tower, in the order of the data."""
-    found: list[Fold] = []
+    """Find every fold of a float32 tower, in the order of the data."""
+    folds: list[Fold] = []
     for module in tower.encoder.modules():
-        found += _folds(module)
-    return found
+        folds += _folds(module)
+    return folds
 
 
 def _folds(module: nn.Module) -> Iterator[Fold]:
@@ -95,7 +96,7 @@ def _scales(norm: nn.Module | None) -> bool:
 
 
 def _is_gated(module: nn.Module) -> bool:
-    """timm's SwiGLU: ``fc2(norm(act(fc1_g(x)) * fc1_x(x)))``."""
+    """Whether a module is timm's SwiGLU: ``fc2(norm(act(fc1_g(x)) * fc1_x(x)))``."""
     parts = ("fc1_g", "fc1_x", "fc2", "norm")
     return type(module).__name__ == "SwiGLU" and all(isinstance(getattr(module, p, None), nn.Module) for p in parts)
 
@@ -118,13 +119,13 @@ def _readers(body: nn.Module) -> tuple[nn.Linear, ...]:
 def choose_strength(
     largest: torch.Tensor, rows: torch.Tensor, consumers: tuple[nn.Linear, ...], dtype: torch.dtype
 ) -> tuple[float, torch.Tensor]:
-    """The strength with the smallest error of the layers' outputs, and the factors ``s`` that belong to it.
+    """Choose the strength with the smallest error of the layers' outputs, and compute its factors ``s``.
 
     Args:
-        largest: (K,) largest magnitude of each channel over all calibration data.
-        rows: (R, K) inputs of the layers.
+        largest: the largest magnitude of each channel over all calibration data, (K,).
+        rows: inputs of the layers, (R, K).
         consumers: the layers.
-        dtype: that they will be quantized to.
+        dtype: the dtype of their quantization.
 
     Returns:
         A strength from `STRENGTHS` and factors (K,) float32, all ones for 0.
@@ -136,7 +137,7 @@ def choose_strength(
     for strength in STRENGTHS:
         factors = smoothing_factors(largest, heaviest, strength)
         scale = half_scale((largest / factors).max(), dtype)
-        smooth = _rounded(rows / factors, scale, dtype)
+        smooth = rounded(rows / factors, scale, dtype)
         quantized, scales = round_weight(weight * factors, dtype)
         error = float((smooth @ (quantized.to(torch.float32) * scales[:, None]).T - exact).square().mean())
         if best is None or error < best[0]:
@@ -146,7 +147,7 @@ def choose_strength(
 
 
 def smoothing_factors(largest: torch.Tensor, heaviest: torch.Tensor, strength: float) -> torch.Tensor:
-    """``largest^a / heaviest^(1 - a)`` channel by channel, scaled to a geometric mean of one; ones for strength 0."""
+    """Compute ``largest^a / heaviest^(1 - a)`` channel by channel, scaled to a geometric mean of one; ones for strength 0."""
     if strength == 0.0:
         return torch.ones_like(largest)
     floor = 1e-5
@@ -155,7 +156,7 @@ def smoothing_factors(largest: torch.Tensor, heaviest: torch.Tensor, strength: f
 
 
 def fold(where: Fold, factors: torch.Tensor) -> None:
-    """Divide what `where.producer` gives by `factors` (K,) and multiply its consumers' weights by them, in place. Exact."""
+    """Divide the producer's output by `factors` (K,) and multiply the consumers' weights by them, in place; this is exact."""
     if isinstance(where.producer, Rows):
         rows = where.producer
         part = slice(rows.start, rows.stop)
@@ -169,9 +170,3 @@ def fold(where: Fold, factors: torch.Tensor) -> None:
             norm.bias.data /= factors
     for layer in where.consumers:
         layer.weight.data *= factors
-
-
-def _rounded(x: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    largest = LARGEST[dtype]
-    y = (x / scale).clamp_(-largest, largest)
-    return (y.round_() if dtype == torch.int8 else y.to(dtype).to(torch.float32)) * scale

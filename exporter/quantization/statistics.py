@@ -1,4 +1,4 @@
-"""What is kept of calibration data while it streams through a tower: a few numbers and rows for each layer, whatever its amount."""
+"""Statistics of calibration data, gathered while it streams through a tower: a few numbers and rows for each layer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from exporter.quantization.layers import operand
 from exporter.quantization.ranges import Histogram
 from exporter.quantization.sites import Site
 
-KEPT_ROWS = 192  # of each layer's input, chosen evenly from all
-EXTREME_ROWS = 64  # and those with the largest magnitudes: rare tokens that a few networks hang on
-_HISTOGRAM_SHARE = 4_000_000  # values of a batch that are counted; of more, every second, third … row
+KEPT_ROWS = 192  # the number of kept rows of each layer's input, chosen evenly from all
+EXTREME_ROWS = 64  # the number of kept rows with the largest magnitudes, rare tokens that a few networks depend on
+_HISTOGRAM_SHARE = (
+    4_000_000  # the number of counted values of a batch; of a larger batch every second, third … row is counted
+)
 
 
 class Record:
-    """One layer's inputs.
+    """The statistics of one layer's inputs.
 
     Attributes:
-        largest: (K,) largest magnitude of each channel.
-        histogram: of magnitudes; None where only smoothing is of interest.
-        samples: how many samples (images, texts) were seen.
+        largest: the largest magnitude of each channel, (K,).
+        histogram: the histogram of magnitudes; None where only smoothing needs the statistics.
+        samples: the number of samples (images, texts).
     """
 
     def __init__(self, seed: int, with_histogram: bool) -> None:
@@ -37,7 +39,7 @@ class Record:
         self._extreme: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def add(self, rows: torch.Tensor, samples: int) -> None:
-        """Take note of rows (R, K)."""
+        """Add rows (R, K) to the statistics."""
         magnitude = rows.abs()
         most = magnitude.amax(dim=0)
         self.largest = most if self.largest is None else torch.maximum(self.largest, most)
@@ -52,13 +54,13 @@ class Record:
 
     @property
     def even_rows(self) -> torch.Tensor:
-        """(R, K) rows chosen evenly."""
+        """The rows that were chosen evenly, (R, K)."""
         assert self._even is not None
         return self._even[1]
 
     @property
     def extreme_rows(self) -> torch.Tensor:
-        """(R, K) the rows with the largest magnitudes."""
+        """The rows with the largest magnitudes, (R, K)."""
         assert self._extreme is not None
         return self._extreme[1]
 
@@ -66,7 +68,7 @@ class Record:
 def _top(
     kept: tuple[torch.Tensor, torch.Tensor] | None, keys: torch.Tensor, rows: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` rows with the largest keys, of those that were kept and the new ones."""
+    """Return the `count` rows with the largest keys among the kept rows and the new ones."""
     order = torch.sort(keys, descending=True, stable=True).indices[:count]
     keys, rows = keys[order], rows[order]
     if kept is not None:
@@ -79,14 +81,14 @@ def _top(
 def observe(
     tower: nn.Module, sites: Sequence[Site], batches: Iterable[torch.Tensor], seed: int, with_histogram: bool
 ) -> tuple[dict[str, Record], list[torch.Tensor]]:
-    """Run batches through a float32 tower.
+    """Run batches through a float32 tower, and record the inputs of its sites.
 
     Args:
-        tower: its layers at the sites are not quantized yet.
-        sites: whose inputs are recorded.
+        tower: the tower; its layers at the sites are not quantized yet.
+        sites: the sites whose inputs are recorded.
         batches: inputs of the tower; they are read once and not kept.
-        seed: of the choice of rows.
-        with_histogram: record histograms, too.
+        seed: the seed of the choice of rows.
+        with_histogram: whether to record histograms, too.
 
     Returns:
         Records by the sites' names, and the tower's embeddings batch by batch.

@@ -1,1 +1,1 @@
-"""Eager PyTorch's answers on natural pictures and captions: the measure of every engine, and what of it a bundle carries."""
+"""The reference: eager PyTorch's embeddings of natural pictures and captions, and the part of them that a bundle holds."""

@@ -1,6 +1,6 @@
-"""Eager float32 PyTorch's embeddings of natural pictures and captions: the measure of every engine.
+"""Eager float32 PyTorch's embeddings of natural pictures and captions, with which every engine is compared.
 
-Eager runs open_clip's own transform and model, so that a comparison covers everything between a picture and its embedding.
+Eager runs open_clip's own transform and model, so that a comparison includes every step from a picture to its embedding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engines.manifest import Preprocess
 from exporter.reference.parity_data import ParityData
 from exporter.source.loading import Source
 
-# Eager's share of an export's time is bounded by its arithmetic: about a minute on two cores.
+# The budget of operations limits eager's share of an export's time: about a minute on two cores.
 FLOP_BUDGET = 6e12
 _LEAST_SAMPLES = 4
 _BATCH = 8
@@ -25,11 +25,11 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs of one tower and eager float32's embeddings for them.
+    """The inputs of one tower, and eager float32's embeddings of them.
 
     Attributes:
-        inputs: uint8 (N, H, W, 3) pixels or int32 (N, L) ids.
-        embeds: (N, D) float32, L2-normalized.
+        inputs: the pixels, uint8 (N, H, W, 3), or the ids, int32 (N, L).
+        embeds: the embeddings, (N, D) float32, L2-normalized.
     """
 
     inputs: np.ndarray
@@ -41,7 +41,7 @@ class Reference:
 
 
 def open_clip_transform(config: Preprocess) -> Any:
-    """open_clip's inference transform of a checkpoint's preprocessing: a Pillow image to float32 (3, H, W)."""
+    """Make open_clip's inference transform of a checkpoint's preprocessing: a Pillow image to float32 (3, H, W)."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     return image_transform_v2(
@@ -59,7 +59,7 @@ def open_clip_transform(config: Preprocess) -> Any:
 
 
 def image_reference(source: Source, data: ParityData) -> Reference:
-    """Eager's image embeddings for as many of the images as the budget allows, at least a few."""
+    """Compute eager's embeddings of as many images as the budget allows, at least a few."""
     transform = open_clip_transform(source.preprocess)
     model: Any = source.model
     dtype = next(model.parameters()).dtype
@@ -76,7 +76,7 @@ def image_reference(source: Source, data: ParityData) -> Reference:
 
 
 def text_reference(source: Source, data: ParityData) -> Reference:
-    """Eager's text embeddings for as many of the captions as the budget allows, at least a few."""
+    """Compute eager's embeddings of as many captions as the budget allows, at least a few."""
     if source.tokenizer is None:
         raise ValueError("the source was loaded without its tokenizer")
     model: Any = source.model
@@ -91,7 +91,7 @@ def text_reference(source: Source, data: ParityData) -> Reference:
 
 
 def _affordable(eager: Callable[[list[Any]], torch.Tensor], sample: list[Any], available: int) -> int:
-    """How many samples fit the budget, from the operations that one takes."""
+    """The number of samples within the budget, from the number of operations of one sample."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
@@ -108,7 +108,7 @@ def _in_batches(eager: Callable[[list[Any]], torch.Tensor], samples: list[Any]) 
 
 
 def tower_batches(reference: Reference, config: Preprocess | None, batch: int = _BATCH) -> Iterator[torch.Tensor]:
-    """A reference's inputs as a torch tower takes them: as they are, or normalized float32 if `config` is given."""
+    """Yield a reference's inputs in batches for a torch tower: as they are, or normalized float32 if `config` is given."""
     for i in range(0, len(reference.inputs), batch):
         rows = reference.inputs[i : i + batch]
         yield torch.from_numpy(normalize_pixels(rows, config) if config is not None else rows)

@@ -1,8 +1,7 @@
 """Natural pictures and captions for the parity gate, calibration and probing; never from the network.
 
-Without a folder the pictures are random crops of the photographs that travel inside the scikit-image and scikit-learn
-wheels, and the captions are open_clip's own prompts. Noise in their place would hide errors: it drives a network into a
-corner where all embeddings look alike.
+Without a folder the pictures are random crops of the photographs in the scikit-image and scikit-learn wheels, and the captions
+are open_clip's own prompts. Noise in their place would hide errors, because its embeddings by a network are all alike.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from engines.process.optional import installed_version
 from exporter.errors import ExportError
 
 CAPTIONS_NAME = "captions.txt"
-MAX_SIDE = 1024  # pixels; a folder of camera pictures would otherwise take gigabytes, decoded
+MAX_SIDE = 1024  # pixels; without the limit a folder of camera pictures would take gigabytes when decoded
 
 _SKIMAGE_PHOTOGRAPHS = (
     "astronaut.png",
@@ -50,7 +49,7 @@ _MIN_CROP_SIDE = 64
 # One caption in this many is a class name alone, two sentences, or a text far beyond 77 tokens.
 _NAME_EVERY, _PAIR_EVERY, _LONG_EVERY = 16, 12, 64
 _LONG_SENTENCES = 14
-# What Pillow raises on damaged files, by decoder.
+# The errors that Pillow's decoders raise on damaged files.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -73,29 +72,29 @@ class ParityData:
 
     images: tuple[Image.Image, ...]  # RGB, decoded, of varied sizes
     captions: tuple[str, ...]
-    source: str  # one line on where they come from, with how many files were skipped
+    source: str  # one line on their origin, with the number of skipped files
     skipped: tuple[str, ...] = ()  # files of the folder that could not be read, relative to it
-    notes: tuple[str, ...] = ()  # sentences about what was left out
+    notes: tuple[str, ...] = ()  # sentences about files that were left out
 
 
 def load_parity_data(
     folder: str | os.PathLike[str] | None = None, images: int = 64, captions: int = 128, seed: int = 0
 ) -> ParityData:
-    """Pictures and captions, the same for the same arguments and the same files.
+    """Load pictures and captions; the same arguments and files give the same data.
 
     Args:
-        folder: image files at any depth, and optionally a ``captions.txt`` (UTF-8, one caption a line) at the top; None
-            for crops of photographs that come with scikit-image and scikit-learn.
-        images: how many pictures; a folder with fewer gives what it has, one with more a random choice.
-        captions: how many captions; a ``captions.txt`` with fewer gives what it has, one with more a random choice.
-        seed: of crops and choices.
+        folder: a folder of image files at any depth, optionally with a ``captions.txt`` (UTF-8, one caption on each line) at the
+            top; None for crops of photographs that come with scikit-image and scikit-learn.
+        images: the number of pictures; a folder with fewer gives all of them, a folder with more gives a random choice.
+        captions: the number of captions; a ``captions.txt`` with fewer gives all of them, one with more gives a random choice.
+        seed: the seed of crops and choices.
 
     Returns:
-        The data. Pictures of a folder are shrunk to 1024 pixels on their longer side.
+        The data. Pictures of a folder are shrunk to at most 1024 pixels on their longer side.
 
     Raises:
-        ExportError: a count below 1, no such folder, no readable image in it, an unreadable or empty ``captions.txt``,
-            or, without a folder, the two packages are not installed.
+        ExportError: a count is below 1, the folder does not exist or has no readable image, its ``captions.txt`` is unreadable or
+            empty, or, without a folder, the two packages have too few photographs or are not installed.
     """
     for name, count in (("images", images), ("captions", captions)):
         if count < 1:
@@ -115,7 +114,7 @@ def load_parity_data(
 
 
 def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
-    """`count` distinct captions from open_clip's ImageNet class names and prompt templates.
+    """Make `count` distinct captions from open_clip's ImageNet class names and prompt templates.
 
     Most are one prompt of 5 to 20 tokens; some are a bare class name or two sentences, and every 64th is longer than 77
     tokens, as user text is.
@@ -141,19 +140,19 @@ def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
             caption = f"{sentence()} {sentence()}"
         else:
             caption = sentence()
-        if caption in captions:  # names and single prompts run out, texts of more sentences do not
+        if caption in captions:  # names and single prompts are limited in number, texts of several sentences are not
             caption = f"{caption} {sentence()}"
         captions[caption] = None
     return tuple(captions)
 
 
 def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], str]:
-    """`count` random crops, each photograph used as often as the others, and what they are taken from."""
+    """Make `count` random crops, with each photograph used equally often; returns them and their origin in words."""
     files, packages = _find_photographs()
     if len(files) < _MIN_PHOTOGRAPHS:
-        found = " and ".join(packages) if packages else "neither scikit-image nor scikit-learn"
+        installed = " and ".join(packages) if packages else "neither scikit-image nor scikit-learn"
         raise ExportError(
-            f"only {len(files)} photographs found ({found} installed), {_MIN_PHOTOGRAPHS} are needed: "
+            f"only {len(files)} photographs found ({installed} installed), {_MIN_PHOTOGRAPHS} are needed: "
             "pip install scikit-image scikit-learn, or pass --parity-data DIR"
         )
     order = [int(i) for _ in range(-(-count // len(files))) for i in rng.permutation(len(files))][:count]
@@ -163,7 +162,7 @@ def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image
 
 
 def _find_photographs() -> tuple[list[Path], list[str]]:
-    """The photographs on disk, and the packages with versions that hold them; importing neither."""
+    """Find the photographs on disk, and the names and versions of their packages, which are not imported."""
     files: list[Path] = []
     packages: list[str] = []
     for module, distribution, inner, names in (
@@ -182,7 +181,7 @@ def _find_photographs() -> tuple[list[Path], list[str]]:
 
 
 def _random_crop(photograph: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A crop of 5 to 100 % of the area, between 1:2.2 and 2.2:1, mirrored half the time."""
+    """Make a crop of 5 to 100 % of the area, with sides between 1:2.2 and 2.2:1, mirrored with probability one half."""
     width, height = photograph.size
     area = width * height * float(rng.uniform(0.05, 1.0))
     aspect = math.exp(float(rng.uniform(-math.log(2.2), math.log(2.2))))
@@ -207,12 +206,12 @@ def _read_image(file: Path, max_side: int | None = None) -> Image.Image:
 def _read_folder(
     root: Path, count: int, rng: np.random.Generator
 ) -> tuple[tuple[Image.Image, ...], tuple[str, ...], tuple[str, ...]]:
-    """Up to `count` pictures of `root`, the files that were tried and could not be read, and notes on the others."""
+    """Read up to `count` pictures of `root`; returns them, the tried files that cannot be read, and notes on other files."""
     try:
-        found = find_images(root, own_files=(CAPTIONS_NAME,))
+        listing = find_images(root, own_files=(CAPTIONS_NAME,))
     except InputError as error:
         raise ExportError(f"parity data: no image files: {error}") from error
-    files = found.files
+    files = listing.files
     pictures: list[tuple[int, Image.Image]] = []
     skipped: list[str] = []
     for index in (int(i) for i in rng.permutation(len(files))):
@@ -224,7 +223,7 @@ def _read_folder(
             skipped.append(files[index].relative_to(root).as_posix())
     if not pictures:
         raise ExportError(f"none of the {len(files)} image files in {root} can be read, {sorted(skipped)[0]} for one")
-    notes = (f"parity data: {describe_left_out(found.left_out)}",) if found.left_out else ()
+    notes = (f"parity data: {describe_left_out(listing.left_out)}",) if listing.left_out else ()
     return tuple(picture for _, picture in sorted(pictures, key=lambda pair: pair[0])), tuple(sorted(skipped)), notes
 
 
@@ -234,10 +233,13 @@ def _read_captions(root: Path, count: int, seed: int) -> tuple[tuple[str, ...], 
 
 
 def read_captions(file: Path | None, count: int, seed: int) -> tuple[tuple[str, ...], str]:
-    """Up to `count` distinct captions of a text file, one a line, and one line on where they come from; None: open_clip's prompts.
+    """Read up to `count` distinct captions of a text file, one on each line; None: open_clip's prompts.
+
+    Returns:
+        The captions, and one line on their origin.
 
     Raises:
-        ExportError: the file cannot be read, or holds none.
+        ExportError: the file cannot be read, or holds no caption.
     """
     if file is None:
         return prompt_captions(count, seed), "open_clip's prompt templates"

@@ -1,7 +1,7 @@
-"""Hard pictures that travel in a bundle as encoded files, with the pixels that preprocessing makes of them.
+"""Hard pictures that a bundle holds as encoded files, with their pixels after preprocessing.
 
-They are what readers of images disagree about: sides that shrink by different factors, a single pixel, palettes, transparency,
-16 bits, CMYK, progressive JPEG of odd size. `python -m engines verify` decodes them again.
+Image readers differ on such pictures: sides that shrink by different factors, a single pixel, palettes, transparency, 16 bits,
+CMYK, progressive JPEG of odd size. `python -m engines verify` decodes them again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _KEPT_SIDE = (
 
 
 def picture_arrays(config: Preprocess) -> dict[str, np.ndarray]:
-    """What ``reference.npz`` holds of them, by name of the array.
+    """Make the arrays of hard pictures for ``reference.npz``, by name.
 
     Args:
-        config: preprocessing of the checkpoint.
+        config: the checkpoint's preprocessing.
 
     Returns:
         ``picture_files/<name>`` uint8 (bytes,), an encoded file; ``picture_pixels/<name>`` uint8 (h, w, 3), every n-th row and
@@ -36,17 +36,19 @@ def picture_arrays(config: Preprocess) -> dict[str, np.ndarray]:
     step = -(-max(config.size) // _KEPT_SIDE)
     arrays: dict[str, np.ndarray] = {STEP: np.array(step, np.int32)}
     for name, data in encoded_pictures(config.size).items():
-        with contextlib.suppress(ImageError):  # nothing is left of a thin picture where a model's are a few pixels wide
+        with contextlib.suppress(
+            ImageError
+        ):  # a thin picture has no pixels left where the model's pictures are a few pixels wide
             arrays[PIXELS + name] = preprocess_image(data, config)[::step, ::step]
             arrays[FILES + name] = np.frombuffer(data, np.uint8)
     return arrays
 
 
 def encoded_pictures(size: tuple[int, int]) -> dict[str, bytes]:
-    """PNG and JPEG files by name; the same pictures every time.
+    """Make PNG and JPEG files by name, with the same pictures every time.
 
     Args:
-        size: (height, width) of the model's pixels. The tall and the wide picture are larger, so that they shrink.
+        size: the (height, width) of the model's pixels. The tall and the wide picture are larger, so that they shrink.
     """
     height, width = size
     palette = Image.fromarray(_texture(70, 45, 1)[..., 0] // 16)
@@ -56,7 +58,7 @@ def encoded_pictures(size: tuple[int, int]) -> dict[str, bytes]:
         gray16 < 40, np.uint16(65535), gray16
     )  # conversion to RGB cuts at 255, and so does the filter at 65535
     return {
-        # The height shrinks by much more than the width: the order of the two is seen.
+        # The height shrinks by much more than the width, so that the order of the two shows in the pixels.
         "tall.png": _encoded(_image(6 * height, width + max(1, width // 4), "RGB"), "PNG"),
         "wide.png": _encoded(_image(height + max(1, height // 4), 6 * width, "RGB"), "PNG"),
         "dot.png": _encoded(_image(1, 1, "RGB"), "PNG"),
@@ -86,9 +88,9 @@ def _image(height: int, width: int, mode: str) -> Image.Image:
 
 
 def _texture(height: int, width: int, channels: int) -> np.ndarray:
-    """(height, width, channels) uint8: blocks of three brightnesses under fine noise, which repeats every 12 rows to compress well.
+    """Make a texture, (height, width, channels) uint8: blocks of three brightnesses under fine noise.
 
-    Whole numbers only, so it is the same on every machine.
+    The noise repeats every 12 rows, so that it compresses well. All numbers are integers, so it is the same on every machine.
     """
     y, x, channel = np.ogrid[:height, :width, :channels]
     noise = ((y % 12) * 40503 + (x % 61) * 30011 + channel * 9973 + 1).astype(np.uint64)

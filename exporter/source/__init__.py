@@ -1,1 +1,1 @@
-"""A model's name to a loaded open_clip model, with its preprocessing and tokenizer as plain data."""
+"""The source of an export: an open_clip model loaded by name, with its preprocessing and tokenizer as plain data."""

@@ -1,4 +1,4 @@
-"""Which activation a model is built with, where a tag, an architecture and a bare checkpoint say different things or nothing."""
+"""The choice of a model's activation, where its tag and architecture differ, or where a bare checkpoint states none."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 def guard_activation(
     name: str, tag: str, config: Mapping[str, Any], tag_config: Mapping[str, Any], keep: bool
 ) -> tuple[bool, list[str]]:
-    """The activation to build with, and a note where tag and architecture disagree.
+    """Choose the activation (whether it is QuickGELU); returns it, and a note where tag and architecture differ.
 
-    open_clip's list of tags states QuickGELU where a tag was trained with it; a tag that states nothing is no evidence against
-    an architecture that says QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides.
+    open_clip's list of tags states QuickGELU where a tag was trained with it. A tag without a statement does not contradict an
+    architecture with QuickGELU (roberta-ViT-B-32 and its tag are such a pair), so only a statement overrides the architecture.
     """
-    own = bool(config.get("quick_gelu", False))
+    built_in = bool(config.get("quick_gelu", False))
     stated = tag_config.get("quick_gelu")
-    if stated is None or bool(stated) == own:
-        return own, []
-    trained, other = _activation(bool(stated)), _activation(own)
+    if stated is None or bool(stated) == built_in:
+        return built_in, []
+    trained, other = _activation(bool(stated)), _activation(built_in)
     if keep:
-        return own, [
+        return built_in, [
             f"activation: {other}, kept as {name} says; {tag} was trained with {trained}, so its accuracy will be lower"
         ]
     where = _towers_with_activation(config)
@@ -32,7 +32,7 @@ def _activation(quick: bool) -> str:
 
 
 def _towers_with_activation(config: Mapping[str, Any]) -> str:
-    """The towers that the flag reaches: timm's, ResNets and Hugging Face's bring their own activation."""
+    """The towers that the flag affects; timm's, ResNets and Hugging Face's towers have activations of their own."""
     vision = config["vision_cfg"]
     image = "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple))
     text = "hf_model_name" not in config["text_cfg"]
@@ -40,7 +40,7 @@ def _towers_with_activation(config: Mapping[str, Any]) -> str:
 
 
 def ambiguity_notes(name: str, own: bool, tags: tuple[str, ...]) -> list[str]:
-    """A bare checkpoint does not say how it was trained: name what is assumed where the architecture leaves a choice."""
+    """Make notes on the assumed activation and preprocessing of a bare checkpoint, which states neither, where both vary."""
     import open_clip
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 

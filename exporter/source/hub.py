@@ -1,7 +1,7 @@
-"""Downloads that fail fast: without a network a missing file is one sentence within seconds, not a minute of retries.
+"""Access to the Hugging Face hub that fails fast: without a network an error comes within seconds, not after retries.
 
 The Hugging Face client retries each request for about half a minute when it cannot connect. One short request to the hub
-decides first; if that fails, everything inside the context runs from the local cache only.
+is made first; if it fails, everything inside the context uses the local cache only.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ _NETWORK_ERRORS = frozenset(
 
 @contextlib.contextmanager
 def hub_access(what: str, remedy: str) -> Iterator[None]:
-    """Run downloads inside; translate their failures into an ExportError of one sentence.
+    """Run downloads inside the context; translate their failures into an `ExportError` of one sentence.
 
     Args:
-        what: the thing that is fetched, as the message names it (``the weights of ViT-B-32 openai``).
-        remedy: what the user can pass instead, as the end of a sentence.
+        what: the name of the downloaded data in the message, such as ``the weights of ViT-B-32 openai``.
+        remedy: the user's alternatives, as the end of a sentence.
 
     Raises:
-        ExportError: no network and not in the cache; no such repository; a repository that wants a login; no space left.
+        ExportError: there is no network and the data is not in the cache; the repository does not exist or needs a login; no
+            space is left.
     """
     from huggingface_hub import constants
 
@@ -49,7 +50,7 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
         yield
     except ExportError:
         raise
-    except Exception as error:  # any client library may sit below; what is not recognised keeps its traceback
+    except Exception as error:  # any client library may raise; unknown errors keep their traceback
         reason = _reason(error)
         if reason is None:
             raise
@@ -59,7 +60,7 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
 
 
 def _hub_answers() -> bool:
-    """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are honoured."""
+    """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are used."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
@@ -72,7 +73,7 @@ def _hub_answers() -> bool:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What went wrong, for a message; None where it is no failure of a download."""
+    """The cause of a failed download, for a message; None for other errors."""
     chain = _chain(error)
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):

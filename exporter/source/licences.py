@@ -1,9 +1,9 @@
-"""The licences of weights: which weights a product may use, and the page that says so.
+"""The licences of weights: which weights a product may use, with the page that states each licence.
 
 ``licences.csv`` has one row for each repository of the Hugging Face hub from which open_clip downloads weights. The licence is
-that of the weights, not of any code beside them: what their authors state, or else what the repository's card does. `source` is
-the page on which it was read. Weights without a row have the licence `UNKNOWN`, which counts as restricted, because what it allows
-is not known.
+that of the weights, not of any code beside them, as their authors state it, or else as the repository's card states it. `source`
+is the page with the statement. Weights without a row have the licence `UNKNOWN`, which counts as restricted, because its terms are
+not known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exporter.errors import ExportError
 from exporter.source.hub import hub_access
 
 UNKNOWN = "unknown"
-# Licences that allow commercial use and changed copies. OpenRAIL-M also lists uses that it forbids to everybody.
+# Licences that allow commercial use and changed copies. OpenRAIL-M also lists uses that it forbids for every user.
 _PERMISSIVE = (
     "MIT",
     "Apache-2.0",
@@ -51,19 +51,19 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 
 @dataclass(frozen=True)
 class License:
-    """The terms of some weights."""
+    """The licence of weights."""
 
-    id: str  # SPDX's name, or the hub's where SPDX has none (Apple-AMLR); `UNKNOWN`
-    source: str | None  # the page that states it; None where none does
+    id: str  # SPDX's name, or the hub's where SPDX has none (Apple-AMLR), or `UNKNOWN`
+    source: str | None  # the page that states it; None without such a page
 
     @property
     def permissive(self) -> bool:
-        """Whether commercial use is allowed; an unknown licence allows nothing."""
+        """Whether commercial use is allowed; for an unknown licence it is not."""
         return self.id in _PERMISSIVE
 
     @property
     def forbids(self) -> str:
-        """What a restricted licence forbids, in a few words; empty for a permissive one."""
+        """The restriction in a few words; empty for a permissive licence."""
         if self.permissive:
             return ""
         if self.id == UNKNOWN:
@@ -74,12 +74,12 @@ class License:
 
     @property
     def terms(self) -> str:
-        """``MIT``, or ``Apple-AMLR (research only, no commercial use)``: the name, and what it forbids."""
+        """The name with its restriction: ``MIT``, or ``Apple-AMLR (research only, no commercial use)``."""
         return self.id if self.permissive else f"{self.id} ({self.forbids})"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The one line that is printed where a restricted licence is accepted; nothing for a permissive one."""
+        """The line to print where a restricted licence is accepted; nothing for a permissive licence."""
         where = f", see {self.source}" if self.source else ""
         return () if self.permissive else (f"licence of the weights: {self.terms}{where}",)
 
@@ -87,7 +87,7 @@ class License:
 @lru_cache(maxsize=1)
 def known_licenses() -> Mapping[str, License]:
     """All rows of the package's table, by repository (``laion/CLIP-ViT-B-32-laion2B-s34B-b79K``)."""
-    lines = resources.files("exporter").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("exporter.source").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
     return {row["repository"]: License(row["license"], row["source"]) for row in csv.DictReader(lines)}
 
 
@@ -95,7 +95,7 @@ def repository_of(tag_config: Mapping[str, Any]) -> str | None:
     """The hub's repository from which open_clip takes a tag's weights; None where it takes them from elsewhere.
 
     Args:
-        tag_config: what ``open_clip.get_pretrained_cfg`` gives; its ``hf_hub`` is ``org/name/`` or ``org/name/file``.
+        tag_config: the result of ``open_clip.get_pretrained_cfg``; its ``hf_hub`` is ``org/name/`` or ``org/name/file``.
     """
     parts = str(tag_config.get("hf_hub") or "").split("/")
     return "/".join(parts[:2]) if len(parts) >= 2 and "file" not in tag_config else None
@@ -110,11 +110,11 @@ def license_of_tag(architecture: str, tag: str) -> License:
 
 
 def license_of_repository(repository: str, cache_dir: str | os.PathLike[str] | None = None) -> License:
-    """The licence that a repository's card states; where it states none, that of the table; else `UNKNOWN`.
+    """The licence in a repository's card; where the card states none, the licence in the table; else `UNKNOWN`.
 
     Args:
         repository: ``org/name`` on the Hugging Face hub.
-        cache_dir: where downloads go; None is the client library's own place.
+        cache_dir: the folder for downloads; None is the client library's own folder.
     """
     from huggingface_hub import hf_hub_download
 
@@ -124,13 +124,13 @@ def license_of_repository(repository: str, cache_dir: str | os.PathLike[str] | N
             stated = _stated(
                 hf_hub_download(repository, "README.md", cache_dir=None if cache_dir is None else str(cache_dir))
             )
-    except ExportError:  # no card, or none in the cache of a machine without a network
+    except ExportError:  # there is no card, or the cache has none on a machine without a network
         stated = None
     return known_licenses().get(repository, License(UNKNOWN, page)) if stated is None else License(stated, page)
 
 
 def _stated(card: str) -> str | None:
-    """The name of the licence in a card's metadata; None where the card states none, several, or something that is no name."""
+    """The name of the licence in a card's metadata; None if the card states none, several, or text that is not a name."""
     import yaml  # type: ignore[import-untyped]
     from huggingface_hub import metadata_load
 

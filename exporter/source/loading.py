@@ -1,7 +1,7 @@
-"""A model from its name: weights, the right activation, preprocessing and tokenizer, the last two as plain data.
+"""The loading of a model by name: weights, the right activation, preprocessing and tokenizer, the last two as plain data.
 
-Random weights (``--pretrained none``) are not open_clip's initialisation but `exporter.weights.random_weights`' seeded one, in
-which no residual branch is dead; see there.
+Random weights (``--pretrained none``) are not open_clip's initialisation but the seeded one of `exporter.weights.random_weights`,
+in which every residual branch affects the output.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ __all__ = ["ModelRow", "Source", "list_models", "load_source"]
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded model and everything that travels with it into a bundle."""
+    """A loaded model, with the data about it for a bundle."""
 
-    model: torch.nn.Module  # open_clip's, in eval mode, without gradients
+    model: torch.nn.Module  # open_clip's model, in evaluation mode, without gradients
     info: Model
     preprocess: Preprocess
-    tokenizer: Callable[..., torch.Tensor] | None  # open_clip's; None where it was not asked for
+    tokenizer: Callable[..., torch.Tensor] | None  # open_clip's tokenizer; None if it was not loaded
     text_config: dict[str, Any]  # open_clip's text_cfg
-    notes: tuple[str, ...]  # sentences to print: what was chosen and why
+    notes: tuple[str, ...]  # sentences to print about choices, with the reasons
 
 
 def load_source(
@@ -50,22 +50,22 @@ def load_source(
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag, a checkpoint file (``.safetensors``, ``.pt``, ``.pth``, ``.bin``), ``none`` for random weights of
-            seed 0, or None: of the tags with a permissive licence, that with the best published zero-shot ImageNet top-1.
-        keep_activation: build with the architecture's activation even if the tag was trained with the other one.
-        cache_dir: where downloads go; None is the client libraries' own place.
-        dtype: of the weights in memory; None is ``torch.float32``. Half precision is for models that do not fit otherwise.
-        with_tokenizer: also load the tokenizer, which for Hugging Face text towers may want a download.
+            seed 0, or None for the tag with a permissive licence and the best published zero-shot ImageNet top-1.
+        keep_activation: whether to build with the architecture's activation even if the tag was trained with the other one.
+        cache_dir: the folder for downloads; None is the client libraries' own folder.
+        dtype: the dtype of the weights in memory; None is ``torch.float32``. Half precision is for models too large otherwise.
+        with_tokenizer: whether to load the tokenizer, too, which for Hugging Face text towers may need a download.
 
     Returns:
-        The model with its data. Its memory is that of the weights once: files are mapped, random weights filled in place.
+        The model with its data. The weights are in memory once, because files are mapped and random weights are filled in place.
 
     Raises:
-        ExportError: unknown name or tag (with near names), no network, a damaged checkpoint or one of another architecture,
-            a checkpoint that would run code.
+        ExportError: the name or tag is unknown (the message has similar names), there is no network, the checkpoint is damaged or
+            of another architecture, or loading it would run code.
     """
     import torch
 
-    from exporter.weights.checkpoint_files import file_sha256
+    from engines.files.checksums import file_sha256
     from exporter.weights.checkpoint_reading import read_checkpoint
     from exporter.weights.checkpoints import load_weights
     from exporter.weights.random_weights import fill_random, uninitialized_parameters
@@ -94,7 +94,7 @@ def load_source(
 
 
 def _build(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> torch.nn.Module:
-    """The model of `origin` with arbitrary weights."""
+    """Build the model of `origin` with arbitrary weights."""
     import open_clip
 
     from exporter.source.hub import hub_access
@@ -145,10 +145,10 @@ def _describe(origin: Origin, model: Any, weights: str) -> Model:
 
 
 def _logit_scale(origin: Origin, model: Any) -> float:
-    """What similarities are multiplied by; the checkpoint holds its logarithm."""
+    """The factor of similarities; the checkpoint holds its logarithm."""
     logarithm = float(model.logit_scale)
     _, most = NUMBERS["Model.logit_scale"]
-    if math.log(most) < logarithm < math.inf:  # infinity and NaN are found later, in all tensors at once
+    if math.log(most) < logarithm < math.inf:  # infinity and NaN are reported later, for all tensors at once
         raise ExportError(
             f"logit_scale of {origin.checkpoint or origin.label} is {logarithm:g}, and its exponential is above {most:g}: the "
             "value is wrong, because open_clip stores the logarithm (4.6 for a scale of 100); save the checkpoint with that"
@@ -157,7 +157,7 @@ def _logit_scale(origin: Origin, model: Any) -> float:
 
 
 def _preprocess(origin: Origin, model: Any) -> Preprocess:
-    """open_clip's preprocessing of this checkpoint at the model's own image size, as its inference transform reads it."""
+    """Resolve the checkpoint's preprocessing at the model's own image size, as open_clip's inference transform does."""
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
@@ -180,7 +180,10 @@ def _preprocess(origin: Origin, model: Any) -> Preprocess:
 
 
 def _fill_color(value: Any, label: str) -> int | tuple[int, int, int]:
-    """A number where all three channels get the same one. torchvision cuts fractions off, and Pillow limits to 0..255."""
+    """Resolve the fill colour, to one number if its channels are equal.
+
+    Fractions are cut off, as in torchvision, and values are limited to 0..255, as in Pillow.
+    """
     channels = [value or 0] if isinstance(value, (int, float, type(None))) else value
     numbers = isinstance(channels, (list, tuple)) and all(isinstance(item, (int, float)) for item in channels)
     if not numbers or len(channels) not in (1, 3) or not all(map(math.isfinite, channels)):
@@ -190,7 +193,7 @@ def _fill_color(value: Any, label: str) -> int | tuple[int, int, int]:
 
 
 def _triple(value: Any, field: str, label: str) -> tuple[float, float, float]:
-    """The numbers of the three channels; one number is for all of them."""
+    """Check and return the numbers of the three channels; one number is used for all of them."""
     channels = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(channels) not in (1, 3) or not all(isinstance(item, (int, float)) for item in channels):
         raise ExportError(
@@ -223,8 +226,6 @@ def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Call
             return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
     except ExportError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers raises RuntimeError where what it imports is broken, and others do what they like
+    except Exception as error:  # transformers raises RuntimeError if its imports are broken, and others any error
         detail = " ".join(str(error).split())[:160]
         raise ExportError(f"cannot load the tokenizer of {origin.label}: {detail}") from error

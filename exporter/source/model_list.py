@@ -1,10 +1,10 @@
-"""What can be exported: open_clip's architectures, their tags, and each architecture's default tag with its published figure.
+"""The list of models: open_clip's architectures, their tags, and each architecture's default tag with its published figure.
 
-The default is the best tag that a product may use: one with a permissive licence (`exporter.source.licences`).
+The default is the best tag that a product may use, which needs a permissive licence (`exporter.source.licences`).
 
 The figures are facts gathered from open_clip's results table and from the authors' own pages; ``default_tags.csv`` names the
-source of each row. A figure belongs to the activation that the tag was trained with: where a table has a tag under a plain
-and a ``-quickgelu`` name, `measured_as` says which of the two was taken.
+source of each row. A figure belongs to the activation with which the tag was trained: where a table has a tag under a plain
+and a ``-quickgelu`` name, `measured_as` is the name that was taken.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class DefaultTag:
-    """The tag that is exported where the user names none, and the sentence that says why."""
+    """The tag that is exported where the user names none, with the reason as a sentence."""
 
     tag: str
     top1: float | None
@@ -48,8 +48,8 @@ class ModelRow:
 
     architecture: str
     tags: tuple[str, ...]
-    licenses: tuple[License, ...]  # of the tags, in their order
-    default_tag: str | None  # None also where no tag has a permissive licence
+    licenses: tuple[License, ...]  # the licences of the tags, in the tags' order
+    default_tag: str | None  # None, too, where no tag has a permissive licence
     top1: float | None
     image_size: tuple[int, int]
     embed_dim: int
@@ -58,7 +58,7 @@ class ModelRow:
 @lru_cache(maxsize=1)
 def published_figures() -> dict[tuple[str, str], Figure]:
     """All figures of the package's table, by (architecture, tag)."""
-    lines = resources.files("exporter").joinpath("default_tags.csv").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("exporter.source").joinpath("default_tags.csv").read_text(encoding="utf-8").splitlines()
     figures = [
         Figure(row["architecture"], row["tag"], float(row["imagenet_top1"]), row["measured_as"], row["source"])
         for row in csv.DictReader(lines)
@@ -67,15 +67,16 @@ def published_figures() -> dict[tuple[str, str], Figure]:
 
 
 def choose_default_tag(architecture: str, tags: Sequence[str]) -> DefaultTag | None:
-    """The tag with the best published zero-shot ImageNet top-1 of those with a permissive licence.
+    """Choose the tag with the best published zero-shot ImageNet top-1 among those with a permissive licence.
 
     Args:
         architecture: a name of ``open_clip.list_models()``.
         tags: its tags in open_clip's order.
 
     Returns:
-        None where no tag has a permissive licence. Of equal figures the later tag wins, as later tags are newer; where no
-        permissive tag has a figure, the last of them is taken. The reason also names a restricted tag with a better figure.
+        The tag with the reason; None where no tag has a permissive licence. Of equal figures the later tag wins, because later
+        tags are newer; where no permissive tag has a figure, the last of them is taken. The reason also names a restricted tag
+        with a better figure.
     """
     figures = published_figures()
     licenses = {tag: license_of_tag(architecture, tag) for tag in tags}
@@ -99,15 +100,15 @@ def choose_default_tag(architecture: str, tags: Sequence[str]) -> DefaultTag | N
     else:
         tag, top1 = best.tag, best.top1
         reason = f"ImageNet zero-shot {best.top1:.1f} %, {rank}"
-    taken = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures and tag not in free]
-    better = max(reversed(taken), key=lambda figure: figure.top1, default=None)
+    restricted = [figures[architecture, tag] for tag in tags if (architecture, tag) in figures and tag not in free]
+    better = max(reversed(restricted), key=lambda figure: figure.top1, default=None)
     if better is not None and (top1 is None or better.top1 > top1):
         reason += f"; {better.tag} would be {better.top1:.1f} %, under {licenses[better.tag].terms}"
     return DefaultTag(tag, top1, licenses[tag], f"{licenses[tag].id}; {reason}")
 
 
 def without_default(architecture: str, tags: Sequence[str]) -> str:
-    """The sentence for an architecture of which `choose_default_tag` takes no tag."""
+    """Make the sentence for an architecture without a tag that `choose_default_tag` can choose."""
     if not tags:
         return (
             f"open_clip has no pretrained weights for {architecture}; pass a checkpoint file with --pretrained PATH, "
@@ -128,20 +129,20 @@ def _by_terms(architecture: str, tags: Sequence[str]) -> dict[str, list[str]]:
 
 
 def tags_of(architecture: str) -> tuple[str, ...]:
-    """The pretrained tags of an architecture in open_clip's order; empty where there are none."""
+    """The pretrained tags of an architecture in open_clip's order; empty without such tags."""
     import open_clip
 
     return tuple(open_clip.list_pretrained_tags_by_model(architecture))
 
 
 def list_models(pattern: str | None = None) -> list[ModelRow]:
-    """Rows for ``--list``, in open_clip's order; constructs no model and needs no network.
+    """Make the rows for ``--list``, in open_clip's order; no model is built, and no network is needed.
 
     Args:
-        pattern: a shell pattern (``ViT-L*``) or a part of a name, upper and lower case alike; None lists all.
+        pattern: a shell pattern (``ViT-L*``) or a part of a name, in upper or lower case; None lists all.
 
     Raises:
-        ExportError: nothing matches; the message names the nearest architectures.
+        ExportError: no architecture matches; the message names the most similar architectures.
     """
     import open_clip
 
@@ -170,22 +171,24 @@ def list_models(pattern: str | None = None) -> list[ModelRow]:
 
 
 def format_models(rows: Sequence[ModelRow]) -> str:
-    """The rows as an aligned table, one architecture a line, ready to print; each tag stands behind its licence."""
+    """Format the rows as an aligned table, one architecture on each line, with each tag after its licence."""
     header = ("architecture", "image", "embed", "default tag", "licence", "top-1 %", "other tags")
     lines = [header]
     for row in rows:
         others: dict[str, list[str]] = {}
-        own = "-"
+        default_license = "-"
         for tag, license in zip(row.tags, row.licenses, strict=True):
             if tag == row.default_tag:
-                own = license.id
+                default_license = license.id
             else:
                 others.setdefault(license.id, []).append(tag)
         rest = "; ".join(f"{name}: {', '.join(tags)}" for name, tags in others.items())
         top1 = f"{row.top1:.1f}" if row.top1 is not None else "-"
         height, width = row.image_size
         size = str(height) if height == width else f"{height}x{width}"
-        lines.append((row.architecture, size, str(row.embed_dim), row.default_tag or "-", own, top1, rest or "-"))
+        lines.append(
+            (row.architecture, size, str(row.embed_dim), row.default_tag or "-", default_license, top1, rest or "-")
+        )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]) for line in lines
@@ -193,7 +196,7 @@ def format_models(rows: Sequence[ModelRow]) -> str:
 
 
 def suggest(name: str, names: Sequence[str], count: int = 3) -> str:
-    """``" (did you mean A, B or C?)"`` for the names nearest to `name`, or an empty string where none is near.
+    """Make the text ``" (did you mean A, B or C?)"`` of the names most similar to `name`; empty where no name is similar.
 
     Case and OpenAI's spelling (``ViT-B/32``, ``ViT-L/14@336px``) do not count as differences.
     """
@@ -202,10 +205,10 @@ def suggest(name: str, names: Sequence[str], count: int = 3) -> str:
         by_key.setdefault(_spelling(candidate), []).append(candidate)
     key = _spelling(name)
     near = [key] if key in by_key else difflib.get_close_matches(key, list(by_key), n=count, cutoff=0.6)
-    found = [candidate for match in near for candidate in by_key[match]][:count]
-    if not found:
+    similar = [candidate for match in near for candidate in by_key[match]][:count]
+    if not similar:
         return ""
-    return f" (did you mean {found[0] if len(found) == 1 else ', '.join(found[:-1]) + ' or ' + found[-1]}?)"
+    return f" (did you mean {similar[0] if len(similar) == 1 else ', '.join(similar[:-1]) + ' or ' + similar[-1]}?)"
 
 
 def _spelling(name: str) -> str:

@@ -1,4 +1,4 @@
-"""From what the user typed to what will be built: architecture, checkpoint file, activation and preprocessing, as plain data."""
+"""The origin of a model: the user's MODEL and --pretrained, resolved to plain data for building and loading."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Kind = Literal["pretrained", "checkpoint", "hf-hub", "local-dir", "demo", "rando
 
 @dataclass(frozen=True)
 class Origin:
-    """A resolved MODEL and --pretrained: everything that is needed to build and load, nothing built yet."""
+    """A resolved MODEL and --pretrained: the data that building and loading need, before anything is built."""
 
-    label: str  # for people and file names
-    build_name: str  # what open_clip's create_model and get_tokenizer take
+    label: str  # the name in messages, manifests and file names
+    build_name: str  # the name for open_clip's create_model and get_tokenizer
     architecture: str
     kind: Kind
     tag: str | None
     config: Mapping[str, Any]  # open_clip's model_cfg
-    preprocess: Mapping[str, Any]  # laid over open_clip's PreprocessCfg defaults
+    preprocess: Mapping[str, Any]  # the values that replace open_clip's PreprocessCfg defaults
     quick_gelu: bool  # the activation to build with
     checkpoint: Path | None  # None: random weights
     notes: tuple[str, ...]
-    license: License | None = None  # of the weights; None: random weights, or the user's own
+    license: License | None = None  # the licence of the weights; None: random weights, or the user's own
 
 
 def resolve_origin(
@@ -51,18 +51,18 @@ def resolve_origin(
     keep_activation: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Origin:
-    """Find out what `name` and `pretrained` mean, downloading the checkpoint if they name one on the hub.
+    """Resolve `name` and `pretrained`, and download the checkpoint if they name one on the hub.
 
     Args:
         name: an architecture of ``open_clip.list_models()``, ``hf-hub:org/repo``, ``local-dir:PATH`` or ``demo``.
         pretrained: a tag of the architecture, a checkpoint file, ``none`` for random weights, or None for the default tag,
-            which always has a permissive licence; a restricted one that is named is taken with a note.
-        keep_activation: build with the architecture's activation even if the tag was trained with the other one.
-        cache_dir: where downloads go; None is the client libraries' own place.
+            which always has a permissive licence; a tag with a restricted licence is taken with a note if it is named.
+        keep_activation: whether to build with the architecture's activation even if the tag was trained with the other one.
+        cache_dir: the folder for downloads; None is the client libraries' own folder.
 
     Raises:
-        ExportError: unknown name or tag, no tag with a permissive licence where none is named, no such file, no network, a
-            folder that is not in open_clip's format.
+        ExportError: the name or tag is unknown, no tag has a permissive licence and none is named, a file does not exist, there
+            is no network, or a folder is not in open_clip's format.
     """
     if name == "demo" or name.startswith(FOLDER_PREFIX):
         return _from_folder(name, pretrained)
@@ -87,8 +87,8 @@ def _from_folder(name: str, pretrained: str | None) -> Origin:
     kind: Kind = "random" if is_random else "demo" if demo else "local-dir"
     checkpoint = None if is_random else find_checkpoint(folder)
     note = _random_note() if checkpoint is None else f"weights: {checkpoint.name} in {folder}"
-    own = DEMO_LICENSE if kind == "demo" else None
-    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), own)
+    terms = DEMO_LICENSE if kind == "demo" else None
+    return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), terms)
 
 
 def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None) -> Origin:
@@ -144,10 +144,10 @@ def _from_architecture(
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise ExportError(_unknown_model(name, open_clip.list_models()))
-    own = bool(config.get("quick_gelu", False))
+    built_in = bool(config.get("quick_gelu", False))
     tags = tags_of(name)
     if pretrained == RANDOM:
-        return Origin(name, name, name, "random", None, config, {}, own, None, (_random_note(),))
+        return Origin(name, name, name, "random", None, config, {}, built_in, None, (_random_note(),))
     notes: list[str] = []
     if pretrained is None:
         default = choose_default_tag(name, tags)
@@ -159,8 +159,8 @@ def _from_architecture(
         tag_config = open_clip.get_pretrained_cfg(name, pretrained)
         if not tag_config:
             path = _checkpoint_path(name, pretrained, tags)
-            notes += [f"weights: {path}", *ambiguity_notes(name, own, tags)]
-            return Origin(path.name, name, name, "checkpoint", None, config, {}, own, path, tuple(notes))
+            notes += [f"weights: {path}", *ambiguity_notes(name, built_in, tags)]
+            return Origin(path.name, name, name, "checkpoint", None, config, {}, built_in, path, tuple(notes))
         pretrained = next(tag for tag in tags if open_clip.get_pretrained_cfg(name, tag) is tag_config)
         figure = published_figures().get((name, pretrained))
         terms = license_of_tag(name, pretrained)
@@ -235,7 +235,7 @@ def _unknown_model(name: str, names: list[str]) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """``open_clip_config.json``, checked to hold what building needs."""
+    """Read ``open_clip_config.json``, and check that it has the keys that building needs."""
     with readable(path):
         if not path.is_file():
             raise ExportError(f"{path.parent} is not in open_clip's format: it has no {CONFIG_NAME}")
@@ -251,7 +251,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _known_architecture(config: Mapping[str, Any]) -> str | None:
-    """The name of ``open_clip.list_models()`` that has this very configuration."""
+    """The name in ``open_clip.list_models()`` with the same configuration; None if there is none."""
     import open_clip
 
     return next((name for name in open_clip.list_models() if open_clip.get_model_config(name) == config), None)

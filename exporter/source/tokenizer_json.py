@@ -1,7 +1,7 @@
 """open_clip's tokenizer as a Hugging Face ``tokenizer.json``, checked against the original before it is used.
 
-The file holds everything after the cleaning of the text: splitting, BPE, special tokens, truncation and padding. Cleaning
-(ftfy, HTML entities, case) has no counterpart in the format; the manifest names it, and the reader does it.
+The file holds every step after the cleaning of the text: splitting, BPE, special tokens, truncation and padding. Cleaning
+(ftfy, HTML entities, case) has no counterpart in the format; the manifest names it, and the reader of the file does it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CODE_POINTS = ((0, 0xD800), (0xE000, 0x110000))  # without the surrogates, whic
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _CLASSES = (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]")
 
-# What every conversion is tried on: each line is a way in which two tokenizers come to differ.
+# The texts on which every conversion is tested; tokenizers can differ in another way on each line.
 _SAMPLES = (
     "",
     " ",
@@ -59,18 +59,18 @@ _SAMPLES = (
 
 
 def write_tokenizer(tokenizer: Callable[..., Any], text_config: dict[str, Any], path: Path) -> manifest.Tokenizer:
-    """Write `tokenizer` as `path` and prove on a set of difficult texts that it still gives the same ids.
+    """Write `tokenizer` as `path`, and prove on a set of difficult texts that the file gives the same ids.
 
     Args:
-        tokenizer: what ``open_clip.get_tokenizer`` returned: SimpleTokenizer, HFTokenizer or SigLipTokenizer.
-        text_config: the architecture's ``text_cfg``; read for the size of the vocabulary.
-        path: the file to write; it is removed again if the proof fails.
+        tokenizer: the result of ``open_clip.get_tokenizer``: SimpleTokenizer, HFTokenizer or SigLipTokenizer.
+        text_config: the architecture's ``text_cfg``, which has the size of the vocabulary.
+        path: the file to write; it is removed if the proof fails.
 
     Returns:
-        What :class:`engines.inputs.tokenizer.TextTokenizer` needs beside the file.
+        The data that :class:`engines.inputs.tokenizer.TextTokenizer` needs besides the file.
 
     Raises:
-        ExportError: the tokenizer is of a kind that the format cannot express, or a text's ids differ.
+        ExportError: the format cannot express this kind of tokenizer, or a text's ids differ.
     """
     from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, SimpleTokenizer
 
@@ -93,7 +93,7 @@ def write_tokenizer(tokenizer: Callable[..., Any], text_config: dict[str, Any], 
 
 
 def check_tokenizer(original: Callable[..., Any], converted: TextTokenizer, texts: Sequence[str]) -> None:
-    """Raise :class:`ExportError`, naming the text, unless both give equal ids below the vocabulary's size for all `texts`."""
+    """Check that both give equal ids below the vocabulary's size for all `texts`; the `ExportError` otherwise names the text."""
     expected = original(list(texts)).numpy()
     ids = converted(texts)
     if expected.shape != ids.shape:
@@ -152,12 +152,12 @@ def _convert_simple(
 
 
 def _bpe_model(tokenizer: SimpleTokenizer, specials: Iterable[str]) -> models.BPE:
-    """The BPE model, in which the special tokens are words that merge into one id after all other merges are done.
+    """Make the BPE model, in which the special tokens are words that merge into one id after all other merges are done.
 
-    open_clip's tokenizer finds ``<end_of_text>`` in a text only where its regular expression starts a new word there: not
-    behind other punctuation, as in ``!<end_of_text>``. An added token of the format would be found there too. So the split
-    pattern finds the special tokens, and merges that start with ``<`` and go on with a letter join their pieces. No other
-    word mixes the two, and the text is lower case by then, so the steps in between never stay as ids of their own.
+    open_clip's tokenizer finds ``<end_of_text>`` in a text only where its regular expression starts a new word there, so not
+    after other punctuation, as in ``!<end_of_text>``. An added token of the format would be found there, too. Therefore the split
+    pattern finds the special tokens, and merges that start with ``<`` and continue with a letter join their pieces. No other
+    word mixes the two, and the text is lower case by then, so the intermediate merges never remain as ids of their own.
     """
     vocab = {piece: i for piece, i in tokenizer.encoder.items() if piece}
     merges = [merge for merge, _ in sorted(tokenizer.bpe_ranks.items(), key=lambda item: item[1])]
@@ -174,11 +174,11 @@ def _bpe_model(tokenizer: SimpleTokenizer, specials: Iterable[str]) -> models.BP
 
 
 def _split_pattern(specials: Iterable[str]) -> str:
-    r"""open_clip's split pattern, with every character class spelled out by code points.
+    r"""Make open_clip's split pattern, with every character class written as code points.
 
-    The original is matched by the ``regex`` module with IGNORECASE, which knows other Unicode tables than the library that
-    reads the file, has U+017F match ``s``, and has U+0345 match nothing. Asked of that module code point by code point, the
-    classes mean the same in every reader.
+    The original is matched by the ``regex`` module with IGNORECASE, whose Unicode tables differ from those of the library that
+    reads the file; U+017F matches ``s`` there, and U+0345 matches nothing. The classes are tested with that module code point by
+    code point, so they mean the same in every reader.
     """
     import regex
 
@@ -249,7 +249,7 @@ def _convert_hugging_face(
 
 
 def _wrap_clips(converted: tokenizers.Tokenizer, inner: Any) -> int:
-    """Begin and end rows as the "clips" mode does, and return the id that it puts behind the padding."""
+    """Begin and end rows as the "clips" mode does; returns the id that this mode puts after the padding."""
     ids = {"bos": inner.bos_token_id, "eos": inner.eos_token_id, "cls": inner.cls_token_id}
     missing = [kind for kind, token_id in ids.items() if token_id is None]
     if missing:
@@ -271,7 +271,7 @@ def _clean_name(clean: Callable[[str], str]) -> Any:
 
 
 def hard_captions(tokenizer: Callable[..., Any]) -> list[str]:
-    """Texts that tokenizers disagree about, and every special token of this one where it may and may not be found."""
+    """Make texts on which tokenizers differ, and texts with every special token where it may and may not be found."""
     inner = getattr(tokenizer, "tokenizer", None)
     specials = ["<start_of_text>", "<end_of_text>"] if inner is None else list(inner.all_special_tokens)
     framed = [frame.format(token) for token in specials for frame in ("{}", "a {} b", "a{0}b{0}", "!{}!", "{0}{0}")]

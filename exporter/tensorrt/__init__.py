@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX engines: profiles, the building process, and what it does to a parsed network."""
+"""TensorRT and TensorRT-RTX engines: profiles, the building process, and its changes to a parsed network."""

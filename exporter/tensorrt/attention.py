@@ -1,8 +1,8 @@
-"""Attention in a parsed TensorRT network: computed by one kernel where the library has one, decomposed exactly where it has not.
+"""Attention in a parsed TensorRT network: one kernel where the library has a fused one, an exact decomposition elsewhere.
 
-TensorRT refuses to build an attention for which it has no fused kernel unless the layer is marked decomposable, and which kernels
-there are depends on dtype, head size, mask, GPU and version. So the library itself is asked: a network of nothing but that
-attention is built, in about a tenth of a second, and if that fails the blocks like it are marked.
+TensorRT refuses to build an attention for which it has no fused kernel unless the layer is marked decomposable, and the set of
+kernels depends on dtype, head size, mask, GPU and version. So the library itself is tested: a network of only that attention is
+built, in about a tenth of a second, and if the build fails, the blocks of the same case are marked.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# Smallest, usual and largest sizes of the question's inputs where the network's own are dynamic.
+# The smallest, usual and largest sizes of the test network's inputs where the network's own are dynamic.
 _BATCHES = (1, 8, 32)
 _TOKENS = (2, 64, 128)
 
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """What decides whether there is a fused kernel.
+    """The properties of an attention that decide whether there is a fused kernel.
 
     Attributes:
-        dtype: of query, key and value, as the library's `DataType`.
+        dtype: the dtype of query, key and value, as the library's `DataType`.
         heads, head_dim: H and D of (N, H, L, D); None if dynamic.
-        query_tokens, key_tokens: L of query and of key and value; None if dynamic. Towers that read one token compute their last
-            block for that token only: then there is one query.
+        query_tokens, key_tokens: L of the query, and L of key and value; None if dynamic. Towers that pool one token compute their
+            last block for that token only, with one query.
         causal: whether later tokens are masked.
         mask: the mask's `DataType`, or None.
     """
@@ -39,13 +39,13 @@ class AttentionCase:
 
 
 def strongly_typed_flags(trt: Any) -> int:
-    """Flags of a network whose types are the graph's; later versions know no other kind, and may drop the flag."""
+    """The flags of a strongly typed network; later versions have no other kind of network, and may have no such flag."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def attention_blocks(trt: Any, network: Any) -> list[Any]:
-    """Every `IAttention` of a network, in order."""
+    """Find every `IAttention` of a network, in order."""
     kind = getattr(trt.LayerType, "ATTENTION_INPUT", None)
     blocks: list[Any] = []
     if kind is None:  # versions before IAttention parse the operator into matrix products, and fuse them where they can
@@ -53,13 +53,13 @@ def attention_blocks(trt: Any, network: Any) -> list[Any]:
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type == kind:
-            layer.__class__ = trt.IAttentionInputLayer  # the bindings give the base class
+            layer.__class__ = trt.IAttentionInputLayer  # because the bindings return the base class
             blocks.append(layer.attention)
     return blocks
 
 
 def describe(trt: Any, attention: Any) -> AttentionCase:
-    """An attention as a case."""
+    """Read the case of an attention."""
     query = attention.get_input(0)
     _, heads, queries, size = (n if n > 0 else None for n in tuple(query.shape))
     keys = tuple(attention.get_input(1).shape)[2]
@@ -76,11 +76,11 @@ def mark_decomposable(trt: Any, network: Any, has_kernel: Callable[[AttentionCas
 
     Args:
         trt: the library's module.
-        network: parsed.
-        has_kernel: see `FusedKernels`.
+        network: the parsed network.
+        has_kernel: whether the library has a fused kernel for a case, see `FusedKernels`.
 
     Returns:
-        How many are computed by one kernel, and how many are decomposed.
+        The number of attentions that one kernel computes, and the number of decomposed ones.
     """
     blocks = attention_blocks(trt, network)
     decomposed = 0
@@ -92,12 +92,12 @@ def mark_decomposable(trt: Any, network: Any, has_kernel: Callable[[AttentionCas
 
 
 class FusedKernels:
-    """Asks the library once for each case.
+    """The library's fused kernels, tested once for each case.
 
     Args:
         trt: the library's module.
-        builder: of the network that the question is about.
-        make_config: gives a builder configuration, with the target set and no profile.
+        builder: the builder of the network with the attentions.
+        make_config: a function that makes a builder configuration, with the target set and no profile.
     """
 
     def __init__(self, trt: Any, builder: Any, make_config: Callable[[], Any]) -> None:
@@ -107,7 +107,7 @@ class FusedKernels:
         self._known: dict[AttentionCase, bool] = {}
 
     def __call__(self, case: AttentionCase) -> bool:
-        """Whether the library computes this case by one kernel."""
+        """Whether the library computes this case with one kernel."""
         if case not in self._known:
             self._known[case] = None not in (case.heads, case.head_dim) and self._builds(case)
         return self._known[case]

@@ -1,4 +1,4 @@
-"""The two libraries that share TensorRT's API: for which GPUs each builds, and which of the builder's options it has."""
+"""The two libraries that share TensorRT's API, with the GPUs for which each builds, and the builder's options of each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from engines.device.gpu import find_gpu, gpu_missing
 from engines.process.optional import import_or_reason
 from engines.tensorrt.library import library_or_reason
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Flavour:
     """One of the libraries.
 
     Attributes:
-        kind: of its engines.
-        targets: GPU architectures for which it builds without such a GPU; empty if it builds for the GPU it runs on only.
-        needs_gpu: options that it has only where there is a GPU, and why.
-        lacks: options that it does not have, and why.
+        kind: the kind of its engines.
+        targets: the GPU architectures for which it builds without such a GPU; empty if it builds only for the GPU it runs on.
+        needs_gpu: the options that it has only where there is a GPU, with the reasons.
+        lacks: the options that it does not have, with the reasons.
     """
 
     kind: str
@@ -49,18 +49,18 @@ FLAVOURS = {
 
 
 def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
-    """Refuse what cannot be built here, before anything slow.
+    """Refuse options and machines with which no engine can be built, before slow steps begin.
 
     Args:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        options: of the user.
+        options: the user's options.
 
     Returns:
-        The targets to build for; None is the GPU of this machine.
+        The targets to build for; a target of None is this machine's GPU.
 
     Raises:
-        ExportError: library or GPU is missing, or a library is broken, a target is unknown, an option does not
-            exist; the message names the remedy.
+        ExportError: the library or the GPU is missing, a library is broken, a target is unknown, or an option does not exist; the
+            message names the remedy.
     """
     flavour = FLAVOURS[kind]
     no_gpu = gpu_missing()
@@ -71,9 +71,9 @@ def check_flavour(kind: str, options: EngineOptions) -> tuple[str | None, ...]:
             "--engine tensorrt-rtx --target sm80 (or another), which builds anywhere"
         )
     polygraphy = import_or_reason("polygraphy", "polygraphy", "pip install 'openclip-engines[export]'")
-    for found in (library_or_reason(kind), polygraphy):
-        if isinstance(found, str):
-            raise ExportError(f"engine {kind} cannot be built: {found}")
+    for library in (library_or_reason(kind), polygraphy):
+        if isinstance(library, str):
+            raise ExportError(f"engine {kind} cannot be built: {library}")
     for option, why in flavour.lacks:
         if getattr(options, option) not in (None, False):
             raise ExportError(f"engine {kind} has no --{option.replace('_', '-')}: {why}")

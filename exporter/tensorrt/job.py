@@ -1,4 +1,4 @@
-"""One engine as a job for a process of its own: `worker` does it, `run_job` starts it and turns failures into sentences."""
+"""The job of building one engine in a separate process: `worker` runs it, `run_job` starts it and words its failures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LONGEST = 400
 
 
 class BuildJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker reads.
+    """The job that the worker reads.
 
     Attributes:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        graph: the ONNX file.
-        plan: the engine file to write.
-        inspector: JSON of the engine inspector to write, where the engine can be loaded on this machine.
-        target: ``sm80``, or None for the GPU of this machine.
-        input: name of the network's input.
-        shapes: of each profile: smallest, usual and largest shape of the input.
+        graph: the path of the ONNX file.
+        plan: the path of the engine file to write.
+        inspector: the path of the engine inspector's JSON to write, where the engine can be loaded on this machine.
+        target: the GPU architecture, such as ``sm80``; None for the GPU of this machine.
+        input: the name of the network's input.
+        shapes: the smallest, usual and largest shape of the input, for each profile.
     """
 
     kind: str
@@ -45,9 +45,9 @@ class BuildJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the worker writes."""
+    """The result that the worker writes."""
 
-    version: str  # of the library
+    version: str  # the version of the library
     build: Build
     inspected: bool
     notes: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ def run_job(job: BuildJob) -> BuildResult:
     """Build one engine.
 
     Raises:
-        ExportError: the builder refused the graph, ran out of memory or died; the message holds its own words.
+        ExportError: the builder refused the graph, ran out of memory or died; the message quotes the builder.
     """
     # Polygraphy chooses between the two libraries once, when it is imported.
     environment = {"POLYGRAPHY_USE_TENSORRT_RTX": "1" if job.kind == "tensorrt-rtx" else "0"}
@@ -71,12 +71,12 @@ def _failure(job: BuildJob, error: ChildFailedError) -> str:
     what = f"{job.kind} cannot build {Path(job.graph).name}" + (f" for {job.target}" if job.target else "")
     if error.killed:
         return f"{what}: the system killed the builder, most likely for want of memory; free some, or export one tower at a time"
-    said = []
+    reports = []
     for line in error.output.splitlines():
         match = _ERROR_LINE.match(line)
-        if match and match.group(1).strip() and match.group(1) not in said:
-            said.append(match.group(1).strip())
-    words = "; ".join(said) if said else error.last_line
+        if match and match.group(1).strip() and match.group(1) not in reports:
+            reports.append(match.group(1).strip())
+    words = "; ".join(reports) if reports else error.last_line
     if len(words) > _LONGEST:
         words = words[: _LONGEST - 2] + " …"
     return f"{what}{error.died}: {words}"

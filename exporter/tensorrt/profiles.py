@@ -1,4 +1,4 @@
-"""Optimization profiles of a tower: the ranges of shapes that an engine's kernels are chosen for."""
+"""Optimization profiles of a tower, which are the ranges of shapes for which an engine's kernels are chosen."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from engines.manifest import BatchProfile, Profile, Range, Tower
 from exporter.errors import ExportError
 
-# Captions of real data have 8 to 25 tokens; kernels are chosen for one in the middle.
+# Captions of real data have 8 to 25 tokens; kernels are chosen for a length in the middle.
 _CAPTION_TOKENS = 16
-_MOST_ELEMENTS = (1 << 31) - 1  # of one tensor, by TensorRT's own limit
+_MOST_ELEMENTS = (1 << 31) - 1  # TensorRT's limit of the elements of one tensor
 
 
 def make_profiles(tower: Tower, batches: Sequence[Range]) -> tuple[Profile, ...]:
-    """One profile for each range of batch sizes.
+    """Make one profile for each range of batch sizes.
 
     Args:
-        tower: its input's shape says what else is dynamic.
-        batches: ordered ranges.
+        tower: the manifest's entry of the tower, whose length rule gives the range of lengths.
+        batches: the ranges, each with min, opt and max in order.
 
     Raises:
-        ExportError: a batch is larger than one tensor may be.
+        ExportError: a tensor of a batch would have more elements than TensorRT allows.
     """
     length = None
     if tower.length is not None and tower.length.keep != "fixed":
@@ -40,7 +40,7 @@ def make_profiles(tower: Tower, batches: Sequence[Range]) -> tuple[Profile, ...]
 
 
 def input_shapes(tower: Tower, profile: Profile) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """The input's smallest, usual and largest shape."""
+    """Compute the input's smallest, usual and largest shape."""
 
     def shape(which: str) -> tuple[int, ...]:
         sizes = []
@@ -58,7 +58,7 @@ def input_shapes(tower: Tower, profile: Profile) -> tuple[tuple[int, ...], tuple
 
 
 def whole_range(profiles: Sequence[Profile]) -> BatchProfile:
-    """The batch sizes that the profiles take together; gaps between them are filled by padding."""
+    """Compute the range of batch sizes that the profiles take together; padding fills the gaps between them."""
     return BatchProfile(
         min=min(profile.batch.min for profile in profiles),
         opt=max(profile.batch.opt for profile in profiles),

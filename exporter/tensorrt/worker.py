@@ -1,6 +1,6 @@
-"""Builds one engine: ``python -m exporter.tensorrt.worker RESULT`` with a `BuildJob` as JSON on its input.
+"""The building process of one engine: ``python -m exporter.tensorrt.worker RESULT``, with a `BuildJob` as JSON on its input.
 
-It imports neither torch nor the exporter's other parts, so that its memory is the builder's.
+It imports neither torch nor the exporter's larger parts, so that its measured memory is the builder's.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from typing import Any
 import msgspec
 
 from engines.manifest import Build
-from exporter.child_process import own_peak_memory, serve
+from exporter.child_process import serve
+from exporter.memory import peak_memory
 from exporter.tensorrt.attention import FusedKernels, mark_decomposable, strongly_typed_flags
 from exporter.tensorrt.job import BuildJob, BuildResult
 
 
 def build(job: BuildJob) -> BuildResult:
-    """Parse the graph, mark its attentions, build, write the plan."""
+    """Parse the graph, mark its attentions, build the engine, and write the plan."""
     from polygraphy.backend.trt import EngineBytesFromNetwork, NetworkFromOnnxPath
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.module_severity = {"": G_LOGGER.WARNING}
     trt = _library(job.kind)
     start = time.perf_counter()
-    # Strongly typed: precision is what the graph says, for every version of either library.
+    # Strongly typed, so that precisions are the graph's in every version of both libraries.
     builder, network, parser = NetworkFromOnnxPath(job.graph, strongly_typed=bool(strongly_typed_flags(trt)))()
     notes: list[str] = []
     config = _config(job, trt, notes)
@@ -48,7 +49,7 @@ def build(job: BuildJob) -> BuildResult:
     with Path(job.plan).open("wb") as file:
         file.write(memory)
     seconds = time.perf_counter() - start
-    peak = own_peak_memory()
+    peak = peak_memory()
     inspected = _inspect(trt, job)
     options: dict[str, bool | int | str] = {}
     for name in ("workspace", "optimization_level", "version_compatible", "hardware_compatible", "strip_weights"):
@@ -79,7 +80,7 @@ def _library(kind: str) -> Any:
 
 
 def _config(job: BuildJob, trt: Any, notes: list[str], profiles: bool = True) -> Callable[[Any, Any], Any]:
-    """The builder's configuration for a builder and its network, by Polygraphy."""
+    """Make a function from a builder and its network to the builder's configuration, by Polygraphy."""
     from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
     from polygraphy.backend.trt import CreateConfig, Profile
 
@@ -107,10 +108,10 @@ def _config(job: BuildJob, trt: Any, notes: list[str], profiles: bool = True) ->
 
     def make(builder: Any, network: Any) -> Any:
         config = create(builder, network)
-        # Units that are float32 are so for accuracy: TensorFloat-32 would round what they multiply to 10 bits.
+        # TensorFloat-32 would round the operands of float32 units to 10 bits, and these units are float32 for accuracy.
         config.clear_flag(trt.BuilderFlag.TF32)
         if job.strip_weights:
-            # The weights that come back are the graph's own: the builder may fold and reorder as if they were there.
+            # The engine is refitted with the graph's own weights, so the builder may fold and reorder them as if they stayed.
             config.clear_flag(trt.BuilderFlag.REFIT)
             config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
         if profiles and job.timing_cache is not None:
@@ -138,20 +139,20 @@ def _capability(target: str) -> tuple[int, int]:
 
 
 def _layers(network: Any) -> dict[str, dict[str, int]]:
-    """Layers of the parsed network by type and dtype; constants are left out."""
+    """Count the layers of the parsed network by type and dtype, without constants."""
     counts: Counter[tuple[str, str]] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type.name != "CONSTANT" and layer.num_outputs:
             counts[layer.type.name, layer.get_output(0).dtype.name] += 1
-    found: dict[str, dict[str, int]] = {}
+    by_type: dict[str, dict[str, int]] = {}
     for (kind, dtype), count in sorted(counts.items()):
-        found.setdefault(kind, {})[dtype] = count
-    return found
+        by_type.setdefault(kind, {})[dtype] = count
+    return by_type
 
 
 def _inspect(trt: Any, job: BuildJob) -> bool:
-    """Write every layer of the engine as JSON, where there is a GPU of the target to load it on."""
+    """Write every layer of the engine as JSON, if this machine has a GPU of the target to load it; returns whether it did."""
     from engines.device.gpu import find_gpu
 
     gpu = find_gpu()
@@ -167,12 +168,12 @@ def _inspect(trt: Any, job: BuildJob) -> bool:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Hold back what the library prints, on whichever stream, when it is asked about an attention that it has no kernel for."""
+    """Suppress the library's output on both streams, because it prints errors when it is tested for kernels that it lacks."""
     from polygraphy.logger import G_LOGGER
 
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
+    originals = [os.dup(1), os.dup(2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1)
@@ -180,9 +181,9 @@ def _silenced() -> Iterator[None]:
         with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
             yield
     finally:
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        for descriptor in (*kept, nowhere):
+        os.dup2(originals[0], 1)
+        os.dup2(originals[1], 2)
+        for descriptor in (*originals, nowhere):
             os.close(descriptor)
 
 

@@ -1,1 +1,1 @@
-"""open_clip's model to tower modules that trace clean: one file for each family of architectures."""
+"""Tower modules made from an open_clip model, which trace to few nodes: one module for each family of architectures."""

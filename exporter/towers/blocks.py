@@ -1,7 +1,7 @@
-"""Attention that traces clean: one packed projection, one Attention, one output projection.
+"""Attention modules that trace to few nodes: one packed projection, one Attention, one output projection.
 
-open_clip attends with ``nn.MultiheadAttention``, Hugging Face and timm with classes of their own. Traced as they are, each
-block drags about twenty shape nodes around its attention, and a causal tower passes a mask tensor that hides from an engine
+open_clip uses ``nn.MultiheadAttention`` for attention, Hugging Face and timm use classes of their own. Traced as they are, each
+block has about twenty shape nodes around its attention, and a causal tower passes a mask tensor, from which an engine cannot see
 that the attention is causal. The modules here hold *the same parameters* and trace to the fewest nodes.
 
 Shapes: N batch, L tokens, C width, H heads, D head size.
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A Linear over these very tensors, (out, in) and (out,), without a copy."""
+    """Make a Linear of the given tensors, (out, in) and (out,), without a copy."""
     with torch.device("meta"):
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     linear.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -27,7 +27,7 @@ def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
 
 
 class DotProduct(nn.Module):
-    """``softmax(q kᵀ / √D) v`` over (N, H, L, D); a module of its own so that a probe can look at q and k."""
+    """The product ``softmax(q kᵀ / √D) v`` over (N, H, L, D); it is a module, so that a probe can observe q and k."""
 
     def __init__(self, causal: bool = False) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class DotProduct(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding by halves (RoFormer, arXiv:2104.09864) on (N, H, L, D).
+    """A rotary position embedding by halves (RoFormer, arXiv:2104.09864) on (N, H, L, D).
 
-    Checkpoints that rotate interleaved pairs are brought to this form by reordering the rows of their query and key
+    Checkpoints that rotate interleaved pairs are converted to this form by reordering the rows of their query and key
     projections (`pairs_to_halves`): the scores are the same, and the rotation costs four nodes instead of nine.
     """
 
@@ -62,7 +62,7 @@ class Rotary(nn.Module):
         return x * self.cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * self.sin.to(x.dtype)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Rotary:
-        # All blocks share the tables, each block may have its own dtype: they stay in float32 and are cast at use.
+        # The tables stay in float32 and are cast at use, because all blocks share them and each block may have its own dtype.
         return self
 
 
@@ -73,7 +73,7 @@ def pairs_to_halves(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention from one packed projection: (N, L, C) to (N, L, C)."""
+    """Multi-head self-attention with one packed projection: (N, L, C) to (N, L, C)."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class SelfAttention(nn.Module):
         rotary: Rotary | None = None,
         inner_norm: nn.Module | None = None,
     ) -> None:
-        """Args: `qkv` with rows ordered q, k, v; `inner_norm` stands before `out` (EVA02)."""
+        """Args: `qkv`, with rows in the order q, k, v; `inner_norm`, a norm before `out` (EVA02)."""
         super().__init__()
         self.heads = heads
         self.head_dim = qkv.out_features // (3 * heads)
@@ -93,7 +93,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Attend over all tokens."""
-        # Heads of q, k and v side by side in one dimension: one Reshape, one Transpose and one Split serve all three.
+        # The heads of q, k and v are in one dimension, so that one Reshape, one Transpose and one Split serve all three.
         qkv = self.qkv(x).unflatten(-1, (3 * self.heads, self.head_dim)).transpose(1, 2)
         if self.rotary is None:
             q, k, v = qkv.chunk(3, dim=1)
@@ -105,14 +105,14 @@ class SelfAttention(nn.Module):
 
 
 class FirstTokenAttention(nn.Module):
-    """Attention in which only the first token asks: the last block of a tower that pools its first token.
+    """Attention with a query of the first token only, for the last block of a tower that pools its first token.
 
-    Everything that the other tokens would compute there is thrown away by the pooling, so it is not computed. Exact.
+    The outputs of the other tokens are not computed, because the pooling does not use them; the result is exact.
     `forward` takes (N, L, C) and returns (N, 1, C).
     """
 
     def __init__(self, full: SelfAttention) -> None:
-        """Args: `full`, unmasked; with a rotary embedding its first token must be one without a position."""
+        """Args: `full`, an attention without a mask; with a rotary embedding its first token must have no position."""
         super().__init__()
         inner = full.heads * full.head_dim
         weight, bias = full.qkv.weight, full.qkv.bias
@@ -124,7 +124,7 @@ class FirstTokenAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend from the first token to all."""
-        # With one token, (N, 1, H·D) and (N, H, 1, D) are the same memory: no Transpose.
+        # With one token, (N, 1, H·D) and (N, H, 1, D) are the same memory, so no Transpose is needed.
         q = self.q(x[:, :1]).reshape(-1, self.heads, 1, self.head_dim)
         kv = self.kv(x).unflatten(-1, (2 * self.heads, self.head_dim)).transpose(1, 2)
         k, v = kv.chunk(2, dim=1)
@@ -134,7 +134,7 @@ class FirstTokenAttention(nn.Module):
 
 
 class QueryPool(nn.Module):
-    """One query attends to all tokens: CoCa's and ResNet's pooling, reduced to the query whose answer is used.
+    """Pooling by one query that attends to all tokens: CoCa's and ResNet's pooling, reduced to the query whose output is used.
 
     `forward` takes the projected query (N or 1, 1, H·D) and the context (N, L, Ck) and returns (N, Co).
     """
@@ -157,7 +157,7 @@ class QueryPool(nn.Module):
 
 
 class L2Normalize(nn.Module):
-    """A tower's last step: (N, D) of any dtype to float32 rows of unit length; rows of zeros stay zeros."""
+    """The last step of a tower: (N, D) of any dtype to float32 rows of unit length; rows of zeros stay zeros."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalize."""
@@ -166,7 +166,7 @@ class L2Normalize(nn.Module):
 
 
 class Scale(nn.Module):
-    """Layer scale: one factor per channel of the last dimension."""
+    """Layer scale: one factor for each channel of the last dimension."""
 
     def __init__(self, gamma: torch.Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""open_clip's own transformers: ViT image towers (CLIP, CoCa) and text towers (CLIP, CoCa, SigLIP's kind)."""
+"""The family of open_clip's own transformers: ViT image towers (CLIP, CoCa) and text towers (CLIP, CoCa, SigLIP's kind)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.towers.units import Block, ImageEncoder, Residual, TextEncoder, Un
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
-    """The encoder of an ``open_clip.transformer.VisionTransformer``; None for other modules and unknown variants."""
+    """Make the encoder of an ``open_clip.transformer.VisionTransformer``; None for other modules and unknown variants."""
     from open_clip.transformer import VisionTransformer
 
     if not isinstance(visual, VisionTransformer) or visual.pool_type == "none":
@@ -30,7 +30,7 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
 
 def encoder_of_text(model: Any) -> TextEncoder | None:
-    """The encoder of a ``TextTransformer``, or of a ``CLIP`` that holds the parts of one itself; None for others."""
+    """Make the encoder of a ``TextTransformer``, or of a ``CLIP`` that holds a text tower's parts itself; None for others."""
     from open_clip.model import CLIP
     from open_clip.transformer import TextTransformer
 
@@ -46,7 +46,7 @@ def encoder_of_text(model: Any) -> TextEncoder | None:
     pad_masked = not is_clip and (text.use_pad_mask or class_token is not None)
     causal = text.attn_mask is not None
     if not is_clip and text.correct_cls_mask and class_token is not None:
-        return None  # no published checkpoint has it
+        return None  # no published checkpoint has this mask
     stem = TextStem(text, pad_id=int(text.pad_id) if pad_masked else None, causal=causal)
     blocks = blocks_of(text.transformer, causal=causal and not pad_masked)
     if any(not isinstance(block, Block) for block in blocks):
@@ -55,7 +55,7 @@ def encoder_of_text(model: Any) -> TextEncoder | None:
 
 
 def blocks_of(transformer: Any, causal: bool) -> list[nn.Module]:
-    """The blocks of open_clip's ``Transformer`` as units; blocks of an unknown kind stay whole."""
+    """Make units of the blocks of open_clip's ``Transformer``; blocks of an unknown kind stay whole."""
     return [_block(block, causal) for block in transformer.resblocks]
 
 
@@ -76,7 +76,7 @@ def _block(block: Any, causal: bool) -> nn.Module:
 
 
 class PatchStem(Unit):
-    """Patches, class token, positions and pre-norm: normalized pixels (N, 3, H, W) to the stream (N, 1 + P, C)."""
+    """A stem of patches, class token, positions and pre-norm: normalized pixels (N, 3, H, W) to the stream (N, 1 + P, C)."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class PatchStem(Unit):
 
     @property
     def length(self) -> int:
-        """L of the stream."""
+        """The number of tokens of the stream."""
         return int(self.positions.shape[0])
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -95,13 +95,13 @@ class PatchStem(Unit):
         return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))
 
     def assemble(self, x: torch.Tensor) -> torch.Tensor:
-        """What follows the patches' projection (N, P, C): class token, positions, norm."""
+        """Add class token, positions and norm to the patches' projection (N, P, C)."""
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1) + self.positions
         return self.norm(x).to(self.stream_dtype)
 
 
 class TokenHead(Unit):
-    """First-token or mean pooling, final norm and projection: (N, L, C) to (N, D)."""
+    """A head of first-token or mean pooling, final norm and projection: (N, L, C) to (N, D)."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class TokenHead(Unit):
 
 
 class AttentionHead(Unit):
-    """CoCa's attentional pooling; of its hundreds of queries only the first one's answer is used, so only that one is asked."""
+    """The head of CoCa's attentional pooling, with the first of its hundreds of queries, because only its output is used."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class AttentionHead(Unit):
         self.projection = linear_of(visual.proj.T, None) if visual.proj is not None else nn.Identity()
 
     def entry(self) -> nn.Module | None:
-        """The norm of the keys."""
+        """Return the norm of the keys."""
         return self.norm
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -150,7 +150,7 @@ class AttentionHead(Unit):
 
 
 def _projections(attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
-    """The three input projections of an ``nn.MultiheadAttention``, packed or not."""
+    """Return the three input projections of an ``nn.MultiheadAttention``, packed or not."""
     if attention.in_proj_weight is not None:
         weights = attention.in_proj_weight.chunk(3)
     else:
@@ -161,9 +161,9 @@ def _projections(attention: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
 
 
 class TextStem(Unit):
-    """Token and position embeddings: ids (N, L) to the stream (N, L, C), or (N, L + 1, C) with CoCa's class token.
+    """A stem of token and position embeddings: ids (N, L) to the stream (N, L, C), or (N, L + 1, C) with CoCa's class token.
 
-    CoCa appends its class token *after* the padding. Its position is the last one of the table however long the row is, and
+    CoCa appends its class token *after* the padding. Its position is the last one of the table whatever the row's length, and
     its key mask is that of the published weights: shifted by one, so that one padding token takes part.
     """
 
@@ -181,7 +181,7 @@ class TextStem(Unit):
         self.positions = nn.Parameter(positions, requires_grad=False)
 
     def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embed the ids; the mask is None where attention is plain or purely causal."""
+        """Embed the ids; returns the stream and the mask, which is None where attention is plain or purely causal."""
         x = self.tokens(ids) + self.positions[: ids.shape[1]]
         if self.has_class_token:
             x = torch.cat((x, self.class_token.expand(x.shape[0], -1, -1)), dim=1)
@@ -195,7 +195,7 @@ class TextStem(Unit):
             keys = torch.cat((torch.ones_like(keys[:, :1]), keys), dim=1)
         mask = keys[:, None, None, :].expand(
             -1, 1, keys.shape[1], -1
-        )  # ONNX Runtime broadcasts neither of the last two
+        )  # because ONNX Runtime broadcasts neither of the last two
         if self.causal:
             positions = torch.arange(keys.shape[1], device=ids.device)
             mask = mask & (positions[None, :] <= positions[:, None])
@@ -203,7 +203,7 @@ class TextStem(Unit):
 
 
 class TextHead(Unit):
-    """Pooling of one token, final norm and projection: (N, L, C) to (N, D)."""
+    """A head of one token's pooling, final norm and projection: (N, L, C) to (N, D)."""
 
     def __init__(self, text: Any, pool: str, end_id: int | None) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class TextHead(Unit):
         self.projection = projection if projection is not None else nn.Identity()
 
     def entry(self) -> nn.Module | None:
-        """The final norm; it works token by token, so it may follow the pooling."""
+        """Return the final norm; it works token by token, so it may follow the pooling."""
         return self.norm
 
     def forward(self, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -227,8 +227,8 @@ class TextHead(Unit):
             return x[:, 0]
         if self.pool == "last":
             return x[:, -1]
-        # As floats, which hold every id exactly: ONNX Runtime's CUDA provider finds the largest of floats only, and would copy
-        # whole numbers to the CPU for it, at every call.
+        # The ids are converted to floats, which hold every id exactly, because ONNX Runtime's CUDA provider has argmax for floats
+        # only, and would copy integers to the CPU for it at every call.
         marks = torch.eq(ids, self.end_id or 0) if self.pool == "eos" else ids
         index = marks.float().argmax(dim=-1)
         return x.gather(1, index.reshape(-1, 1, 1).expand(-1, -1, x.shape[-1])).squeeze(1)

@@ -1,4 +1,4 @@
-"""timm's ConvNeXt image towers: each stage's blocks and downsampling as units."""
+"""The family of timm's ConvNeXt image towers, with each stage's blocks and downsampling as units."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.towers.units import ImageEncoder, Unit, Whole
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
-    """The encoder of an ``open_clip`` ``TimmModel`` around timm's ``ConvNeXt``; None for other modules."""
+    """Make the encoder of an ``open_clip`` ``TimmModel`` around timm's ``ConvNeXt``; None for other modules."""
     from open_clip.timm_model import TimmModel
     from timm.models.convnext import ConvNeXt
 
@@ -28,7 +28,7 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
 
 class ConvNextStem(Unit):
-    """Patch convolution and norm: normalized pixels (N, 3, H, W) to (N, C, H/4, W/4)."""
+    """A stem of patch convolution and norm: normalized pixels (N, 3, H, W) to (N, C, H/4, W/4)."""
 
     def __init__(self, stem: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""timm's EVA image towers (EVA01-g, EVA02-B/L/E): rotary embeddings by halves, packed projections, first-token pooling."""
+"""The family of timm's EVA towers (EVA01-g, EVA02-B/L/E): rotary embeddings by halves, packed projections, first-token pooling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.towers.units import Block, ImageEncoder, Residual, Unit
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
-    """The encoder of an ``open_clip`` ``TimmModel`` around timm's ``Eva`` with absolute positions; None for others."""
+    """Make the encoder of an ``open_clip`` ``TimmModel`` around timm's ``Eva`` with absolute positions; None for others."""
     from open_clip.timm_model import TimmModel
     from timm.models.eva import Eva
 
@@ -30,7 +30,7 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
 
 def _is_known(trunk: Any) -> bool:
-    """Whether the trunk uses only what the modules below rebuild (every EVA checkpoint of open_clip's list does)."""
+    """Whether the trunk uses only features that the modules below rebuild (every EVA checkpoint of open_clip's list does)."""
     from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 
     plain = (
@@ -47,19 +47,19 @@ def _is_known(trunk: Any) -> bool:
     return plain and all(
         type(block) in (EvaBlock, EvaBlockPostNorm)
         and type(block.attn) is EvaAttention
-        and getattr(block.attn, "gate", None) is None  # which older timm has not
+        and getattr(block.attn, "gate", None) is None  # older versions of timm have no gate
         and isinstance(block.attn.q_norm, nn.Identity)
         for block in trunk.blocks
     )
 
 
 def _rotary(trunk: Any) -> Rotary | None:
-    """The trunk's rotary embedding by halves, with a row that rotates nothing for the class token."""
+    """Make the trunk's rotary embedding by halves, with a row without rotation for the class token."""
     if trunk.rope is None:
         return None
     sin, cos = trunk.rope.get_embed().detach().chunk(2, dim=-1)
     if not trunk.blocks[0].attn.rotate_half:
-        # Interleaved: each angle stands twice, side by side; by halves it stands once in each half.
+        # Interleaved tables have each angle twice in succession; tables by halves have it once in each half.
         sin, cos = (torch.cat((table[:, ::2], table[:, ::2]), dim=-1) for table in (sin, cos))
     ones, zeros = torch.ones_like(cos[:1]), torch.zeros_like(sin[:1])
     return Rotary(torch.cat((ones, cos)), torch.cat((zeros, sin)))
@@ -91,7 +91,7 @@ def _attention(attention: Any, rotary: Rotary | None) -> SelfAttention:
 
 
 def _release(attention: Any) -> None:
-    """Drop the unpacked weights: the packed copy replaces them, block by block, so that memory does not double."""
+    """Release the unpacked weights, because the packed copy replaces them, block by block, so that memory does not double."""
     for name in ("qkv", "q_proj", "k_proj", "v_proj"):
         setattr(attention, name, None)
 
@@ -107,7 +107,7 @@ def _block(block: Any, rotary: Rotary | None) -> Block:
 
 
 class EvaStem(Unit):
-    """Patches, class token and positions: normalized pixels (N, 3, H, W) to the stream (N, 1 + P, C)."""
+    """A stem of patches, class token and positions: normalized pixels (N, 3, H, W) to the stream (N, 1 + P, C)."""
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class EvaStem(Unit):
 
     @property
     def length(self) -> int:
-        """L of the stream."""
+        """The number of tokens of the stream."""
         return int(self.positions.shape[0]) + 1
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -128,14 +128,14 @@ class EvaStem(Unit):
         return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))
 
     def assemble(self, x: torch.Tensor) -> torch.Tensor:
-        """What follows the patches' projection (N, P, C): norm, positions, class token."""
+        """Add norm, positions and class token to the patches' projection (N, P, C)."""
         x = self.patch_norm(x) + self.positions
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)
         return self.norm(x).to(self.stream_dtype)
 
 
 class EvaHead(Unit):
-    """Final norm, pooling and projection: (N, L, C) to (N, D)."""
+    """A head of final norm, pooling and projection: (N, L, C) to (N, D)."""
 
     def __init__(self, trunk: Any, head: nn.Module) -> None:
         super().__init__()

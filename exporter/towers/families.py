@@ -1,7 +1,7 @@
-"""Image and text towers of open_clip rebuilt from the same parameters, one file per family.
+"""The families of image and text towers of open_clip, which are rebuilt from the same parameters, one module for each family.
 
-Each file offers ``encoder_of_image`` or ``encoder_of_text``: it returns an encoder for the modules that it knows and None for
-others. A tower that no family knows is traced as it is (`exporter.towers.modules`), in one unit.
+Each module has ``encoder_of_image`` or ``encoder_of_text``, which returns an encoder for towers of its family and None for
+others. A tower without a family is traced as it is (`exporter.towers.modules`), in one unit.
 """
 
 from __future__ import annotations

@@ -1,25 +1,24 @@
-"""The modules that are traced: pixels or token ids in, L2-normalized float32 embeddings out.
+"""The tower modules that are traced, from pixels or token ids to L2-normalized float32 embeddings.
 
-Inputs and outputs by name: ``pixels`` to ``image_embeds``, ``ids`` to ``text_embeds``.
+The names of inputs and outputs are ``pixels`` and ``image_embeds``, ``ids`` and ``text_embeds``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from engines.manifest import Preprocess
+from exporter.options.export_options import ImageInputDtype
 from exporter.towers.blocks import L2Normalize
 from exporter.towers.families import IMAGE_FAMILIES, TEXT_FAMILIES
 from exporter.towers.units import Encoder, ImageEncoder, TextEncoder, Unit, Whole
 
-ImageInputDtype = Literal["uint8", "float32"]
-
 
 class TowerModule(nn.Module):
-    """Base of the two towers: the names of its tensors, and its encoder of named units."""
+    """The base class of the two towers, with the names of its tensors, and its encoder of named units."""
 
     input_name: str
     output_name: str
@@ -36,7 +35,7 @@ class TowerModule(nn.Module):
 
 
 class NormalizePixels(nn.Module):
-    """uint8 (N, H, W, 3) to normalized float32 (N, 3, H, W): `mean`, `std` of RGB from 0 to 1, `size` (height, width)."""
+    """Normalization of uint8 (N, H, W, 3) to float32 (N, 3, H, W): `mean`, `std` of RGB from 0 to 1, `size` (height, width)."""
 
     gain: torch.Tensor
     shift: torch.Tensor
@@ -44,19 +43,19 @@ class NormalizePixels(nn.Module):
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self.mean, self.std, self.size = preprocess.mean, preprocess.std, preprocess.size
-        # (x / 255 - mean) / std as one multiplication and one addition, in float32 whatever the tower's precision.
+        # (x / 255 - mean) / std is computed with one multiplication and one addition, in float32 whatever the tower's precision.
         std, mean = torch.tensor(preprocess.std), torch.tensor(preprocess.mean)
         self.register_buffer("gain", (1.0 / (255.0 * std.double())).float().reshape(3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean.double() / std.double()).float().reshape(3, 1, 1), persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalize."""
-        # Cast first, then permute: TensorRT lets a uint8 input feed nothing but a cast.
+        # The cast comes before the permutation, because TensorRT allows only a cast of a uint8 input.
         return pixels.to(torch.float32).permute(0, 3, 1, 2) * self.gain + self.shift
 
 
 class ImageTower(TowerModule):
-    """uint8 (N, H, W, 3) pixels after resize and crop, or float32 (N, 3, H, W) already normalized, to embeddings (N, D)."""
+    """The image tower: pixels, uint8 (N, H, W, 3) after resize and crop or normalized float32 (N, 3, H, W), to (N, D)."""
 
     input_name = "pixels"
     output_name = "image_embeds"
@@ -72,7 +71,7 @@ class ImageTower(TowerModule):
 
 
 class TextTower(TowerModule):
-    """int32 ids (N, L) to embeddings (N, D)."""
+    """The text tower: int32 ids (N, L) to embeddings (N, D)."""
 
     input_name = "ids"
     output_name = "text_embeds"
@@ -83,7 +82,7 @@ class TextTower(TowerModule):
 
 
 class TextAsIs(Unit):
-    """A text tower of no known family as the head of an encoder without blocks: traced as it is, in one dtype."""
+    """A text tower without a family, as the head of an encoder without blocks; it is traced as it is, in one dtype."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class TextAsIs(Unit):
 
 
 class _TextParts(nn.Module):
-    """The text half of a ``CLIP`` that holds its parts itself, without the image half's parameters."""
+    """The text tower of a ``CLIP`` that holds its parts itself, without the image tower's parameters."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -119,15 +118,15 @@ class _TextParts(nn.Module):
 
 
 class _IdsThrough(nn.Module):
-    """A stem that hands the ids on: for text towers traced as they are."""
+    """A stem that returns the ids unchanged, for text towers that are traced as they are."""
 
     def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """No embedding, no mask."""
+        """Return the ids, and no mask."""
         return ids, None
 
 
 def image_tower(model: Any, preprocess: Preprocess, image_input: ImageInputDtype = "uint8") -> ImageTower:
-    """The image tower of an open_clip model, rebuilt from its parameters; parts of `model.visual` may be consumed."""
+    """Rebuild the image tower of an open_clip model from its parameters; parts of `model.visual` may be consumed."""
     visual = model.visual
     for family in IMAGE_FAMILIES:
         encoder = family(visual)
@@ -137,7 +136,7 @@ def image_tower(model: Any, preprocess: Preprocess, image_input: ImageInputDtype
 
 
 def text_tower(model: Any) -> TextTower:
-    """The text tower of an open_clip model, rebuilt from its parameters; parts of the model may be consumed."""
+    """Rebuild the text tower of an open_clip model from its parameters; parts of the model may be consumed."""
     for family in TEXT_FAMILIES:
         encoder = family(model)
         if encoder is not None:
@@ -146,5 +145,5 @@ def text_tower(model: Any) -> TextTower:
 
 
 def text_is_fixed_length(tower: TextTower) -> bool:
-    """Whether the tower can only be traced at one length (no family knows it)."""
+    """Whether the tower can only be traced at one length, because it has no family."""
     return isinstance(tower.encoder.head, TextAsIs)

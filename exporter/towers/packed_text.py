@@ -1,9 +1,9 @@
-"""The text tower over captions laid end to end: no padding is embedded, multiplied or attended to.
+"""The text tower over captions laid end to end, in which no padding is embedded, multiplied or attended to.
 
-Exact for causal towers that pool the end-of-text token, which are CLIP's: what follows that token in a row is looked at by none of
-those before it, and a caption's last token here is the one that is pooled there. The modules hold the padded tower's parameters.
+It is exact for causal towers that pool the end-of-text token, as CLIP's do: tokens up to that one do not attend to later tokens of
+the row, and a packed caption's last token is the pooled token of the padded row. The modules hold the padded tower's parameters.
 
-Shapes: T tokens of all captions together, N captions, C width, D length of an embedding.
+Shapes: T tokens of all captions together, N captions, C width, D size of an embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kernels.attention import LARGEST_HEAD, SMALLEST_HEAD
 
 
 class PackedStem(Unit):
-    """Token and position embeddings: ids (T,) to the stream (T, C); a token's position is its distance from its caption's start."""
+    """A stem of token and position embeddings: ids (T,) to the stream (T, C); positions count from each caption's start."""
 
     def __init__(self, padded: TextStem) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class PackedStem(Unit):
 
 
 class PackedAttention(nn.Module):
-    """Causal self-attention within each caption, in plain PyTorch, which pads for it: (T, C) to (T, C).
+    """Causal self-attention within each caption, in plain PyTorch with padding inside: (T, C) to (T, C).
 
-    `kernels.swap` puts a kernel in its place that does not. `longest` is the most tokens of a caption.
+    `kernels.swap` replaces it by a kernel without padding. `longest` is the largest number of tokens of a caption.
     """
 
     def __init__(self, padded: SelfAttention, longest: int) -> None:
@@ -48,13 +48,13 @@ class PackedAttention(nn.Module):
         self.heads, self.head_dim, self.longest = padded.heads, padded.head_dim, longest
 
     def forward(self, x: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """Attend."""
+        """Attend within each caption."""
         y = reference.packed_attention(self.qkv(x), self.heads, starts, self.longest, causal=True)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
 
 class PackedHead(Unit):
-    """Each caption's last token, final norm and projection: (T, C) to (N, D)."""
+    """A head of each caption's last token, final norm and projection: (T, C) to (N, D)."""
 
     def __init__(self, padded: TextHead) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class PackedHead(Unit):
 
 
 class PackedEncoder(nn.Module):
-    """Stem, blocks and head over packed captions; the blocks are handed `starts` where padded ones are handed a mask."""
+    """Stem, blocks and head over packed captions; the blocks take `starts` where padded ones take a mask."""
 
     def __init__(self, stem: PackedStem, blocks: list[nn.Module], head: PackedHead) -> None:
         super().__init__()
@@ -88,10 +88,10 @@ class PackedEncoder(nn.Module):
 
 
 class PackedTextTower(nn.Module):
-    """int32 ids (T,) and starts (N + 1,) to embeddings (N, D) float32 of unit length.
+    """The packed text tower: int32 ids (T,) and starts (N + 1,) to embeddings (N, D), float32 of unit length.
 
-    Caption i is the ids from ``starts[i]`` to ``starts[i + 1]``, at least one and at most `longest`, the last of which is its end
-    of text. `starts` begins with 0 and ends with T. Nothing of this is checked.
+    Caption i has the ids from ``starts[i]`` to ``starts[i + 1]``, at least one and at most `longest`, the last of which is its end
+    of text. `starts` begins with 0 and ends with T. These conditions are not checked.
     """
 
     output_name = "text_embeds"
@@ -108,15 +108,15 @@ class PackedTextTower(nn.Module):
 
 
 def packed_text_tower(tower: TextTower, length: TextLength) -> PackedTextTower | None:
-    """The packed form of a text tower, over the same parameters and in the same dtypes.
+    """Make the packed form of a text tower, over the same parameters and in the same dtypes.
 
     Args:
-        tower: as it was built, its precision already applied and nothing in it swapped.
-        length: the rule that was found for it.
+        tower: the tower as it was built, its precision already applied and no module in it swapped.
+        length: the tower's length rule.
 
     Returns:
-        The packed tower, or None where it would not give the same: a tower that is not causal, masks padding, pools another token
-        than the first of the highest id, or is of no known family.
+        The packed tower; None where its embeddings would differ, because the tower is not causal, masks padding or pools another
+        token than the first of the highest id, and where its blocks or its family cannot be packed.
     """
     stem, head = tower.encoder.stem, tower.encoder.head
     if not isinstance(stem, TextStem) or not isinstance(head, TextHead):
@@ -133,7 +133,7 @@ def packed_text_tower(tower: TextTower, length: TextLength) -> PackedTextTower |
 
 
 def _packed_block(block: nn.Module, longest: int) -> Block | None:
-    """A block of its own over the same layers, or None for one that cannot be packed."""
+    """Make a packed block over the same layers; None for a block that cannot be packed."""
     if not isinstance(block, Block) or not isinstance(block.attention, Residual) or not isinstance(block.mlp, Residual):
         return None
     body = block.attention.body

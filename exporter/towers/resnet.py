@@ -1,4 +1,4 @@
-"""open_clip's ModifiedResNet image towers (RN50 … RN50x64): batch norms folded, attention pooling for one query."""
+"""The family of open_clip's ModifiedResNet towers (RN50 … RN50x64): batch norms are folded, attention pooling has one query."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.towers.units import ImageEncoder, Unit
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
-    """The encoder of an ``open_clip.modified_resnet.ModifiedResNet``; None for other modules."""
+    """Make the encoder of an ``open_clip.modified_resnet.ModifiedResNet``; None for other modules."""
     from open_clip.modified_resnet import ModifiedResNet
 
     if not isinstance(visual, ModifiedResNet):
@@ -24,7 +24,7 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """The convolution with the inference-time batch norm in its weights."""
+    """Fold the inference-time batch norm into the convolution's weights; returns the convolution."""
     if not isinstance(norm, nn.BatchNorm2d):
         raise TypeError(f"expected a BatchNorm2d after the convolution, found {type(norm).__name__}")
     dtype = convolution.weight.dtype
@@ -32,7 +32,7 @@ def _fold(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
 
 
 class ConvolutionStem(Unit):
-    """Three convolutions and an average pool: normalized pixels (N, 3, H, W) to (N, C, H/4, W/4)."""
+    """A stem of three convolutions and an average pool: normalized pixels (N, 3, H, W) to (N, C, H/4, W/4)."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ConvolutionStem(Unit):
 
 
 class BottleneckUnit(Unit):
-    """One residual block of three convolutions; a stride is an average pool before the last one."""
+    """One residual block of three convolutions; a stride is an average pool before the last convolution."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class BottleneckUnit(Unit):
 
 
 class AttentionPoolHead(Unit):
-    """The mean of the feature map asks all places: (N, C, H, W) to (N, D). The other queries' answers are not used."""
+    """Attention pooling with one query, the mean of the feature map, because only its output is used: (N, C, H, W) to (N, D)."""
 
     def __init__(self, pool: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""RoBERTa and XLM-RoBERTa text towers of open_clip (Hugging Face weights): the encoder rebuilt from the same parameters."""
+"""The family of RoBERTa and XLM-RoBERTa text towers of open_clip (Hugging Face weights), rebuilt from the same parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POOLERS = ("MeanPooler", "ClsLastHiddenStatePooler")
 
 
 def encoder_of_text(model: Any) -> TextEncoder | None:
-    """The encoder of an ``open_clip.hf_model.HFTextEncoder`` around RoBERTa or XLM-RoBERTa; None for other modules."""
+    """Make the encoder of an ``open_clip.hf_model.HFTextEncoder`` around RoBERTa or XLM-RoBERTa; None for other modules."""
     from open_clip.hf_model import HFTextEncoder
 
     text = getattr(model, "text", None)
@@ -35,7 +35,7 @@ def _block(layer: Any) -> Block:
     projections = (attention.query, attention.key, attention.value)
     weight = torch.cat([projection.weight.detach() for projection in projections])
     bias = torch.cat([projection.bias.detach() for projection in projections])
-    for name in ("query", "key", "value"):  # the packed copy replaces them: memory must not double
+    for name in ("query", "key", "value"):  # the packed copy replaces them, so that memory does not double
         setattr(attention, name, None)
     attend = SelfAttention(linear_of(weight, bias), output.dense, attention.num_attention_heads)
     mlp = nn.Sequential(layer.intermediate.dense, nn.GELU(), layer.output.dense)
@@ -43,7 +43,7 @@ def _block(layer: Any) -> Block:
 
 
 class BertStem(Unit):
-    """Token, position and type embeddings, normed: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, L, L).
+    """A stem of token, position and type embeddings with a norm: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, L, L).
 
     Positions count the tokens that are not padding, from ``pad_id + 1`` on; padding has position ``pad_id``.
     """
@@ -67,7 +67,7 @@ class BertStem(Unit):
 
 
 class BertHead(Unit):
-    """Mean over the tokens that are not padding (or the first token), and projection: (N, L, C) to (N, D)."""
+    """A head of the mean over tokens that are not padding (or the first token), and projection: (N, L, C) to (N, D)."""
 
     def __init__(self, text: Any, mean: bool) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Find out how many ids of a row a text tower needs, by trying it on the tower itself.
+"""The search for a text tower's length rule, which is the number of ids of a row that the tower needs.
 
-A causal tower that pools its end-of-text token ignores what follows; one that masks padding ignores the padding; CoCa's
-published weights let one padding token take part; others (say, SigLIP's, where padding is seen) need the whole row. No list of
-names decides that: each rule is tried on real captions, and the first that changes nothing is taken.
+A causal tower that pools its end-of-text token ignores later tokens; a tower that masks padding ignores the padding; CoCa's
+published weights let one padding token take part; other towers, such as SigLIP's, which attend to padding, need the whole row. The
+rule does not come from a list of names: each rule is tried on real captions, and the first one that changes nothing is taken.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from engines.manifest import TextLength
 from exporter.towers.modules import TextTower, text_is_fixed_length
 
 MIN_LENGTH = 2
-# Embeddings have unit length; cutting what is not used changes them by float32 rounding only, 1.5e-7 where it was measured.
+# Embeddings have unit length; cutting unused ids changes them by float32 rounding only, 1.5e-7 where it was measured.
 _TOLERANCE = 5e-6
 _CANDIDATES: tuple[tuple[Literal["end", "padding"], int], ...] = (("end", 0), ("padding", 0), ("padding", 1))
 
 
 def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int = 0) -> TextLength:
-    """The rule by which rows may be cut.
+    """Find the rule by which rows may be cut.
 
     Args:
-        tower: in float32.
-        ids: (N, L) int32, real captions of different lengths, at the full context length.
+        tower: the tower in float32.
+        ids: the ids of real captions of different lengths, at the full context length, (N, L) int32.
         pad_id: the id that fills rows up.
-        seed: of the ids that replace what a rule says is ignored.
+        seed: the seed of the ids that replace those that a rule ignores.
     """
     context = int(ids.shape[1])
     fixed = TextLength(keep="fixed", extra=0, min=context, max=context, pad_id=pad_id)
@@ -42,7 +42,7 @@ def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int =
         length = TextLength(keep=keep, extra=extra, min=MIN_LENGTH, max=context, pad_id=pad_id)
         lengths = needed_lengths(rows, length, pad_id)
         if int(lengths.min()) >= context:
-            continue  # nothing was cut, so nothing would be shown
+            continue  # no row was cut, so the test would show nothing
         if keep == "end" and not _ignores(tower, rows, lengths, full, rng):
             continue
         if all(_same(_embed(tower, rows[i : i + 1, :n]), full[i : i + 1]) for i, n in enumerate(lengths)):
@@ -51,7 +51,7 @@ def find_text_length(tower: TextTower, ids: np.ndarray, pad_id: int, seed: int =
 
 
 def _distinct_rows(ids: np.ndarray, pad_id: int, count: int = 8) -> np.ndarray:
-    """Up to `count` rows of different lengths, from the shortest to the longest."""
+    """Choose up to `count` rows of different lengths, from the shortest to the longest."""
     rule = TextLength(keep="padding", extra=0, min=MIN_LENGTH, max=int(ids.shape[1]))
     _, first = np.unique(needed_lengths(ids, rule, pad_id), return_index=True)
     picked = first[np.linspace(0, len(first) - 1, min(count, len(first))).round().astype(int)]
@@ -61,7 +61,7 @@ def _distinct_rows(ids: np.ndarray, pad_id: int, count: int = 8) -> np.ndarray:
 def _ignores(
     tower: TextTower, rows: np.ndarray, lengths: np.ndarray, full: np.ndarray, rng: np.random.Generator
 ) -> bool:
-    """Whether other ids (all lower than the row's highest) after the kept ones leave the embedding as it is."""
+    """Whether other ids (all lower than the row's highest) after the kept ones leave the embedding unchanged."""
     noisy = rows.copy()
     for row, length in zip(noisy, lengths, strict=True):
         row[length:] = rng.integers(1, max(2, int(row.max())), size=len(row) - int(length))
@@ -74,4 +74,4 @@ def _embed(tower: TextTower, ids: np.ndarray) -> np.ndarray:
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
-    return bool(np.abs(one - other).max() <= _TOLERANCE)  # a NaN compares as different
+    return bool(np.abs(one - other).max() <= _TOLERANCE)  # NaN counts as different

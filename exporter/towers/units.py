@@ -1,9 +1,9 @@
-"""Units of mixed precision: the pieces of a tower whose dtype can be chosen one by one.
+"""Units of mixed precision: the parts of a tower whose dtype can be chosen one by one.
 
-A tower is a stem, blocks and a head. What flows between them is the *stream* (in a transformer, the residual stream). A unit
-reads the stream, computes in its own dtype and gives back the stream's dtype, so that one branch that overflows in float16 can
-stay in float32 without its neighbours noticing. `exporter.precision.precisions` chooses the dtypes, `exporter.precision.probe`
-says why.
+A tower is a stem, blocks and a head. The tensor that passes between them is the *stream* (in a transformer, the residual stream).
+A unit reads the stream, computes in its own dtype and returns the stream's dtype, so that one branch that overflows in float16
+can stay in float32 without an effect on its neighbours. `exporter.precision.precisions` sets the dtypes, and
+`exporter.precision.probe` chooses them.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import nn
 
 
 class Unit(nn.Module):
-    """Base of everything that reads or writes the stream.
+    """The base class of all modules that read or write the stream.
 
     Attributes:
-        compute_dtype: of the unit's weights and arithmetic.
-        stream_dtype: of what the unit returns.
+        compute_dtype: the dtype of the unit's weights and arithmetic.
+        stream_dtype: the dtype of the unit's output.
     """
 
     compute_dtype: torch.dtype = torch.float32
     stream_dtype: torch.dtype = torch.float32
 
     def entry(self) -> nn.Module | None:
-        """The module that reads the stream before anything is rounded to `compute_dtype`: a norm, where there is one."""
+        """Return the module that reads the stream before it is rounded to `compute_dtype`: a norm, or None without one."""
         return None
 
     @property
     def entry_dtype(self) -> torch.dtype:
-        """Float32 as soon as the stream or the unit is float32: a norm may bring values into range that do not fit before."""
+        """The entry's dtype: float32 if the stream or the unit is float32, because a norm may bring large values into range."""
         dtypes = (self.compute_dtype, self.stream_dtype)
         return torch.float32 if torch.float32 in dtypes else self.compute_dtype
 
     def set_dtypes(self, compute: torch.dtype, stream: torch.dtype) -> None:
-        """Convert the unit's weights and fix what it computes in and returns."""
+        """Set the dtypes of computation and output, and convert the unit's weights."""
         self.compute_dtype, self.stream_dtype = compute, stream
         self.plan_dtypes(compute, stream)
         for child in self.children():
@@ -48,11 +48,11 @@ class Unit(nn.Module):
                 setattr(self, name, buffer.to(compute))
 
     def plan_dtypes(self, compute: torch.dtype, stream: torch.dtype) -> None:
-        """Set the dtypes without converting weights (`exporter.precision.probe` rounds a float32 tower by such a plan)."""
+        """Set the dtypes without converting weights, for a unit that shares converted weights."""
         self.compute_dtype, self.stream_dtype = compute, stream
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:
-        """Bring the stream into the unit: through the entry norm, then to `compute_dtype`."""
+        """Pass the stream through the entry norm, and convert it to `compute_dtype`."""
         module = self.entry()
         if module is not None:
             x = module(x.to(self.entry_dtype))
@@ -62,8 +62,8 @@ class Unit(nn.Module):
 class Residual(Unit):
     """One residual branch: ``x + after(body(norm(x)))``.
 
-    `forward` takes the stream (N, L, C) and, where the body attends with a mask, that mask. A body that answers for the
-    first token only (`exporter.towers.blocks.FirstTokenAttention`) makes the result (N, 1, C).
+    `forward` takes the stream (N, L, C) and, where the body attends with a mask, that mask. With a body whose output is for the
+    first token only (`exporter.towers.blocks.FirstTokenAttention`) the result is (N, 1, C).
     """
 
     def __init__(self, norm: nn.Module | None, body: nn.Module, after: nn.Module | None = None) -> None:
@@ -71,7 +71,7 @@ class Residual(Unit):
         self.norm, self.body, self.after = norm, body, after
 
     def entry(self) -> nn.Module | None:
-        """The branch's pre-norm."""
+        """Return the branch's pre-norm."""
         return self.norm
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -86,14 +86,14 @@ class Residual(Unit):
 
 
 class PostNormResidual(Unit):
-    """One branch of BERT's kind: ``norm(x + body(x))``; the norm works in the stream's dtype."""
+    """One residual branch of BERT's kind: ``norm(x + body(x))``; the norm computes in the stream's dtype."""
 
     def __init__(self, body: nn.Module, norm: nn.Module) -> None:
         super().__init__()
         self.body, self.norm = body, norm
 
     def set_dtypes(self, compute: torch.dtype, stream: torch.dtype) -> None:
-        """As the base, but the norm follows the stream."""
+        """Set the dtypes as the base class does, but convert the norm to the stream's dtype."""
         super().set_dtypes(compute, stream)
         self.norm.to(stream)
 
@@ -105,7 +105,7 @@ class PostNormResidual(Unit):
 
 
 class Whole(Unit):
-    """A module taken as it is, as one unit: convolutional blocks, stages, and image towers of no known family."""
+    """A module that is one unit as it is: convolutional blocks, stages, and image towers without a family."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -130,14 +130,14 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stem, blocks and head. `stem` gives the stream, or the stream and an attention mask; `head` gives (N, D)."""
+    """Stem, blocks and head. `stem` returns the stream, or the stream and an attention mask; `head` returns (N, D)."""
 
     def __init__(self, stem: nn.Module, blocks: list[nn.Module], head: nn.Module) -> None:
         super().__init__()
         self.stem, self.blocks, self.head = stem, nn.ModuleList(blocks), head
 
     def units(self) -> Iterator[tuple[str, Unit]]:
-        """Every unit by its name (``stem``, ``blocks.3.mlp``, ``head``), in the order of the data."""
+        """Yield every unit with its name (``stem``, ``blocks.3.mlp``, ``head``), in the order of the data."""
         for name, module in self.named_modules():
             if isinstance(module, Unit):
                 yield name, module
@@ -148,7 +148,7 @@ class Encoder(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """An encoder of images: no masks."""
+    """An encoder of images, without masks."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Encode normalized pixels (N, 3, H, W)."""

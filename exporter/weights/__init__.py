@@ -1,1 +1,1 @@
-"""Checkpoint files to the weights of a model, and models with random weights."""
+"""The weights of a model, from checkpoint files or random."""

@@ -1,4 +1,4 @@
-"""Which open_clip architecture a set of weights belongs to, for the message that a checkpoint is of another one."""
+"""The search for the open_clip architecture of a set of weights, for the message about an unfit checkpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ _MOST_BUILDS = 16
 
 
 def find_architectures(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of ``open_clip.list_models()`` whose parameters have just these names and shapes.
+    """Find the names in ``open_clip.list_models()`` whose parameters have exactly these names and shapes.
 
-    Configurations that cannot fit are ruled out by the text tower's sizes; the rest are built without touching their memory
-    and compared.
-    Architectures that differ in their activation only (``-quickgelu``) are told apart by nothing in the weights, so the plain
-    name stands for both. Best effort: architectures that need a download to be built are passed over.
+    Configurations that cannot fit are excluded by the text tower's sizes; the rest are built without touching their memory
+    and compared. Architectures that differ only in their activation (``-quickgelu``) have the same weights, so the plain name is
+    returned for both. The search is not complete: it stops after 16 builds, and skips architectures that need a download.
     """
     import open_clip
 
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = _with_text_prefix(shapes)
     built = 0
-    found: list[str] = []
+    matching: list[str] = []
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
         if name.endswith("-quickgelu") or not _may_fit(config, shapes):
@@ -37,8 +36,8 @@ def find_architectures(tensors: Mapping[str, torch.Tensor]) -> list[str]:
             break
         built += 1
         if _parameter_shapes(name) == wanted:
-            found.append(name)
-    return found
+            matching.append(name)
+    return matching
 
 
 def _may_fit(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -73,17 +72,17 @@ def _parameter_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def _with_text_prefix(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Names as a model with a separate text tower has them; open_clip converts between the two forms."""
+    """Return the shapes under the names of a model with a separate text tower; open_clip converts between the two forms."""
     top = ("visual.", "text.", "text_decoder.", "logit_")
     return {name if name.startswith(top) else f"text.{name}": shape for name, shape in shapes.items()}
 
 
 @contextlib.contextmanager
 def quiet_open_clip() -> Iterator[None]:
-    """Hold back open_clip's log lines and warnings: this package says itself what was chosen and why.
+    """Suppress open_clip's log lines and warnings, because this package prints its own notes on choices and reasons.
 
-    open_clip logs through the root logger's shortcuts, which would also install a handler there; one that does nothing is
-    in place meanwhile.
+    open_clip logs through the root logger's shortcuts, which would also install a handler there; inside the context the root logger
+    therefore has a handler that does nothing.
     """
     root = logging.getLogger()
     handler = logging.NullHandler()

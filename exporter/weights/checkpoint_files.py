@@ -1,9 +1,8 @@
-"""Checkpoint files on disk: their endings, which one a folder means, their checksum, and the command that converts one."""
+"""Checkpoint files on disk: their suffixes, the choice of a folder's file, their checksum, and the command that converts one."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 CONFIG_NAME = "open_clip_config.json"
 FOLDER_PREFIX = "local-dir:"
 
-# A folder's checkpoint, in the order in which open_clip looks for one.
+# The names of a folder's checkpoint, in the order of open_clip's search.
 _PREFERRED = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
@@ -29,20 +28,11 @@ _PREFERRED = (
 )
 
 
-def file_sha256(path: Path) -> str:
-    """The hex sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def find_checkpoint(folder: Path) -> Path:
-    """The weights of an open_clip folder: the preferred name that is there, else the only checkpoint.
+    """Find the weights of an open_clip folder: the first preferred name that exists, else the only checkpoint.
 
     Raises:
-        ExportError: the folder has none, or several under other names, or cannot be read.
+        ExportError: the folder has no checkpoint, or several under other names, or cannot be read.
     """
     with readable(folder):
         files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
@@ -59,7 +49,7 @@ def find_checkpoint(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Make an error of the operating system about `path` an `ExportError`."""
+    """Turn an error of the operating system about `path` into an `ExportError`."""
     try:
         yield
     except OSError as error:
@@ -69,24 +59,25 @@ def readable(path: Path) -> Iterator[None]:
 
 
 class Conversion(NamedTuple):
-    """How to turn weights of a checkpoint into a file that the exporter loads."""
+    """The steps that turn weights of a checkpoint into a file that the exporter loads."""
 
-    line: str  # for a shell
-    then: str  # what to do afterwards, as the end of a sentence
+    line: str  # a shell command
+    then: str  # the step after it, as the end of a sentence
 
     def __str__(self) -> str:
         return f"`{self.line}` and {self.then}"
 
 
 def conversion_of(path: Path, *options: str, part: str = "") -> Conversion:
-    """A shell line that writes the weights of `path`, or its `part`, as a new safetensors file beside it.
+    """Make a shell command that writes the weights of `path`, or its `part`, as a new safetensors file beside it.
 
-    In a folder in open_clip's format the new file has, in the end, the name that is looked for first, so that ``local-dir:`` takes
-    it. If that is the name of `path` itself, `path` is kept under another one.
+    In a folder in open_clip's format the new file finally has the name that comes first in the search, so that ``local-dir:`` takes
+    it. If that is the name of `path` itself, `path` is kept under another name.
 
     Args:
-        options: of ``exporter.convert_checkpoint``.
-        part: as of ``--part``; empty for the whole file.
+        path: the checkpoint.
+        options: further options of ``exporter.convert_checkpoint``.
+        part: the value of ``--part``; empty for the whole file.
     """
     preferred = path.parent / _PREFERRED[0]
     in_folder = (path.parent / CONFIG_NAME).is_file() and (path.name == preferred.name or not preferred.exists())
@@ -100,18 +91,18 @@ def conversion_of(path: Path, *options: str, part: str = "") -> Conversion:
     if not in_folder:
         return Conversion(line, f"pass {out} as --pretrained")
     if path.name == preferred.name:
-        kept = _new(path.with_name(f"{path.stem}-original.safetensors"))
-        for old, new in ((path, kept), (out, path)):
+        original = _new(path.with_name(f"{path.stem}-original.safetensors"))
+        for old, new in ((path, original), (out, path)):
             line += f" && {shlex.join(['mv', _word(old), _word(new)])}"
     return Conversion(line, f"pass {FOLDER_PREFIX}{path.parent} as MODEL")
 
 
 def _new(path: Path) -> Path:
-    """`path`, or the first name like it that is free."""
+    """Return `path`, or the first similar name that is free."""
     names = (f"{path.stem}-converted{number}{path.suffix}" for number in ("", *map(str, range(2, 1000))))
     return next(item for item in (path, *map(path.with_name, names)) if not item.exists())
 
 
 def _word(path: Path) -> str:
-    """`path` so that no command takes it for an option."""
+    """Return `path` in a form that no command reads as an option."""
     return f"./{path}" if str(path).startswith("-") else str(path)

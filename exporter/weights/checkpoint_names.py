@@ -1,8 +1,8 @@
-"""Which tensors of a checkpoint are the model, whatever its names start with and whatever wrapped its modules.
+"""The search for a checkpoint's tensors that are the model, whatever their names start with and whatever wrapped its modules.
 
 One rule covers containers (``state_dict``, ``model_ema``), attributes (``model.`` of a training module) and wrappers
 (``module.``, ``_orig_mod.``): they all are parts of a tensor's full dotted name. A name is cut where the architecture's own name
-begins, and the tensors with the same beginning are one candidate.
+begins, and the tensors with the same prefix are one candidate.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from exporter.errors import ExportError
 from exporter.weights.checkpoint_files import Conversion, conversion_of
 from exporter.weights.checkpoint_reading import Place
 
-# Attributes under which wrappers keep the module that they wrap, anywhere in a name: DataParallel and AveragedModel, torch.compile,
-# FSDP (today's and the first one's), activation checkpointing, Lightning Fabric, Opacus.
+# Attributes, anywhere in a name, under which wrappers keep the wrapped module: DataParallel and AveragedModel, torch.compile, FSDP
+# (today's and the first version's), activation checkpointing, Lightning Fabric, Opacus.
 _WRAPPERS = frozenset(
     {
         "module",
@@ -31,43 +31,42 @@ _WRAPPERS = frozenset(
         "_module",
     }
 )
-# Where training scripts keep the weights that they train, in the order in which they are taken; an unknown name comes last.
+# Keys under which training scripts keep the weights that they train, in the order of preference; an unknown key comes last.
 _PLAIN = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 _AVERAGED = re.compile(r"(?<![a-z])(avg|ema|polyak|shadow|swa)(?![a-z])|averag")
-# Whole keys, in small letters: optimizer, optimizers, optimizer_states, optim_state_dict, opt_state, last_optimizer_state,
-# optimizer_0, optimizer_g, g_optim. A model called optimized_clip or opt_125m has another key.
+# Whole keys of an optimizer's state, in lower case: optimizer, optimizers, optimizer_states, optim_state_dict, opt_state,
+# last_optimizer_state, optimizer_0, optimizer_g, g_optim. A model named optimized_clip or opt_125m has another key.
 _OPTIMIZER = re.compile(
     r"([a-z0-9]+_)*((optim|optimizer)s?(_[a-z]|_?[0-9]|[gd])?(_(states?|dicts?|history|params))*(_[a-z]|_?[0-9])?|opt_states?(_dicts?)?)"
 )
-# Last parts of entries that are no weights: AveragedModel's count, the sizes in OpenAI's files, a buffer of older transformers.
+# The last parts of names of entries that are not weights: AveragedModel's count, the sizes in OpenAI's files, a buffer of older
+# transformers.
 _HARMLESS = frozenset({"n_averaged", "input_resolution", "context_length", "vocab_size", "position_ids"})
 
 
 @dataclass
 class Candidate:
-    """The tensors of a checkpoint whose full names are `prefix` and then, but for wrappers, a name of the architecture."""
+    """The tensors of a checkpoint whose full names are `prefix` followed by a name of the architecture, wrappers aside."""
 
     prefix: str
-    places: dict[str, Place] = field(default_factory=dict)  # by the architecture's name
-    extra: list[Place] = field(
-        default_factory=list
-    )  # under the prefix, beside the model's, and no name of the architecture
-    beside: list[Place] = field(default_factory=list)  # in the same containers, not under the prefix
-    is_averaged: bool = False  # the file says that these are averages of the trained weights
+    places: dict[str, Place] = field(default_factory=dict)  # the places by the architecture's names
+    extra: list[Place] = field(default_factory=list)  # places under the prefix whose names are not the architecture's
+    beside: list[Place] = field(default_factory=list)  # places in the same containers, not under the prefix
+    is_averaged: bool = False  # whether the file marks them as averages of the trained weights
 
     @property
     def part(self) -> str:
-        """What ``--part`` calls it; empty at the outermost level."""
+        """The candidate's name for ``--part``; empty at the outermost level."""
         return self.prefix.rstrip(".")
 
     @property
     def is_of_optimizer(self) -> bool:
-        """Whether these are figures that an optimizer keeps of each weight."""
+        """Whether these are an optimizer's values for each weight."""
         return is_of_optimizer(self.prefix)
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The candidate's name in messages."""
         return self.part or "the outermost level"
 
 
@@ -78,22 +77,22 @@ def find_model(
     architecture: str,
     computed: Iterable[str] = (),
 ) -> tuple[Candidate, list[str]]:
-    """The part of a checkpoint that is the model.
+    """Find the part of a checkpoint that is the model.
 
-    Where several parts are complete, the one whose sizes fit is taken; among those the trained weights before their averages, then
-    the order of `_PLAIN`. A part that lacks names is returned only if no part is complete.
+    If several parts are complete, those whose sizes fit come first; among them the trained weights come before their averages, then
+    the order of `_PLAIN` decides. A part that lacks names is returned only if no part is complete.
 
     Args:
-        tensors: from `exporter.weights.checkpoint_reading.read_checkpoint`.
+        tensors: the result of `exporter.weights.checkpoint_reading.read_checkpoint`.
         expected: the model's own state dict, or tensors of the same shapes.
-        path, architecture: for messages.
-        computed: buffers that the model makes itself and no checkpoint needs; TorchScript programs hold them nevertheless.
+        path, architecture: the names for messages.
+        computed: the names of buffers that the model computes and no checkpoint needs, though TorchScript programs hold them.
 
     Returns:
-        The part, empty if no name is known, and sentences to print: which one was taken of several, what was left out beside it.
+        The part, empty if no name is known, and sentences to print on the choice among several parts and on tensors left out.
 
     Raises:
-        ExportError: several parts fit equally well, and their names do not say which one is the model.
+        ExportError: several parts fit equally well, and their names do not decide which one is the model.
     """
     candidates = _candidates(tensors, expected)
     ignored = {_comparable(name) for name in computed} - {_comparable(name) for name in expected}
@@ -110,39 +109,39 @@ def find_model(
 
 
 def missing_names(expected: Iterable[str], names: Iterable[str]) -> list[str]:
-    """What a model needs and `names` lack; without a bias of the logits, zero is assumed, as open_clip does."""
+    """The names that a model needs and `names` lack; a missing bias of the logits is assumed to be zero, as in open_clip."""
     there = set(names)
     return [name for name in expected if name not in there and not (name == "logit_bias" and "logit_scale" in there)]
 
 
 def is_of_optimizer(name: str) -> bool:
-    """Whether a tensor's full name lies under a key under which training scripts keep the state of an optimizer."""
+    """Whether a tensor's full name is under a key that training scripts use for the state of an optimizer."""
     return any(_OPTIMIZER.fullmatch(key.lower()) for key in name.split(".")[:-1])
 
 
 def plain_name(name: str) -> str:
-    """`name` without the parts that wrappers put into it."""
+    """Return `name` without the parts that wrappers put into it."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _candidates(tensors: Mapping[Place, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[Candidate]:
     known = {_comparable(name): name for name in expected}
-    found: dict[str, Candidate] = {}
+    by_prefix: dict[str, Candidate] = {}
     for place in tensors:
         cut = _cut(place.full, expected, known)
         if cut is not None:
             prefix, name = cut
-            found.setdefault(prefix, Candidate(prefix)).places.setdefault(name, place)
+            by_prefix.setdefault(prefix, Candidate(prefix)).places.setdefault(name, place)
     counts = {place.full.removesuffix("n_averaged") for place in tensors if place.full.endswith("n_averaged")}
-    for prefix, candidate in found.items():
+    for prefix, candidate in by_prefix.items():
         candidate.is_averaged = _AVERAGED.search(prefix.lower()) is not None or any(
             prefix.startswith(start) and not plain_name(prefix[len(start) :]) for start in counts
         )
-    return list(found.values())
+    return list(by_prefix.values())
 
 
 def _cut(full: str, expected: Mapping[str, torch.Tensor], known: Mapping[str, str]) -> tuple[str, str] | None:
-    """The prefix of a full name and the architecture's name that follows: the longest one, which does not start with a wrapper."""
+    """Cut a full name into a prefix and the longest following name of the architecture that does not start with a wrapper."""
     parts = full.split(".")
     for start, first in enumerate(parts):
         tail = ".".join(parts[start:])
@@ -153,21 +152,21 @@ def _cut(full: str, expected: Mapping[str, torch.Tensor], known: Mapping[str, st
 
 
 def _comparable(name: str) -> str:
-    """Equal for both forms of open_clip's names: with the text tower's parameters under ``text.``, and at the top."""
+    """Return a form that is equal for both forms of open_clip's names: text parameters under ``text.``, or at the top."""
     return plain_name(name).removeprefix("text.")
 
 
 def _find_strangers(
     candidate: Candidate, tensors: Mapping[Place, torch.Tensor], complete: list[Candidate], ignored: set[str]
 ) -> None:
-    """Fill `extra` and `beside`; whole models elsewhere in the file belong to neither."""
+    """Fill the candidate's `extra` and `beside`; complete models elsewhere in the file belong to neither."""
     containers = {place.container for place in candidate.places.values() or tensors}
-    own = set(candidate.places.values())
+    own_places = set(candidate.places.values())
     others = [item for item in complete if item is not candidate]
     inner = tuple(item.prefix for item in others if item.prefix.startswith(candidate.prefix))
     models = {place for item in others for place in item.places.values()}
     for place in tensors:
-        if place.container not in containers or place in own or place in models or place.full.startswith(inner):
+        if place.container not in containers or place in own_places or place in models or place.full.startswith(inner):
             continue
         under = place.full.startswith(candidate.prefix)
         is_computed = under and _comparable(place.full.removeprefix(candidate.prefix)) in ignored
@@ -178,7 +177,7 @@ def _find_strangers(
 def _sizes_fit(
     candidate: Candidate, tensors: Mapping[Place, torch.Tensor], expected: Mapping[str, torch.Tensor]
 ) -> bool:
-    """Whether all tensors have the model's shapes, but for positions, which can be interpolated, and scalars of one dimension."""
+    """Whether all tensors have the model's shapes, except positions, which can be interpolated, and dimensions of size one."""
     return all(
         _without_ones(tensors[place]) == _without_ones(expected[name])
         for name, place in candidate.places.items()
@@ -204,7 +203,7 @@ def _choose(candidates: list[Candidate], complete: list[Candidate], path: Path, 
 
 
 def _conversion(path: Path, candidate: Candidate, complete: list[Candidate]) -> Conversion:
-    """How `candidate` becomes the only model of a file."""
+    """Make the command that writes `candidate` as the only model of a file."""
     prefixes = [item.prefix for item in complete if item is not candidate and item.prefix.startswith(candidate.prefix)]
     return conversion_of(path, *(f"--without={prefix.rstrip('.')}" for prefix in prefixes), part=candidate.part)
 

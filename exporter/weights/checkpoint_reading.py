@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint file, whatever surrounds them, read without running code that the file brings."""
+"""The reading of a checkpoint file's tensors, whatever surrounds them, without running code from the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from exporter.weights.checkpoint_files import SUFFIXES, conversion_of, readable
 
 _ZIP = b"PK\x03\x04"
 _OF_THE_MACHINE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-_DEEPEST = 8  # mappings inside mappings; training checkpoints have two or three
+_DEEPEST = 8  # the largest depth of nested mappings; training checkpoints have two or three
 
-# Settings and figures that training scripts save beside the weights. None of these classes is ever called: `_Ignored` takes
-# their place, because numpy's scalars of dtype object, for instance, are pickles of their own, which older versions load.
+# Classes of settings and figures that training scripts save beside the weights. None of them is ever called: `_Ignored` replaces
+# them, because numpy's scalars of dtype object, for instance, are pickles of their own, which older versions load.
 _HARMLESS = (
     "argparse.Namespace",
     "types.SimpleNamespace",
@@ -39,9 +39,9 @@ _HARMLESS = (
 
 
 class Place(NamedTuple):
-    """Where a tensor lies in a checkpoint; the two together are its full name, as in ``state_dict.module.logit_scale``."""
+    """The place of a tensor in a checkpoint; both fields together are its full name, as in ``state_dict.module.logit_scale``."""
 
-    container: str  # keys of the mappings around it, each followed by a dot; empty at the top
+    container: str  # the keys of the mappings around it, each followed by a dot; empty at the top
     name: str
 
     @property
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 
 class _Ignored:
-    """Stands for an object of a checkpoint that is no tensor; it does nothing with what the file says about it."""
+    """A placeholder for an object of a checkpoint that is not a tensor; it ignores the object's state in the file."""
 
     def __new__(cls, *_: object) -> _Ignored:
         return object.__new__(cls)
@@ -64,17 +64,17 @@ class _Ignored:
 
 
 def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor]:
-    """All tensors of a checkpoint under names, on the CPU; memory-mapped where the format allows it.
+    """Read all named tensors of a checkpoint, on the CPU; they are memory-mapped where the format allows it.
 
-    Mappings are searched at any depth under text keys, and so are whole modules where `trust` lets them be loaded. What is
-    neither is passed over: numbers, settings, paths, numpy's scalars.
+    Mappings under text keys are searched to a depth of 8, and so are whole modules where `trust` allows loading them. Other objects
+    are skipped: numbers, settings, paths, numpy's scalars.
 
     Args:
         path: a file with one of `exporter.weights.checkpoint_files.SUFFIXES`.
-        trust: load classes and programs that the file names too, which **runs code that the file chooses**.
+        trust: whether to load classes and programs that the file names, too, which **runs code that the file chooses**.
 
     Raises:
-        ExportError: missing, not readable, empty, truncated, of an unknown format, or a pickle that would run code.
+        ExportError: the file is missing, not readable, empty, truncated, of an unknown format, or a pickle that would run code.
     """
     with readable(path):
         if path.is_dir():
@@ -92,14 +92,14 @@ def read_checkpoint(path: Path, trust: bool = False) -> dict[Place, torch.Tensor
     if head.startswith(b"version https://git-lfs"):
         raise ExportError(f"{path} is a Git LFS pointer, not the weights: fetch them with `git lfs pull`")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, head, trust)
-    found = _tensors(content)
-    if not found:
+    tensors = _tensors(content)
+    if not tensors:
         raise ExportError(f"{path} holds no model weights (expected a mapping of parameter names to tensors)")
-    return found
+    return tensors
 
 
 def not_plain(tensor: torch.Tensor) -> str | None:
-    """Why a tensor's values cannot be taken as they are, as in "quantized"; None if they can."""
+    """Return the reason why a tensor's values cannot be taken as they are, such as "quantized"; None if they can."""
     if tensor.is_quantized:
         return f"quantized ({str(tensor.dtype).removeprefix('torch.')})"
     if tensor.is_nested or tensor.layout != torch.strided:
@@ -122,17 +122,19 @@ def _read_pickle(path: Path, head: bytes, trust: bool) -> Any:
     refusal: Exception
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals([(_Ignored, name) for name in _HARMLESS]):
-            warnings.simplefilter("ignore")  # about TorchScript archives and pickle protocols; the errors below say it
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns about TorchScript archives and pickle protocols, as do the errors below
             # Only the zip format can be mapped; older pickles are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
-        if found is None and not zipped:
+        match = re.search(r"(?:GLOBAL|Unsupported class)\s+(\S+)", str(error))
+        if match is None and not zipped:
             raise _damaged(path, ValueError("not a pickle of weights")) from error
-        # The directory of a zip archive is its end, so one that can be opened is not cut off.
-        what = f"it holds {found[1].strip('`.,')}" if found else "its pickle has more than torch reads safely"
+        # An archive that can be opened is not truncated, because the directory of a zip archive is at its end.
+        what = f"it holds {match[1].strip('`.,')}" if match else "its pickle has more than torch reads safely"
         refusal, is_program = error, False
-    except Exception as error:  # bytes from anywhere: torch's unpickler raises whatever the damage leads it to
+    except Exception as error:  # torch's unpickler can raise any error on damaged bytes
         if "TorchScript" not in str(error):
             raise _damaged(path, error) from error
         what = "it is a TorchScript program, as OpenAI's original files are"
@@ -148,7 +150,7 @@ def _read_pickle(path: Path, head: bytes, trust: bool) -> Any:
 
 
 def _run_code_of(path: Path, is_program: bool, zipped: bool) -> Any:
-    """Load `path` the way that lets the file name the code to run."""
+    """Load `path` in the way that runs code which the file names."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -159,12 +161,12 @@ def _run_code_of(path: Path, is_program: bool, zipped: bool) -> Any:
         raise ExportError(
             f"{path} wants code that cannot be imported here ({_detail(error)}); install it, or add its folder to PYTHONPATH"
         ) from error
-    except Exception as error:  # as above, and whatever the code of the file raises
+    except Exception as error:  # as above, and any error of the file's code
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> ExportError:
-    """What to say of an error while a file was read that could be opened: the file's own fault but in a few cases."""
+    """Make the error for a file that could be opened and not read, which is damaged except in a few cases."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -184,8 +186,8 @@ def _detail(error: Exception) -> str:
 
 
 def _tensors(content: Any) -> dict[Place, torch.Tensor]:
-    """Tensors of nested mappings, the outer ones first; a mapping that occurs twice counts once."""
-    found: dict[Place, torch.Tensor] = {}
+    """Collect the tensors of nested mappings, the outer ones first; a mapping that occurs twice counts once."""
+    by_place: dict[Place, torch.Tensor] = {}
     seen: set[int] = set()
     waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
     while waiting:
@@ -199,7 +201,7 @@ def _tensors(content: Any) -> dict[Place, torch.Tensor]:
         container = "".join(f"{key}." for key in keys)
         for key, value in mapping.items():
             if isinstance(key, str) and isinstance(value, torch.Tensor):
-                found[Place(container, key)] = value
+                by_place[Place(container, key)] = value
             elif isinstance(key, str):
                 waiting.append(((*keys, key), value))
-    return found
+    return by_place

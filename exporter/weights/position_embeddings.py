@@ -1,4 +1,4 @@
-"""Positional embeddings of a checkpoint that was trained at another image size or text length, interpolated to the model's."""
+"""The interpolation of a checkpoint's positional embeddings from another image size or text length to the model's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VIT, _RESNET = "visual.positional_embedding", "visual.attnpool.positional_embed
 
 
 def is_resizable(name: str, table: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether `table`, named `name`, is a (positions, width) table that differs from `wanted` in its number of positions only."""
+    """Whether `table`, named `name`, is a table (positions, width) that differs from `wanted` only in the number of positions."""
     known = name in (_VIT, _RESNET) or name.removeprefix("text.") == "positional_embedding"
     return known and table.ndim == wanted.ndim == 2 and table.shape[1] == wanted.shape[1] and table.shape[0] > 1
 
@@ -26,20 +26,20 @@ def resize_positions(
 ) -> list[str]:
     """Interpolate, in place in `tensors`, the tables whose number of positions is not the model's.
 
-    open_clip's own functions do it, in float32, as PyTorch's bicubic interpolation on a CPU has no half precision. They leave out
-    ResNet's attention pooling, whose table is built like ViT's (one token, then the grid) and is treated like it.
+    open_clip's own functions do it, in float32, because PyTorch's bicubic interpolation on a CPU has no half precision. They leave
+    out ResNet's attention pooling, whose table is built like ViT's (one token, then the grid) and is treated like it.
 
     Args:
-        tensors: by the model's names; tables are (positions, width).
+        tensors: the tensors by the model's names; tables are (positions, width).
         expected: the model's state dict.
         model: an open_clip model.
-        path: for messages.
+        path: the checkpoint's path for messages.
 
     Returns:
         A sentence for each table that was interpolated.
 
     Raises:
-        ExportError: an image tower's table that is not one token and a square grid; open_clip reads every table as that.
+        ExportError: an image tower's table is not one token and a square grid, as which open_clip reads every table.
     """
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
 

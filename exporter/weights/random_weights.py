@@ -1,7 +1,7 @@
-"""Models with random weights: quick to build at any size, and such that every weight matters to the output.
+"""Random weights of a model, which are quick to make at any size, and of which every one affects the output.
 
 open_clip's own initialisation is made for training: the last batch norm of a residual block starts at zero and layer scales at
-1e-5, so most of a freshly built network does not reach its output, and a parity test on it would not see a wrong graph. It
+1e-5, so most of a new network does not affect its output, and a parity test on it would not detect a wrong graph. It
 also takes minutes for models of billions of parameters. Here construction skips the random fills, and one seeded pass
 gives every parameter values that keep activations near unit size.
 """
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-# torch's initialisers, and the in-place steps that timm and transformers write their own with. Constant fills (ones, zeros)
-# stay: they are small tensors, and masks are made with them.
+# torch's initialisers, and the in-place steps of which timm and transformers make their own. Constant fills (ones, zeros) are not
+# skipped, because their tensors are small, and masks are made with them.
 _INITIALIZERS = frozenset(
     {
         "normal_",
@@ -31,12 +31,12 @@ _INITIALIZERS = frozenset(
     }
 )
 _RANDOM_STEPS = _INITIALIZERS | {"erfinv_", "mul_", "div_", "add_", "sub_", "clamp_"}
-_SKIP_FROM = 65536  # elements; smaller tensors cost nothing, and computed buffers (masks) are smaller
-_CHUNK = 1 << 20  # elements drawn at a time
+_SKIP_FROM = 65536  # elements; smaller tensors cost almost nothing, and computed buffers (masks) are smaller
+_CHUNK = 1 << 20  # the number of elements drawn at a time
 
 
 class _SkipRandomSteps(TorchFunctionMode):
-    """Turns in-place random fills of large CPU tensors into no-operations, so that their memory is never touched."""
+    """A mode in which in-place random fills of large tensors do nothing, so that their memory is never touched."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in _RANDOM_STEPS:
@@ -48,23 +48,23 @@ class _SkipRandomSteps(TorchFunctionMode):
 
 @contextlib.contextmanager
 def uninitialized_parameters() -> Iterator[None]:
-    """Models built inside hold arbitrary memory in their large parameters: fill or load every one of them afterwards."""
+    """Leave the large parameters of models built inside the context uninitialised; all must be filled or loaded afterwards."""
     with _SkipRandomSteps():
         yield
 
 
 def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
-    """Give every parameter and batch-norm statistic of `model` seeded random values, in place, and hold them as `dtype`.
+    """Give every parameter and batch-norm statistic of `model` seeded random values of `dtype`, in place.
 
     Weights get a standard deviation of ``fan_in ** -0.5`` (with the gain of ReLU for convolutions), norms a scale of about 1,
     norms that end a ModifiedResNet block and layer scales about 0.2, embeddings 0.3, biases 0.02. Scalars (logit scale and
-    bias) keep their values. The values do not depend on `dtype` but for rounding, nor on the number of threads.
+    bias) keep their values. The values do not depend on `dtype`, except for rounding, or on the number of threads.
 
     Args:
         model: any open_clip model; parameters that are shared are filled once.
-        seed: of the generator.
-        dtype: of all floating-point parameters and buffers afterwards. One tensor at a time is converted, so that a model
-            built by `uninitialized_parameters` never takes the memory of its float32 form.
+        seed: the seed of the generator.
+        dtype: the dtype of all floating-point parameters and buffers afterwards. One tensor at a time is converted, so that a
+            model built in `uninitialized_parameters` never takes the memory of its float32 form.
     """
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()
@@ -90,17 +90,17 @@ def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.floa
 
 
 def cast_buffers(module: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the floating-point buffers of `module` itself (not of its children) as `dtype`."""
+    """Convert the floating-point buffers of `module` itself (not of its children) to `dtype`."""
     for name, buffer in module.named_buffers(recurse=False):
         if buffer.is_floating_point() and buffer.dtype != dtype:
             setattr(module, name, buffer.to(dtype))
 
 
 def _branch_ends(model: nn.Module) -> set[str]:
-    """Norms through which a residual branch leaves: a ResNet block's last one, and both of EVA02-E's blocks.
+    """Find the norms at the ends of residual branches: a ResNet block's last norm, and both norms of EVA02-E's blocks.
 
-    Their weights are small, as training leaves them. At 1, the stream of 64 such blocks grows until the attention, which reads it
-    unnormalized, picks single tokens: a rounding error then grows from block to block, which trained weights do not do.
+    Their weights are small, as after training. With weights of 1, the stream of 64 such blocks grows until the attention, which
+    reads it unnormalized, selects single tokens: a rounding error then grows from block to block, unlike with trained weights.
     """
     ends = set()
     for path, module in model.named_modules():
@@ -112,7 +112,7 @@ def _branch_ends(model: nn.Module) -> set[str]:
 
 
 def _moments(ends_branch: bool, module: nn.Module, name: str, parameter: torch.Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of one parameter's values."""
+    """Return the mean and standard deviation for one parameter's values."""
     kind = type(module).__name__.lower()
     if "norm" in kind and parameter.ndim == 1:
         if name != "weight":
@@ -134,9 +134,11 @@ def _moments(ends_branch: bool, module: nn.Module, name: str, parameter: torch.T
 
 
 def _fill_normal(tensor: torch.Tensor, mean: float, std: float, generator: torch.Generator) -> None:
-    """Normal values drawn in float32 and in chunks, so that a half-precision tensor holds the same values rounded."""
+    """Fill a tensor with normal values drawn in float32 and in chunks; a half-precision tensor gets the same values, rounded."""
     flat = tensor.view(-1)
-    scratch = torch.empty(min(_CHUNK, flat.numel()))  # one for all chunks: short-lived ones would fragment the heap
+    scratch = torch.empty(
+        min(_CHUNK, flat.numel())
+    )  # one buffer for all chunks, because short-lived ones would fragment the heap
     for start in range(0, flat.numel(), _CHUNK):
         part = flat[start : start + _CHUNK]
         part.copy_(scratch[: part.numel()].normal_(mean, std, generator=generator))

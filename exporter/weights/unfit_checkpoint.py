@@ -1,4 +1,4 @@
-"""Why the tensors of a checkpoint cannot be a model's weights, and what to do: another architecture, foreign names, other types."""
+"""The errors of a checkpoint whose tensors cannot be a model's weights: other architecture, foreign names, other types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.weights.checkpoint_names import Candidate, is_of_optimizer, missin
 from exporter.weights.checkpoint_reading import Place, not_plain
 from exporter.weights.position_embeddings import is_resizable
 
-# Parts that libraries put into names, and how their own functions take them out again.
+# Parts that libraries put into names, with the libraries' own functions that remove them.
 _REMEDIES = {
     "base_layer": "merge the adapters into the weights first (peft's merge_and_unload)",
     "parametrizations": "take the parametrizations out first (torch.nn.utils.parametrize.remove_parametrizations)",
@@ -25,9 +25,9 @@ def check_values(path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapp
     """Raise an `ExportError` that names the first of `tensors` whose values cannot be weights.
 
     Args:
-        path: for the message.
+        path: the checkpoint's path for the message.
         expected: the model's state dict.
-        tensors: by the model's names.
+        tensors: the tensors by the model's names.
     """
     for name, tensor in tensors.items():
         problem = not_plain(tensor)
@@ -48,14 +48,14 @@ def check_architecture(
     found: Mapping[Place, torch.Tensor],
     chosen: Candidate,
 ) -> None:
-    """Raise an `ExportError` if `tensors` are not the model's, but for positions that can be interpolated.
+    """Raise an `ExportError` if `tensors` are not the model's, except for positions that can be interpolated.
 
     Args:
-        path, architecture: for the message.
+        path, architecture: the names for the message.
         expected: the model's state dict.
-        tensors: those of `chosen`, by the model's names.
-        found: all of the checkpoint.
-        chosen: the part of it that is most like the model.
+        tensors: the tensors of `chosen`, by the model's names.
+        found: all tensors of the checkpoint.
+        chosen: the part of the checkpoint that is most like the model.
     """
     problems = _differences(expected, tensors, chosen)
     if problems:
@@ -65,7 +65,7 @@ def check_architecture(
 def _differences(
     expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], chosen: Candidate
 ) -> list[str]:
-    """What keeps `tensors` from being the model's."""
+    """Return the differences between `tensors` and the model's, in words."""
     missing = missing_names(expected, tensors)
     shapes = [
         f"{name} is {_shape(tensor)}, not {_shape(expected[name])}"
@@ -99,7 +99,7 @@ def _wrong_architecture(
     chosen: Candidate,
     problems: list[str],
 ) -> str:
-    """Why the checkpoint cannot be loaded, and what to do: the architecture that it fits, or the names that are foreign to it."""
+    """Make the message with cause and remedy: the architecture that the checkpoint fits, or its foreign names."""
     from exporter.weights.architectures import find_architectures
 
     inside = {plain_name(place.full.removeprefix(chosen.prefix)): found[place] for place in chosen.extra}
@@ -120,10 +120,10 @@ def _wrong_architecture(
 def _why_foreign(
     expected: Mapping[str, torch.Tensor], found: Mapping[Place, torch.Tensor], chosen: Candidate
 ) -> str | None:
-    """How the names that stand in the place of the missing ones differ from open_clip's, and what to do; None if they do not."""
+    """Return how the names in place of the missing ones differ from open_clip's, and the remedy; None if they do not."""
     missing = missing_names(expected, chosen.places)
-    taken = set(chosen.places.values())
-    strangers = [place for place in found if place not in taken and not is_of_optimizer(place.full)]
+    used = set(chosen.places.values())
+    strangers = [place for place in found if place not in used and not is_of_optimizer(place.full)]
     if not missing or not strangers:
         return None
     return _parts_too_many(expected, missing, strangers, chosen) or _other_beginnings(
@@ -134,10 +134,10 @@ def _why_foreign(
 def _parts_too_many(
     expected: Mapping[str, torch.Tensor], missing: Sequence[str], strangers: Sequence[Place], chosen: Candidate
 ) -> str | None:
-    """Where most of the missing names are there but for parts that open_clip's have not.
+    """Return the sentence for names with additional parts, if most of the missing names are found with such parts; else None.
 
-    Those may be a beginning (``text_encoder.``), a module between (``visual.inner.``), or what a library puts around a weight
-    (``parametrizations.weight.original``).
+    The parts may be a beginning (``text_encoder.``), a module in between (``visual.inner.``), or parts that a library puts around a
+    weight (``parametrizations.weight.original``).
     """
     names = sorted((plain_name(place.full).split(".") for place in strangers), key=len)
     pairs: list[tuple[list[str], list[str]]] = []
@@ -147,17 +147,19 @@ def _parts_too_many(
             pairs.append((wanted, longer))
     if 2 * len(pairs) < len(missing):
         return None
-    own = {part for name in expected for part in name.split(".")}
-    # What the rest of the model or all of the file has, too.
+    our_parts = {part for name in expected for part in name.split(".")}
+    # Parts that the rest of the model or all names of the file have, too.
     around = set(plain_name(chosen.part).split("."))
     around |= set.intersection(*(set(place.container.split(".")) for place in strangers))
-    counts = Counter(part for _, longer in pairs for part in dict.fromkeys(longer) if part not in own | around)
+    counts = Counter(part for _, longer in pairs for part in dict.fromkeys(longer) if part not in our_parts | around)
     if not counts and not chosen.places:
         return None
     if not counts:
-        # The missing names are there as they should be, and those that were found have a beginning of their own.
+        # The missing names are in the file without additional parts, and the names that were found have a beginning of their own.
         name, place = next(iter(chosen.places.items()))
-        foreign = [part for part in plain_name(chosen.part).split(".") if part and part not in {*own, *pairs[0][1]}]
+        foreign = [
+            part for part in plain_name(chosen.part).split(".") if part and part not in {*our_parts, *pairs[0][1]}
+        ]
         return _sentence(len(chosen.places), foreign, plain_name(place.full), name) if foreign else None
     most = max(counts.values())
     foreign = [part for part, count in counts.items() if count == most]
@@ -171,7 +173,7 @@ def _sentence(count: int, foreign: Sequence[str], theirs: str, ours: str) -> str
 
 
 def _is_inside(wanted: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether all of `wanted` occur in `parts` in their order."""
+    """Whether all elements of `wanted` occur in `parts` in the same order."""
     rest = iter(parts)
     return all(part in rest for part in wanted)
 
@@ -179,15 +181,15 @@ def _is_inside(wanted: Sequence[str], parts: Sequence[str]) -> bool:
 def _other_beginnings(
     expected: Mapping[str, torch.Tensor], missing: Sequence[str], strangers: Sequence[Place], chosen: Candidate
 ) -> str | None:
-    """What the names of the largest mapping start with and the model's do not, where they may stand for the missing ones."""
+    """Return the sentence on the beginnings of the largest mapping's names, if they may be in place of the missing names."""
     container, _ = Counter(place.container for place in strangers).most_common(1)[0]
     inside = [place for place in strangers if place.container == container]
     start = chosen.prefix if chosen.prefix.startswith(container) else container
     names = [
         plain_name(place.full.removeprefix(start if place.full.startswith(start) else container)) for place in inside
     ]
-    own = {name.removeprefix("text.").split(".")[0] for name in expected} | {"text"}
-    names = [name for name in names if name.split(".")[0] not in own]
+    our_beginnings = {name.removeprefix("text.").split(".")[0] for name in expected} | {"text"}
+    names = [name for name in names if name.split(".")[0] not in our_beginnings]
     if not names or (2 * len(names) < len(missing) and 2 * len(chosen.places) >= len(expected)):
         return None
     common = []

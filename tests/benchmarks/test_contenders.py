@@ -26,11 +26,14 @@ def test_a_broken_library_is_a_reason(code: str, tmp_path: Path) -> None:
 
 
 REPORT = """
-from benchmarks import energy, machine, plots, report, worker
+from benchmarks import report
+from benchmarks.harness import energy, worker
+from benchmarks.records import machine
+from benchmarks.reporting import drawing
 from benchmarks.records.rows import Row
 measured = [Row("ceiling", "gemm", "tflops", value=1.0), Row("throughput", "ViT-B-32", "per_second", value=1.0)]
 without = [energy.read_joules("cuda"), worker._device_free(), report.count_works([measured])]
-answer([machine.gpu_problem(), plots.available(), *without])
+answer([machine.gpu_problem(), drawing.available(), *without])
 """
 
 

@@ -111,6 +111,7 @@ def test_make_gpu_without_a_gpu_and_without_an_environment(tmp_path: Path) -> No
         pytest.skip("make is not installed")
     tree, programs = tmp_path / "tree", tmp_path / "bin"
     shutil.copytree(ROOT / "benchmarks", tree / "benchmarks", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    shutil.copytree(ROOT / "engines", tree / "engines", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Makefile", tree)
     programs.mkdir()
     (programs / "sh").symlink_to("/bin/sh")

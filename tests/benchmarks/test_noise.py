@@ -30,7 +30,7 @@ CASES = [
         ("end_to_end", "image", 32),
     )
 ]
-RERUNS = 100
+few_reruns = pytest.mark.parametrize("reruns", [50, pytest.param(100, marks=pytest.mark.slow)])
 
 
 def a_run(
@@ -63,21 +63,25 @@ def a_comparison(seed: int, sigma: float, slower: str = "", factor: float = 1.0,
     return compare(a_run(rng, sigma, alone=alone), a_run(rng, sigma, slower, factor, alone=alone))
 
 
+@few_reruns
 @pytest.mark.parametrize(("sigma", "alone"), [(0.03, 1.0), (0.08, 1.0), (0.15, 1.0), (0.03, 3.0)])
-def test_a_rerun_in_passes_is_noise(sigma: float, alone: float) -> None:
+def test_a_rerun_in_passes_is_noise(sigma: float, alone: float, reruns: int) -> None:
     first = round(1e5 * sigma * alone)  # other seeds: noise that is larger all over gives the very same verdicts
-    found = [a_comparison(first + seed, sigma, alone=alone) for seed in range(RERUNS)]
-    worse = sum(bool(one.worse or one.slower) for one in found) / RERUNS
-    changed = sum(bool(one.worse or one.better or one.slower or one.faster) for one in found) / RERUNS
+    found = [a_comparison(first + seed, sigma, alone=alone) for seed in range(reruns)]
+    worse = sum(bool(one.worse or one.slower) for one in found) / reruns
+    changed = sum(bool(one.worse or one.better or one.slower or one.faster) for one in found) / reruns
     print(f"sigma {sigma}, batch 1 x{alone}: worse in {worse:.1%} of the reruns, worse or better in {changed:.1%}")
     assert len(found[0].compared) == 42
     assert changed < 0.05
 
 
+@few_reruns
 @pytest.mark.parametrize(("sigma", "figures", "least"), [(0.03, 0.95, 1.0), (0.04, 0.8, 1.0), (0.08, 0.0, 0.97)])
 @pytest.mark.parametrize("engine", ["onnxruntime", "aotinductor"])
-def test_a_slowdown_of_a_fifth_is_found_in_passes(sigma: float, figures: float, least: float, engine: str) -> None:
-    found = [a_comparison(seed, sigma, engine, 0.8) for seed in range(RERUNS)]
+def test_a_slowdown_of_a_fifth_is_found_in_passes(
+    sigma: float, figures: float, least: float, engine: str, reruns: int
+) -> None:
+    found = [a_comparison(seed, sigma, engine, 0.8) for seed in range(reruns)]
     runs = sum(engine in engines_of(one.slower) or any(b.engine == engine for _, b in one.worse) for one in found)
     each = statistics.mean(
         sum(b.engine == engine for _, b in one.worse) / sum(b.engine == engine for _, b in one.compared)
@@ -88,10 +92,10 @@ def test_a_slowdown_of_a_fifth_is_found_in_passes(sigma: float, figures: float, 
         or bool(engines_of([*one.slower, *one.faster]) - {engine})
         for one in found
     )
-    print(f"sigma {sigma}, {engine}: found in {runs} of {RERUNS}, {each:.1%} of its figures, others in {wrong}")
-    assert runs >= least * RERUNS
+    print(f"sigma {sigma}, {engine}: found in {runs} of {reruns}, {each:.1%} of its figures, others in {wrong}")
+    assert runs >= least * reruns
     assert each >= figures
-    assert wrong < 0.05 * RERUNS
+    assert wrong < 0.05 * reruns
 
 
 def engines_of(means: Sequence[Mean]) -> set[str]:

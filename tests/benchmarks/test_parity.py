@@ -95,7 +95,7 @@ class TestDemo:
         assert figure(found, "image_to_text_recall_1_change")["high"] < 0
 
     def test_a_table_for_people(self, demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main([str(demo_bundle), "--samples", "4", "--limit", "54", "--results", str(tmp_path)]) == 0
+        assert main([str(demo_bundle), "--samples", "4", "--limit", "18", "--results", str(tmp_path)]) == 0
         captured = capsys.readouterr()
         for words in (
             "min cosine",
@@ -111,7 +111,7 @@ class TestDemo:
 
     def test_running_again_replaces_rows(self, demo_bundle: Path, tmp_path: Path, run: Run) -> None:
         for _ in range(2):
-            _, found, _ = run(demo_bundle, "--limit", "54")
+            _, found, _ = run(demo_bundle, "--limit", "18")
         assert len(rows.read(tmp_path / "rows")) == len(found["rows"])
 
 
@@ -156,7 +156,7 @@ class TestData:
         assert {row["what"] for row in found["rows"]} == {"parity", "retrieval"}
 
     def test_own_pictures_for_the_embeddings(self, scenes: Path, demo_bundle: Path, run: Run) -> None:
-        code, found, _ = run(demo_bundle, "--limit", "54", "--parity-data", str(scenes / "classes"))
+        code, found, _ = run(demo_bundle, "--limit", "18", "--parity-data", str(scenes / "classes"))
         assert code == 0
         assert figure(found, "min_cosine", tower="image")["shape"] == "classes"
         assert figure(found, "top1")["shape"] == "demo scenes"
@@ -171,7 +171,7 @@ class TestData:
 class TestEngines:
     def test_one_that_cannot_run_is_a_row(self, bundle_copy: Path, run: Run) -> None:
         with_unknown_engine(bundle_copy)
-        code, found, _ = run(bundle_copy, "--limit", "54")
+        code, found, _ = run(bundle_copy, "--limit", "18")
         assert code == 0
         for name, tower in (("min_cosine", "image"), ("top1_agreement", "text"), ("top1", ""), ("top1_change", "")):
             row = figure(found, name, "warp-drive", tower)
@@ -210,7 +210,7 @@ class TestEngines:
         with_unknown_engine(bundle_copy)
         monkeypatch.setattr(parity_run.engines, "load", fails_once)
         monkeypatch.setattr("engines.runtimes.choice.why_not", lambda engine, precision, device="auto": None)
-        code, found, _ = run(bundle_copy, "--limit", "54")
+        code, found, _ = run(bundle_copy, "--limit", "18")
         assert code == 0
         for name, tower in (
             ("min_cosine", "image"),
@@ -225,7 +225,7 @@ class TestEngines:
 
     def test_all_crash(self, demo_bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parity_run.EngineEncoders, "encode_texts", lambda *_: 1 / 0)
-        code, found, _ = run(demo_bundle, "--limit", "54")
+        code, found, _ = run(demo_bundle, "--limit", "18")
         assert code == 1
         assert figure(found, "top1")["status"] == "failed"
 
@@ -239,7 +239,7 @@ class TestEngines:
             return whole(encoders, *more)
 
         monkeypatch.setattr(parity_run, "measure", interrupted)
-        code, _, err = run(demo_bundle, "--limit", "54")
+        code, _, err = run(demo_bundle, "--limit", "18")
         assert (code, err) == (130, "interrupted: rows of what was finished are kept\n")
         kept = rows.read(tmp_path / "rows")
         assert {(row.what, row.engine) for row in kept} == {

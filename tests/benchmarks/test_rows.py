@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.records import rows
+from benchmarks.records.figures import FIGURES, label, short_label
 from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
-from benchmarks.records.rows import FIGURES, Row
+from benchmarks.records.results import COMMITTED
+from benchmarks.records.rows import Row
 
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
 numbers = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False).map(lambda x: float(f"{x:.6g}")))
@@ -95,3 +97,12 @@ def test_the_machine_is_named() -> None:
     row = stamp([Row("throughput", "demo", "per_second", value=1.0)], here, threads=2)[0]
     assert (row.machine, row.threads) == (here.name, 2)
     assert row.date.endswith("Z")
+
+
+def test_every_committed_figure_is_described() -> None:
+    """By its name (which `Row` checks), unit and heading."""
+    found = [row for file in COMMITTED.glob("*/**/*.csv") for row in rows.read(file)]
+    assert len({row.figure for row in found}) > 20
+    for row in found:
+        assert row.unit in ("", FIGURES[row.figure].unit), row
+    assert len({label(name) for name in FIGURES}) == len({short_label(name) for name in FIGURES}) == len(FIGURES)

@@ -72,11 +72,11 @@ def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree
 
 
-@pytest.mark.parametrize("number", range(4))
-def test_a_command_runs(number: int, carried: Path, tmp_path: Path) -> None:
-    command = COMMANDS[number].replace("suite gpu", "suite gpu --stand-in").replace("/tmp/kit", str(tmp_path / "kit"))
+def run(command: str, carried: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """A command in the carried tree, on this CPU; its rows go to the folder ``out``."""
+    command = command.replace("suite gpu", "suite gpu --stand-in").replace("/tmp/kit", str(tmp_path / "kit"))
     assert command.count("--stand-in") == 1
-    programs, out, home = tmp_path / "bin", tmp_path / "out", tmp_path / "home"
+    programs, home = tmp_path / "bin", tmp_path / "home"
     programs.mkdir()
     home.mkdir()
     # Code that says nothing of speed need not be fast, and is compiled in half the time.
@@ -84,15 +84,22 @@ def test_a_command_runs(number: int, carried: Path, tmp_path: Path) -> None:
         (programs / name).write_text(f"#!/bin/sh\nexec {words}\n")
         (programs / name).chmod(0o755)
     variables = {
-        "OUT": str(out),
+        "OUT": str(tmp_path / "out"),
         "PATH": f"{programs}:{os.environ['PATH']}",
         "HOME": str(home),
         "OMP_NUM_THREADS": "1",
     }
-    start = time.monotonic()
-    ran = subprocess.run(
+    return subprocess.run(
         ["sh", "-c", command], cwd=carried, env=os.environ | variables, capture_output=True, text=True, check=False
     )
+
+
+# The first two have every kind of step but sweeps, which test_suite.py runs; the third's steps are theirs with other options.
+@pytest.mark.parametrize("number", [0, 1, *(pytest.param(number, marks=pytest.mark.slow) for number in (2, 3))])
+def test_a_command_runs(number: int, carried: Path, tmp_path: Path) -> None:
+    command, out = COMMANDS[number], tmp_path / "out"
+    start = time.monotonic()
+    ran = run(command, carried, tmp_path)
     said = ran.stdout + ran.stderr
     assert ran.returncode == 0, said
     assert "Traceback" not in said
@@ -111,12 +118,24 @@ def test_a_command_runs(number: int, carried: Path, tmp_path: Path) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", file.name) for file in files)
     table = (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8")
     assert all(f"`{file.name}`" in table for file in files)
-    if "choices" in parts_of(command):
+    if {"attention", "choices"} & set(parts_of(command)):
         assert (out / CHOICES).read_bytes() == (carried / "kernels" / "choices.csv").read_bytes()
     results = tmp_path / "results"
     assert gather.main([str(out), "--results", str(results), "--table", str(_table(tmp_path))]) == 0
     (machine,) = results.iterdir()
     assert {row.key for row in rows.read(machine)} == {row.key for row in rows.read(out)}
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_command_without_time_names_its_parts(number: int, carried: Path, tmp_path: Path) -> None:
+    command = re.sub(r"--minutes \S+", "--minutes 0", COMMANDS[number])
+    ran = run(command, carried, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""
+    parts = re.findall(r"^== (\w+) \(.* 0\.0 minutes left\)$", ran.stdout, re.MULTILINE)
+    assert parts == parts_of(command)
+    assert ran.stdout.count("no time left") >= len(parts)
+    assert (tmp_path / "kit" / "kit_probe.py").exists()
 
 
 def _table(folder: Path) -> Path:

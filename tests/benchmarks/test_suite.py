@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
@@ -19,7 +20,9 @@ from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.records import rows
 from benchmarks.suites import parts
 from benchmarks.suites.definitions import SUITES, Kernels, Suite, Sweep
+from benchmarks.suites.exports import export_command
 from benchmarks.suites.stand_in import stand_in
+from exporter.__main__ import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Suite(
@@ -37,7 +40,16 @@ TINY = Suite(
 BLOCKED = ["msgspec", "onnxruntime", "onnxscript", "polygraphy", "tensorrt_rtx", "openvino"]
 
 
-def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("exports", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_parts_run_and_what_cannot_says_why(
+    exports: bool,
+    demo_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not exports:
+        monkeypatch.setattr("benchmarks.suites.exports.export_command", functools.partial(copy_of, demo_bundle))
     assert parts.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
     shown = capsys.readouterr().out
     assert "== demo" in shown
@@ -52,8 +64,28 @@ def test_parts_run_and_what_cannot_says_why(tmp_path: Path, capsys: pytest.Captu
     assert "no-such-model" in broken[0].note
 
 
-def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
-    """Only torch, open_clip and what they need: the rest of the installed packages is hidden."""
+def copy_of(demo: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
+    """In place of the exporter's command for a sweep: copy the demo model's bundle, and report an engine that is left out."""
+    command = export_command(sweep, work, bundle)
+    assert command[1:3] == ["-m", "exporter"]
+    assert build_parser().parse_args(command[3:]).engines == list(sweep.engines)
+    if sweep.model != "demo":
+        return [sys.executable, "-c", f"import sys; sys.exit('error: {sweep.model} is not known')"]
+    code = (
+        f"import json, shutil, sys\nshutil.copytree({str(demo)!r}, {str(bundle)!r})\n"
+        f"path = {str(bundle / 'report.json')!r}\nreport = json.load(open(path))\n"
+        "report['left_out'] = [{'kind': 'tensorrt', 'why': 'there is no GPU', 'tower': None, 'device': None, 'named': True}]\n"
+        "json.dump(report, open(path, 'w'))\nsys.exit(1)"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize("texts", [(), pytest.param(("real",), marks=pytest.mark.slow)])
+def test_a_bare_image_measures_what_it_can(texts: tuple[str, ...], tmp_path: Path) -> None:
+    """Only torch, open_clip and what they need: the rest of the installed packages is hidden.
+
+    Texts are made in any case; that the text tower is measured, too, is the slow test.
+    """
     code = (
         "import sys\n"
         f"BLOCKED = {BLOCKED!r}\n"
@@ -69,7 +101,10 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     (tmp_path / "bare.py").write_text(
         "from pathlib import Path\nfrom benchmarks.suites.parts import run_suite\n"
         "from benchmarks.suites.definitions import Suite, Sweep\n"
-        "parts = {'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,)),),\n"
+        "from benchmarks.workloads.inputs import text_case\nfrom benchmarks.workloads.subject import subject_of_model\n"
+        f"made = text_case(Path({str(tmp_path)!r}), subject_of_model('ViT-S-32'), 2, False).load()\n"
+        "assert made.shape[1:] == (2, 77), made.shape\n"
+        f"parts = {{'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,), {texts!r}),),\n"
         "         'engines': (Sweep('ViT-S-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
         f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
     )
@@ -82,7 +117,7 @@ def test_a_bare_image_measures_what_it_can(tmp_path: Path) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     found = rows.read(tmp_path / "rows" / "throughput.csv")
-    assert {r.tower for r in found if r.value is not None and r.engine == "eager"} == {"image", "text"}
+    assert {r.tower for r in found if r.value is not None and r.engine == "eager"} == {"image", *["text"] * len(texts)}
     missing = [r for r in found if r.status == "missing"]
     assert [(r.engine, r.note) for r in missing] == [("tensorrt-rtx", "not installed: msgspec")]
 

@@ -13,7 +13,7 @@ from engines import errors
 from engines.device.gpu import find_gpu
 from engines.manifest import Range, read_manifest
 from engines.verification.embeddings import read_reference
-from exporter.engine_options import EngineOptions, KernelMode
+from exporter.options.engine_options import EngineOptions, KernelMode
 from exporter.pipeline import export
 from exporter.source.loading import load_source
 

@@ -38,6 +38,14 @@ INSTALL = {
 }
 MEND = "mend that or install it anew ({}), and start Python again"
 
+# Both libraries are tried in one way (`engines.process.optional`), so that all errors of one and a few of the other are enough.
+FEW = [code for code in BREAKAGES if code.startswith(("raise RuntimeError", "raise SystemExit", "match"))]
+BROKEN = [
+    pytest.param(library, code, marks=() if library == "openvino" or code in FEW else pytest.mark.slow)
+    for library in ("openvino", "onnxruntime")
+    for code in BREAKAGES
+]
+
 
 @pytest.fixture
 def both(bundle_copy: Path) -> Path:
@@ -76,8 +84,7 @@ def test_openvino_without_a_home_and_a_known_user(both: Path, tmp_path: Path) ->
     assert f"runs on onnxruntime cpu; not on openvino cpu: {reason}" in logged[0]
 
 
-@pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
-@pytest.mark.parametrize("code", BREAKAGES)
+@pytest.mark.parametrize(("library", "code"), BROKEN)
 def test_whatever_an_import_raises(both: Path, tmp_path: Path, library: str, code: str) -> None:
     other = {"openvino": "onnxruntime", "onnxruntime": "openvino"}[library]
     found = program(
@@ -215,8 +222,15 @@ class TestTensorRT:
         "import engines.tensorrt.library as library\nlibrary.installed_version = lambda *names: VERSION\n"
     )
 
-    @pytest.mark.parametrize("kind", ["tensorrt", "tensorrt-rtx"])
-    @pytest.mark.parametrize("version", [None, "1.0"])
+    @pytest.mark.parametrize(
+        ("kind", "version"),
+        [
+            ("tensorrt", None),
+            ("tensorrt-rtx", "1.0"),
+            pytest.param("tensorrt", "1.0", marks=pytest.mark.slow),
+            pytest.param("tensorrt-rtx", None, marks=pytest.mark.slow),
+        ],
+    )
     @pytest.mark.parametrize(
         ("code", "problem"),
         [

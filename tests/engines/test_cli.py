@@ -210,15 +210,20 @@ class TestEmbed:
         assert main(["embed", str(demo_bundle), str(folder), "--out", str(tmp_path / "x.npy")]) == 0
         assert "done already" not in capsys.readouterr().err
 
-    def test_killed(self, demo_bundle: Path, tmp_path: Path) -> None:
+    def test_killed(self, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """kill -9 in the middle: nothing at the output, and the next run finishes the job."""
         source = tmp_path / "many"
         source.mkdir()
+        monkeypatch.setattr(embed_job, "PART_ROWS", 200)
+        code = (
+            "import sys\nfrom engines import embed_job\nfrom engines.__main__ import main\nembed_job.PART_ROWS = 200\n"
+        )
         picture = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
         for i in range(2 * embed_job.PART_ROWS + 10):
             picture.save(source / f"{i:05d}.bmp")
         arguments = ["embed", str(demo_bundle), str(source), "--out", str(tmp_path / "x.npy")]
-        process = subprocess.Popen([sys.executable, "-m", "engines", *arguments], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-c", f"{code}sys.exit(main(sys.argv[1:]))", *arguments]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob(".x.npy.parts/part-*.npz")):
             assert process.poll() is None
@@ -234,7 +239,7 @@ class TestEmbed:
     def test_full_disk(self, limit: int, demo_bundle: Path, folder: Path, tmp_path: Path) -> None:
         """No file may grow beyond a limit, as on a full disk: one sentence; and with space the same command goes on."""
         code = (
-            "import resource, signal, sys\nfrom engines import embed_job\nfrom engines.__main__ import main\n"
+            "import resource, signal, sys\nfrom engines.commands import embed_job\nfrom engines.__main__ import main\n"
             "embed_job.PART_ROWS = 3\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit} // 8, resource.RLIM_INFINITY))\n"

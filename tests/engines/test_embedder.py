@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edited_bundles import edit_manifest
 from PIL import Image
 
 import engines
@@ -227,18 +228,14 @@ class TestLoading:
         with pytest.raises(EngineError):
             engines.load(bundle_copy)
 
-    def test_bf16_needs_a_gpu(self, tmp_path: Path) -> None:
-        import exporter
-
-        path = exporter.export("demo", precision="bf16", towers=("image",), out=tmp_path / "b", parity_samples=4)
+    def test_bf16_needs_a_gpu(self, bundle_copy: Path) -> None:
+        """The manifest says the precision; the graphs are not opened."""
+        edit_manifest(bundle_copy, lambda data: data.update(precision="bf16"))
         with pytest.raises(EngineUnavailableError, match="no bfloat16 kernels"):
-            engines.load(path, device="cpu")
+            engines.load(bundle_copy, device="cpu")
 
-    def test_float32_input(self, tmp_path: Path, clip: Embedder) -> None:
-        import exporter
-
-        path = exporter.export("demo", image_input="float32", towers=("image",), out=tmp_path / "b", parity_samples=4)
-        with engines.load(path) as other:
+    def test_float32_input(self, normalized_image_bundle: Path, clip: Embedder) -> None:
+        with engines.load(normalized_image_bundle) as other:
             np.testing.assert_allclose(other.encode_image(pictures(2)), clip.encode_image(pictures(2)), atol=2e-6)
             with pytest.raises(EngineError, match="no text tower"):
                 other.encode_text(["x"])

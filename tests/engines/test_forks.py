@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from aotinductor_bundle import aotinductor_bundle
-from made_once import made_once, session_folder
+from broken_libraries import add_engines
 
 from engines.errors import EngineError
 from engines.process.forks import ForkSafeLock, PerProcess
@@ -25,8 +26,8 @@ import numpy as np
 import engines
 bundle, engine, used = sys.argv[1:4]
 clip = engines.load(bundle, engine=engine)
-images = [np.full((80, 60, 3), shade, np.uint8) for shade in range(0, 240, 6)]
-texts = ["a red circle", "two blue squares on a white background"] * 20
+images = [np.full((80, 60, 3), shade, np.uint8) for shade in range(0, 240, 15)]
+texts = ["a red circle", "two blue squares on a white background"] * 8
 def answers():
     found = [clip.encode_image(images), clip.encode_text(texts), clip.classify(images[:2], texts[:2])]
     found.append(np.stack([p for _, batch in clip.preprocess_ahead(images, 7) for p in batch]))
@@ -57,15 +58,12 @@ needs_fork = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 
 @pytest.fixture(scope="module")
-def cpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo model with engines of ONNX Runtime and OpenVINO."""
-    import exporter
-
-    def make(out: Path) -> None:
-        exporter.export("demo", engines=("onnxruntime", "openvino"), out=out, parity_samples=16)
-
+def cpu_bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with engines of ONNX Runtime and OpenVINO, which read the same graphs."""
     pytest.importorskip("openvino")
-    return made_once(session_folder(tmp_path_factory), "demo-cpu", make)
+    copy = Path(shutil.copytree(demo_bundle, tmp_path_factory.mktemp("cpu") / "bundle"))
+    add_engines(copy, "openvino")
+    return copy
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", params=[(kind, precision) for kind in KINDS for precision in ("fp32", "fp16", "bf16")])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from exporter.engine_options import EngineOptions, parse_batches
+    from exporter.options.engine_options import EngineOptions, parse_batches
     from exporter.pipeline import export
 
     kind, precision = request.param

@@ -150,7 +150,7 @@ def test_threads_share_a_tower(bundle_copy: Path, pixels: np.ndarray) -> None:
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
         try:
-            for _ in range(6):
+            for _ in range(3):
                 start, rows = int(rng.integers(0, 80)), int(rng.integers(1, 70))
                 found = tower.run(pixels[start : start + rows])
                 np.testing.assert_allclose(found, expected[start : start + rows], atol=2e-6)
@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_number_of_calls(bundle_copy: Path, pixels
     tower, driver, _ = make_tower(bundle_copy, parallel=1)
     tower.run(pixels[:64])
     used, handles = driver.used, len(driver.handles)
-    for rows in range(17, 64):
+    for rows in range(17, 64, 4):
         tower.run(pixels[:rows])
     assert driver.used == used
     assert len(driver.handles) == handles

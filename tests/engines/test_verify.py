@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import engines
 from engines.__main__ import main
-from engines.bundle_files import file_sha256
 from engines.errors import BundleError, EngineUnavailableError
+from engines.files.checksums import file_sha256
 from engines.manifest import File, manifest_bytes, read_manifest
 from engines.verification.embeddings import compare_embeddings, top1_agreement, verify_bundle
 
@@ -86,13 +86,14 @@ class TestBundle:
             assert row.engine == "onnxruntime"
             assert "CPUExecutionProvider" in row.verified_with
 
-    def test_half_and_one_tower(self, tmp_path: Path) -> None:
-        import exporter
+    def test_half(self, rtx_bundle: Path) -> None:
+        (row,) = verify_bundle(rtx_bundle, "onnxruntime")
+        assert row.passed
+        assert read_manifest(rtx_bundle).precision == "fp16"
+        assert set(row.towers) == {"image", "text"}
 
-        path = exporter.export(
-            "demo", precision="fp16", image_input="float32", towers=("image",), out=tmp_path / "b", parity_samples=4
-        )
-        (row,) = verify_bundle(path)
+    def test_one_tower(self, normalized_image_bundle: Path) -> None:
+        (row,) = verify_bundle(normalized_image_bundle)
         assert row.passed
         assert row.top1_agreement is None
 

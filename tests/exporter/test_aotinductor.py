@@ -28,9 +28,9 @@ from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.builders import aotinductor as build_aotinductor
 from exporter.builders import registry as build_engines
 from exporter.child_process import ChildFailedError
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError, IncompleteBundleError
 from exporter.graphs.onnx_graph import example_input
+from exporter.options.engine_options import EngineOptions
 from exporter.pipeline import Options, export, run_export
 from exporter.source.loading import load_source
 from exporter.stages import Stages

@@ -10,7 +10,7 @@ from broken_libraries import answer_of, break_library, run_python
 CHECK = """
 import sys
 from exporter.builders.registry import engine_kinds, quantized_defaults
-from exporter.engine_options import EngineOptions
+from exporter.options.engine_options import EngineOptions
 from exporter.errors import ExportError
 from exporter.stages import Stages
 stages = Stages(None)

@@ -21,7 +21,7 @@ from rough_model import register_tiny, rough_text_tower, save_tiny
 import exporter
 import exporter.graphs.onnx_graph
 from engines.__main__ import main
-from engines.bundle_files import file_sha256
+from engines.files.checksums import file_sha256
 from engines.manifest import TowerName, read_manifest
 from engines.verification.embeddings import verify_bundle
 from exporter.errors import ParityGateError

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engines.manifest import read_manifest
-from exporter.engine_options import EngineOptions
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions
 from exporter.pipeline import export
 
 

@@ -42,7 +42,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_tag_of_open_clip_has_exactly_one_row_and_no_row_is_dangling() -> None:
-    lines = resources.files("exporter").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
+    lines = resources.files("exporter.source").joinpath("licences.csv").read_text(encoding="utf-8").splitlines()
     rows = [row["repository"] for row in csv.DictReader(lines)]
     assert len(rows) == len(set(rows)) == len(known_licenses())
     wanted = {repository_of(open_clip.get_pretrained_cfg(*pair)) for pair in open_clip.list_pretrained()}

@@ -19,8 +19,8 @@ from exporter.aotinductor.job import CompileJob, CompileResult
 from exporter.aotinductor.program import ProgramPlan, save_packed_program
 from exporter.aotinductor.tower_programs import save_programs
 from exporter.builders import aotinductor as build_aotinductor
-from exporter.engine_options import EngineOptions, KernelMode
 from exporter.graphs.onnx_graph import example_input
+from exporter.options.engine_options import EngineOptions, KernelMode
 from exporter.precision.precisions import PrecisionPlan, apply_plan
 from exporter.source.loading import load_source
 from exporter.stages import Stages

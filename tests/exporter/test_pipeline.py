@@ -18,6 +18,7 @@ from shallow import VOCABULARY, register
 
 import engines
 import exporter
+from engines.kinds import KINDS
 from engines.manifest import read_manifest
 from exporter.__main__ import main
 from exporter.errors import ExportError, ParityGateError
@@ -66,6 +67,9 @@ class TestExport:
         stages = [row["stage"] for row in report["stages"]]
         assert "export image tower" in stages
         assert "parity gate" in stages
+        steps = [(row["step"], row.get("tower")) for row in report["stages"]]
+        assert steps[:4] == [("load", None), ("data", None), ("reference", "image"), ("reference", "text")]
+        assert steps[4:] == [("export", "image"), ("rule", "text"), ("export", "text"), ("gate", None)]
         assert all(row["seconds"] >= 0 and row["peak_memory_bytes"] > 0 for row in report["stages"])
         assert report["towers"]["text"]["operators"]["Attention"] > 0
 
@@ -219,7 +223,7 @@ class TestCommandLine:
             (["ViT-B-32", "--pretrained", "laion2b_s34b_b79"], "laion2b_s34b_b79k"),
             (
                 ["demo", "--engine", "tensorflow"],
-                "none of auto, tensorrt, tensorrt-rtx, aotinductor, onnxruntime, openvino",
+                f"none of auto, {', '.join(KINDS)}",
             ),
             (["demo", "--towers", "audio"], "choose from image, text"),
             (["demo", "--towers", ""], "choose from image, text"),
@@ -277,11 +281,11 @@ def test_an_interrupt_that_a_library_swallows_ends_the_next_stage() -> None:
     """Python ignores what a finalizer raises: an export went on to its end after Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     stages = Stages()
-    with pytest.raises(KeyboardInterrupt), stages.interruptible(), stages.stage("export"):
+    with pytest.raises(KeyboardInterrupt), stages.interruptible(), stages.stage("export", "export"):
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
-        with stages.stage("gate"):
+        with stages.stage("gate", "gate"):
             raise AssertionError("the export went on")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -24,10 +24,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import save_file
 from torch import nn
 
+from engines.files.checksums import file_sha256
 from exporter.errors import ExportError
 from exporter.source.loading import Source, load_source
 from exporter.weights.architectures import find_architectures, quiet_open_clip
-from exporter.weights.checkpoint_files import file_sha256
 from exporter.weights.checkpoint_reading import read_checkpoint
 from exporter.weights.random_weights import fill_random, uninitialized_parameters
 

@@ -19,8 +19,8 @@ from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
 from engines.runtimes.choice import candidates
 from engines.verification.embeddings import verify_bundle
-from exporter.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.errors import ExportError
+from exporter.options.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
 

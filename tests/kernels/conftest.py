@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def interpret() -> Iterator[Callable[..., Any]]:
     """Call a function in a process where Triton interprets: ``interpret(function, *args)`` returns or raises what it does.
 
     Triton decides when it is imported, and every later ``@triton.jit`` of that process is bound to it. Tests of several files
     share a process, and those that compile ahead of time need the real compiler, so interpretation happens in a process of its
-    own, one for each test file. The function must be one that pickle can name: at the top level of a module.
+    own, one for all test files. The function must be one that pickle can name: at the top level of a module.
     """
     pytest.importorskip("triton")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:

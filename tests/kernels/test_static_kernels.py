@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import kernels_static
-from benchmarks.records.csv_file import read_rows, upsert
+from benchmarks.records.csv_file import read_rows
+from benchmarks.records.table_files import KERNELS_STATIC
 from kernels.static import MODULES, StaticCase, compile_static
 
 pytest.importorskip("triton")
@@ -57,7 +58,7 @@ def test_a_run_keeps_its_rows_and_drops_those_of_cases_that_are_gone(tmp_path: P
         {"kernel": "l2_normalize", "case": "C=1 fp16", "arch": "sm_90", "registers": 1},
         {"kernel": "attention", "case": "L=1 fp16", "arch": "sm_90", "registers": 1},
     ]
-    upsert(path, others, kernels_static.COLUMNS, kernels_static.KEY)
+    KERNELS_STATIC.upsert(path, others)
     assert kernels_static.main(["--op", "l2_normalize", "--out", str(path)]) == 0
     rows = read_rows(path)
     assert [row["kernel"] for row in rows if row["case"] == "L=1 fp16"] == ["attention"]

@@ -1,4 +1,5 @@
-// The pretended device: what the pretended driver (driver.cpp) has and the pretended runtime (cudart.cpp) uses, as NVIDIA's does.
+// The pretended device: what the pretended driver (driver.cpp and the files beside it that it is made of) has, and the pretended
+// runtime (cudart.cpp) uses, as NVIDIA's does.
 //
 // Device memory is host memory. Copies are made at once, kernels are only noted, and what is captured into a graph is not done.
 // Rules of CUDA whose breach a test should see are kept in the calls that driver.cpp and cudart.cpp have. Errors are: a stream, an

@@ -11,6 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DRIVER, RUNTIME, CUDNN = "libcuda.so.1", "libcudart", "libcudnn.so.9"
+# By the middle of a library's name; what is not named here is a mathematical one.
+_SOURCES = {"cuda": ("driver.cpp", "memory.cpp", "streams.cpp", "log.cpp"), "cudart": ("cudart.cpp",)}
 _TOOLS = ("g++", "nm", "readelf")
 _OURS = re.compile(r"(?:cu|nv|__cuda)\w+")  # names of CUDA's functions
 _DRIVER_CALL = re.compile(r"cu[A-Z]")
@@ -93,11 +95,13 @@ def make_libraries(need: Need, headers: Path, folder: Path) -> None:
 
 def _make(library: str, need: Need, headers: Path, folder: Path) -> None:
     name = library.removeprefix("lib").partition(".so")[0]
-    source = HERE / {"cuda": "driver.cpp", "cudart": "cudart.cpp"}.get(name, "math_libraries.cpp")
     compiler = ["g++", "-std=c++17", "-O1", "-fPIC", f"-I{HERE}", f"-isystem{headers}"]
-    written = folder / f"{name}.o"
-    _run(*compiler, f"-DLIBRARY_{name}", "-c", str(source), "-o", str(written))
-    there = {line.split()[-1] for line in _run("nm", "--defined-only", str(written)).splitlines()}
+    objects, there = [], set()
+    for source in _SOURCES.get(name, ("math_libraries.cpp",)):
+        written = folder / f"{name}_{source}.o"
+        _run(*compiler, f"-DLIBRARY_{name}", "-c", str(HERE / source), "-o", str(written))
+        there |= {line.split()[-1] for line in _run("nm", "--defined-only", str(written)).splitlines()}
+        objects.append(str(written))
     others = [function for function in need.functions.get(library, ()) if function not in there]
     rest = folder / f"{name}_others.cpp"
     rest.write_text(_others(others), encoding="utf-8")
@@ -107,7 +111,7 @@ def _make(library: str, need: Need, headers: Path, folder: Path) -> None:
         script.write_text(f"{library} {{ global: *; }};\n", encoding="utf-8")
         flags.append(f"-Wl,--version-script={script}")
     linked = [] if library == DRIVER else [str(folder / DRIVER)]
-    _run(*compiler, str(written), str(rest), *flags, *linked)
+    _run(*compiler, *objects, str(rest), *flags, *linked)
 
 
 def _others(functions: Iterable[str]) -> str:

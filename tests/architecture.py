@@ -1,0 +1,117 @@
+"""The architecture as a table: which room of a package may import which. `test_borders.py` holds the code to it.
+
+A room is a folder of a package, or a module beside the folders. Data flows from the top of a table to its bottom, and imports
+point upwards only: a room may import rooms above it, and `*` stands for all of those. An arrow that no module uses is an error,
+too, so that the table is never wider than the code.
+"""
+
+from __future__ import annotations
+
+# Package to the packages of ours that it may import.
+PACKAGES = {
+    "kernels": "",
+    "engines": "",
+    "exporter": "engines kernels",
+    "benchmarks": "engines exporter kernels",
+}
+
+ROOMS = {
+    "engines": {
+        # What everything stands on: no file and no library is opened here.
+        "errors": "",
+        "kinds": "",
+        "precisions": "",
+        "process": "",
+        # The bundle: files, the typed manifest, and whether the files are the written ones.
+        "files": "errors",
+        "schema": "kinds precisions",
+        "manifest": "errors files schema",
+        "bundle_files": "errors files kinds manifest",
+        # Callers' images and texts become pixels and ids.
+        "inputs": "errors files manifest process",
+        # Engines: the GPU, the two libraries that need a room of their own, and one runtime for each kind.
+        "device": "errors process",
+        "onnxruntime": "device errors files manifest",
+        "tensorrt": "device errors files kinds manifest process",
+        "runtimes": "bundle_files device errors files inputs kinds manifest onnxruntime process tensorrt",
+        # Pixels and ids become embeddings; the bundle's own samples prove it; the command line.
+        "embedder": "bundle_files device errors files inputs manifest process runtimes",
+        "verification": "bundle_files errors files inputs manifest runtimes schema",
+        "__init__": "embedder errors inputs manifest runtimes tensorrt",
+        "commands": "__init__ bundle_files errors files inputs kinds manifest process runtimes verification",
+        "__main__": "errors process",
+    },
+    "exporter": {
+        # What everything stands on.
+        "errors": "",
+        "memory": "",
+        "child_process": "",
+        "versions": "",
+        "stages": "memory",
+        "standard_output": "",
+        "requirements": "errors",
+        "options": "errors",
+        # A name becomes a loaded open_clip model, with preprocessing and tokenizer as plain data.
+        "weights": "errors",
+        "source": "errors weights",
+        # The model becomes modules that trace clean, in a precision.
+        "towers": "options",
+        "precision": "towers",
+        "quantization": "errors precision towers",
+        # Eager's answers, and data to calibrate and to judge with.
+        "demo": "",
+        "reference": "errors memory source",
+        "datasets": "demo errors reference",
+        # Modules become graphs and programs.
+        "graphs": "quantization towers",
+        "aotinductor": "child_process errors memory stages towers",
+        "exported_tower": "aotinductor graphs precision quantization reference",
+        # Graphs and programs become engines.
+        "tensorrt": "child_process errors memory options",
+        "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
+        # Engines against eager: the verdict; then the bundle's folder.
+        "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
+        "bundle": "errors",
+        # The whole way, and the commands.
+        "tower_export": "*",
+        "request": "builders bundle datasets errors gate options precision source stages",
+        "pipeline": "*",
+        "__init__": "errors options pipeline source",
+        "__main__": "errors gate options pipeline requirements source stages standard_output",
+        "convert_checkpoint": "errors requirements standard_output weights",
+    },
+    "benchmarks": {
+        # Rows, and what is measured.
+        "records": "",
+        "workloads": "",
+        # One file for each competitor; passes in which they take turns.
+        "contenders": "records workloads",
+        "harness": "contenders records workloads",
+        "throughput": "contenders harness records workloads",
+        # The hardware's ceilings, and single kernels.
+        "ceilings": "harness records throughput",
+        "kernel_timing": "harness records workloads",
+        "kernel_ops": "ceilings kernel_timing records throughput",
+        "kernels_static": "records",
+        # Accuracy.
+        "accuracy": "records",
+        "parity": "accuracy records",
+        # Exports of many architectures, and their cost.
+        "cold_start": "harness records",
+        "zoo": "records workloads",
+        "roofline": "records workloads zoo",
+        # Lists of all these measurements, and rows that come back from other machines.
+        "suites": "contenders harness kernel_ops records throughput workloads",
+        "suite": "harness records suites",
+        "gather": "records suites",
+        # Rows become tables, charts and verdicts.
+        "reporting": "records",
+        "regression": "records reporting",
+        "report": "records reporting workloads",
+        "tables": "records reporting",
+        "compare": "records regression",
+        "demo": "harness",
+        "__init__": "",
+        "__main__": "",
+    },
+}
