@@ -21,7 +21,7 @@ COMMANDS = {
     "gather": ("benchmarks.gather", "rows that came back from another machine, into this tree"),
     "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
     "compare": ("benchmarks.compare", "figures that became slower or less accurate between two sets of rows"),
-    "tables": ("benchmarks.tables", "the README's tables from the rows"),
+    "tables": ("benchmarks.tables", "the tables of README.md and docs/ from the rows"),
     "roofline": ("benchmarks.roofline", "upper bounds of GPUs that are not here, counted"),
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),

@@ -1,4 +1,7 @@
-"""The README's tables from the rows under ``benchmarks/results/``: ``python -m benchmarks.tables`` writes them in place."""
+"""The documentation's tables from the rows under ``benchmarks/results/``: ``python -m benchmarks tables`` writes them in place.
+
+A page has a table where it has the marks ``<!-- table: NAME -->`` and ``<!-- end -->``: README.md and the pages of docs/.
+"""
 
 from __future__ import annotations
 
@@ -101,27 +104,63 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(text: str) -> str:
-    """`text` with every table between its ``<!-- table: NAME -->`` and ``<!-- end -->`` marks made anew."""
+class MarkError(Exception):
+    """A mark in a page that names no table, or that has no end; the message is one sentence."""
 
-    def table(match: re.Match[str]) -> str:
-        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+# A mark, and the text up to its end: nothing but the text of a table, so no other mark stands between the two.
+_MARK = re.compile(r"<!-- table: (.*?) -->")
+_PAIR = re.compile(r"<!-- table: (\w+) -->(?:(?!<!-- table: ).)*?<!-- end -->", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages that may have marks: README.md, then those of docs/ in order of their names."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def fill(text: str, page: str = "the text") -> str:
+    """`text` with every table between its marks made anew.
+
+    Args:
+        text: a page.
+        page: the page's name, for errors.
+
+    Raises:
+        MarkError: a mark names no table, or has no end.
+    """
+    names = _MARK.findall(text)
+    for name in names:
+        if name not in TABLES:
+            raise MarkError(f"{page} has a mark for a table {name!r}, which is none of {', '.join(TABLES)}")
+    if len(_PAIR.findall(text)) != len(names):
+        ended = [match[1] for match in _PAIR.finditer(text)]
+        name = next(name for name in names if names.count(name) != ended.count(name))
+        raise MarkError(f"{page} has a mark for the table {name!r} without <!-- end --> after it")
+    return _PAIR.sub(lambda match: f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->", text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the tables, or with ``--check`` say whether they are up to date."""
+    """Write the tables, or with ``--check`` say which pages are out of date."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks tables", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a table is out of date")
     args = parser.parse_args(argv)
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    new = fill(text)
-    if args.check:
-        return int(new != text)
-    readme.write_text(new, encoding="utf-8")
-    return 0
+    filled: dict[Path, str] = {}
+    try:
+        for page in pages():
+            text = page.read_text(encoding="utf-8")
+            new = fill(text, page.relative_to(ROOT).as_posix())
+            if new != text:
+                filled[page] = new
+    except MarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for page, text in filled.items():
+        if args.check:
+            name = page.relative_to(ROOT).as_posix()
+            print(f"{name} has a table that is out of date: run `python -m benchmarks tables`", file=sys.stderr)
+        else:
+            page.write_text(text, encoding="utf-8")
+    return int(args.check and bool(filled))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Compact tables of the machines' rows for the README: speed of all engines side by side, and their accuracy."""
+"""Compact tables of the machines' rows for the documentation: speed of all engines side by side, and their accuracy."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _not_measured(found: Iterable[Row], engines: Sequence[tuple[str, str]]) -> l
 
 
 def _place(case: tuple[str, str, str]) -> tuple[int, str, str, str]:
-    """Models of the README first, in their order."""
+    """Models of the documentation's tables first, in their order."""
     model, tower, shape = case
     return _BENCH_MODELS.index(model) if model in _BENCH_MODELS else len(_BENCH_MODELS), model, tower, shape
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from edited_bundles import relist
 
 from benchmarks import suite
 from benchmarks.harness.process import OUT_OF_TIME
@@ -49,7 +51,12 @@ def test_parts_run_and_what_cannot_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not exports:
-        monkeypatch.setattr("benchmarks.suites.exports.export_command", functools.partial(copy_of, demo_bundle))
+        prepared = Path(shutil.copytree(demo_bundle, tmp_path / "prepared"))
+        report = json.loads((prepared / "report.json").read_text(encoding="utf-8"))
+        report["left_out"] = [{"kind": "tensorrt", "why": "there is no GPU"}]
+        (prepared / "report.json").write_text(json.dumps(report), encoding="utf-8")
+        relist(prepared, ["report.json"])
+        monkeypatch.setattr("benchmarks.suites.exports.export_command", functools.partial(copy_of, prepared))
     assert parts.run_suite(TINY, "tiny", ["demo", "broken"], [], tmp_path, again=False)
     shown = capsys.readouterr().out
     assert "== demo" in shown
@@ -64,16 +71,14 @@ def test_parts_run_and_what_cannot_says_why(
     assert "no-such-model" in broken[0].note
 
 
-def copy_of(demo: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
-    """In place of the exporter's command for a sweep: copy the demo model's bundle, and say what the exporter would say."""
+def copy_of(prepared: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]:
+    """In place of the exporter's command for a sweep: copy a bundle whose report has an engine that is left out."""
     command = export_command(sweep, work, bundle)
     assert command[1:3] == ["-m", "exporter"]
     assert build_parser().parse_args(command[3:]).engines == list(sweep.engines)
     if sweep.model != "demo":
         return [sys.executable, "-c", f"import sys; sys.exit('error: {sweep.model} is not known')"]
-    code = (
-        f"import shutil, sys; shutil.copytree({str(demo)!r}, {str(bundle)!r}); print('left out: tensorrt'); sys.exit(1)"
-    )
+    code = f"import shutil, sys; shutil.copytree({str(prepared)!r}, {str(bundle)!r}); sys.exit(1)"
     return [sys.executable, "-c", code]
 
 
