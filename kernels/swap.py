@@ -261,7 +261,9 @@ def _stack(encoder: Any, plan: Plan) -> None:
             block.attention = FusedPostNorm(block.attention.body, block.attention.norm, takes_mask=True)
             block.mlp = FusedPostNorm(block.mlp.body, block.mlp.norm, takes_mask=False)
         plan.swapped["add_layer_norm"] += len(units)
-    elif all(class_path(unit) == _RESIDUAL and (unit.after is None or class_path(unit.after) == _SCALE) for unit in units):
+    elif all(
+        class_path(unit) == _RESIDUAL and (unit.after is None or class_path(unit.after) == _SCALE) for unit in units
+    ):
         branches = [
             FusedBranch(
                 unit.norm,
