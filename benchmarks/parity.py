@@ -137,7 +137,7 @@ def _start(args: argparse.Namespace, manifest: Manifest) -> Run:
 
 
 def _dataset(args: argparse.Namespace, current: Run) -> Dataset | None:
-    """What accuracy is measured on; None, with a note, where it is not."""
+    """The dataset on which accuracy is measured; None, with a note, where it is not."""
     from exporter.datasets import demo_dataset, open_dataset
 
     model, towers = current.manifest.model, current.manifest.towers

@@ -24,11 +24,11 @@ def predicted_rate(flops: float, weight_bytes: float, activation_bytes: float, b
     """Images or texts per second that a GPU cannot exceed in float16.
 
     Args:
-        flops: for one.
-        weight_bytes: read once for a batch.
-        activation_bytes: for one.
-        batch: how many run together.
-        gpu: its ceilings.
+        flops: operations for one image or text.
+        weight_bytes: bytes of weights, read once for a batch.
+        activation_bytes: bytes of activations for one image or text.
+        batch: number of images or texts that run together.
+        gpu: the GPU's ceilings.
     """
     arithmetic = batch * flops / (gpu.half * 1e12)
     memory = (weight_bytes + batch * activation_bytes) / (gpu.bandwidth * 1e12)

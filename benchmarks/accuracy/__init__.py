@@ -1,1 +1,1 @@
-"""How accuracy is measured: eager PyTorch and the engines of a bundle on the same pictures and captions."""
+"""Measurement of accuracy: eager PyTorch and the engines of a bundle on the same pictures and captions."""

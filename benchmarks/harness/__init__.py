@@ -1,1 +1,1 @@
-"""How throughput is measured: passes over cases in which contenders, each in a process of its own, take turns."""
+"""Measurement of throughput: passes over cases in which contenders, each in a process of its own, take turns."""

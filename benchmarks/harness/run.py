@@ -30,7 +30,7 @@ class Run(Journal):
         """All passes of a plan, one after the other.
 
         Args:
-            plan: what to measure.
+            plan: the model, contenders and cases.
             work: a temporary folder for inputs and plain exports.
         """
         passes = self.prepare(plan, work)

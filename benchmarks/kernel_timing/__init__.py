@@ -1,1 +1,1 @@
-"""How the ops of `kernels` are measured: cases, implementations, and the time that each takes on its device."""
+"""Measurement of the ops of `kernels`: cases, implementations, and the time of each on its device."""

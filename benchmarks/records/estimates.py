@@ -78,5 +78,5 @@ def rates(seconds: Sequence[float], rows: int, passes: Sequence[int] = ()) -> Es
 
 
 def speedup(seconds: Sequence[float], baseline: Sequence[float], passes: Sequence[int] = ()) -> Estimate:
-    """How many times faster than the baseline, each round compared with the same round: what slows a machine down slows both."""
+    """The speedup over the baseline, each round compared with the same round, because a slow minute of the machine slows both."""
     return estimate([b / s for s, b in zip(seconds, baseline, strict=True)], passes)

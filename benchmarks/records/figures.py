@@ -22,7 +22,7 @@ class Figure:
         relative: measured against something else in the same run, so that it can be compared between runs on a noisy machine.
         label: the heading of its column, with its unit; empty: the name and the unit.
         short: the heading on a terminal; empty: the label.
-        form: how the value reads: a number; a ratio (``×``); a part of 1 in percent; a share, which is a part of 1 with a 95 %
+        form: the kind of value: a number; a ratio (``×``); a part of 1 in percent; a share, which is a part of 1 with a 95 %
             confidence interval; a change, which is the difference of two shares on the same samples; a cosine, which is 1 where all
             is exact; an error, which is 0 there.
         task: the kind of measurement (`benchmarks.records.rows.Row.what`) of an accuracy; empty: no accuracy on a task.

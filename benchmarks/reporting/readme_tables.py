@@ -66,7 +66,7 @@ def parity_table(results: Path) -> str:
 
 
 def cold_start_table(results: Path) -> str:
-    """What it takes before the first embedding, on every measured machine."""
+    """The cost before the first embedding, on every measured machine."""
     tables = []
     for machine, own in _machines(results, gpu=False):
         chosen = [row for row in own if row.what == "export"]

@@ -1,1 +1,1 @@
-"""What is measured: models, inputs, the work in each architecture, and the ceilings of GPUs."""
+"""The objects of measurement: models, inputs, the work in each architecture, and the ceilings of GPUs."""

@@ -1,4 +1,4 @@
-"""What GPUs can do at most, by their vendor's data sheets: the ceilings that predictions are made from.
+"""The highest rates of GPUs by their vendor's data sheets: the ceilings of predictions.
 
 Rates are dense (without structured sparsity; where a data sheet states the sparse rate only, half of it), with float32
 accumulation for float16, bfloat16 and float8. GeForce cards are twice as fast with float16 accumulation, at a loss of accuracy.
@@ -18,7 +18,7 @@ class GpuCeiling:
         half: TFLOP/s of float16 and bfloat16 matrix products.
         int8: TOP/s.
         fp8: TFLOP/s; None where there are no such units.
-        bandwidth: of device memory, TB/s.
+        bandwidth: bandwidth of device memory, TB/s.
         source: the data sheet.
     """
 

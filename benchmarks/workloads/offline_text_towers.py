@@ -67,10 +67,10 @@ def offline_architecture(
 
     Args:
         architecture: one of ``ARCHITECTURES``.
-        folder: where configuration, tokenizer and the architecture's json are written.
+        folder: folder for configuration, tokenizer and the architecture's json.
         text_layers, vision_layers: fewer layers than the original; None keeps the original's.
         vocab_size: a smaller vocabulary, which keeps the embedding table small; None keeps the original's.
-        name: under which it is registered; None is ``offline-<architecture>``. Pass `architecture` itself to override the
+        name: the name of the new architecture; None is ``offline-<architecture>``. Pass `architecture` itself to override the
             built-in one in this process, as the zoo does.
     """
     import open_clip
