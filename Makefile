@@ -42,7 +42,7 @@ test-all: $(STAMP)
 # versions (metrics, datasets, quantization, the rows of benchmarks), and engines that the floor environment does not hold (TensorRT).
 FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packed aotinductor_runtime caller_inputs cli embedder forks manifest \
 	npz_files onnx_external_data openvino_runtime preprocess resize shared_images tokenizer verify verify_ids verify_pixels)) $(addprefix \
-	tests/exporter/test_,$(addsuffix .py,aotinductor checkpoint_names checkpoints convert_checkpoint kernels_option onnx_graph packed_text parity_data passes pipeline polygraphy precision source standard_output text_rules tokenizer_json \
+	tests/exporter/test_,$(addsuffix .py,aotinductor checkpoint_names checkpoints convert_checkpoint kernels_option onnx_graph packed_text parity_data passes pipeline polygraphy precision source_checkpoints source_names source_random_weights source_tags standard_output text_rules tokenizer_json \
 	towers unfit_checkpoints)) $(addprefix tests/kernels/test_,$(addsuffix .py,attention attention_interpreted compiler_caches normalize_image package \
 	rowwise_kernels rowwise_ops swap swap_interpreted)) tests/test_floor.py
 

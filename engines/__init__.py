@@ -1,6 +1,6 @@
 """Serve OpenCLIP bundles without PyTorch: ``engines.load(path)`` gives an `Embedder`.
 
-Everything that `load` and the methods of `Embedder` take or give can be imported from here.
+The types of all arguments and results of `load` and of `Embedder` can be imported from here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "load",
 ]
 
-# The modules of what is imported when it is first used: `import engines` itself takes a few milliseconds.
+# Public names and their modules, which are imported at the first use, because `import engines` itself takes a few milliseconds.
 _HOMES = {
     "AOTInductorOptions": "engines.runtimes.aotinductor",
     "Embedder": "engines.embedder",
@@ -138,14 +138,14 @@ def load(
 
     Args:
         path: the bundle's folder.
-        engine: a kind of engine (`engines.kinds`), or ``auto``: the best in the bundle that can run here.
+        engine: a kind of engine (`engines.kinds`), or ``auto``: the best engine of the bundle that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
         towers: the towers to load; None is all. A service that embeds only texts saves the image tower's memory.
-        workers: threads that decode images; None is one per core that this process may use (affinity and CPU quota).
+        workers: number of threads that decode images; None is one per core that this process may use (affinity and CPU quota).
         max_pixels: largest width x height of an image that is decoded; None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS``
             where that is less.
         options: engine options, such as ``threads=``: `OnnxRuntimeOptions`, `OpenVINOOptions`, `TensorRTOptions`,
-            `AOTInductorOptions`. The runtime of the kind documents them: ``open_tower`` in ``engines/runtimes/<kind>.py``.
+            `AOTInductorOptions`. The kind's runtime documents them: ``open_tower`` in ``engines/runtimes/<kind>.py``.
 
     Returns:
         An `Embedder`: use it as a context manager, or close it.
@@ -153,7 +153,7 @@ def load(
     Raises:
         BundleError: the folder is not a bundle, or is damaged.
         InputError: an argument has the wrong type or range.
-        EngineUnavailableError: no engine of the bundle can run here; the message says why for each.
+        EngineUnavailableError: no engine of the bundle can run here; the message has the reason for each.
     """
     from engines.embedder import Embedder
 

@@ -1,4 +1,4 @@
-"""``python -m engines inspect|verify|embed|classify BUNDLE …``: the command line of a machine that serves."""
+"""The command line of a machine that serves: ``python -m engines inspect|verify|embed|classify BUNDLE …``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from engines.errors import EngineError
 from engines.process.terminal import say, visible
 
-# Command to the module that has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
+# Command to its module, which has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
 COMMANDS = {
     "inspect": ("engines.commands.inspect", "what is in a bundle, and which of its engines can run here"),
     "verify": (
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away: not an error of ours
+    except BrokenPipeError:  # the reader of standard output has closed it, which is no error of this program
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -1,8 +1,8 @@
-"""The files of a bundle: whether what is there is what was written.
+"""Checks of a bundle's files: whether they are there, and are the files that the exporter wrote.
 
-A file may be a link that leads out of the bundle's folder, as every file in the Hugging Face cache is one. It is accepted where
-the manifest lists it, where it ends at a regular file, and where that file has the manifest's checksum: then it does not matter
-where the bytes lie, and a bundle cannot make its reader take another file for its own.
+A file may be a link that leads out of the bundle's folder, because every file in the Hugging Face cache is such a link. It is
+accepted where the manifest lists it, where it ends at a regular file, and where that file has the manifest's checksum: then it
+does not matter where the bytes lie, and a bundle cannot make its reader take a foreign file for one of the bundle's.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from engines.files.onnx_external_data import check_external_data
 from engines.kinds import KINDS
 from engines.manifest import Engine, Manifest, manifest_paths
 
-# Kinds whose file is an ONNX graph. The other kinds check their file's checksum when they load it.
+# Kinds whose engine file is an ONNX graph. The other kinds check the engine file's checksum when they load it.
 _GRAPH_KINDS = frozenset(kind.name for kind in KINDS.values() if kind.runs_graph)
 
 
 def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
-    """As `resolve_path`, of a file that an engine is loaded from.
+    """The path of a file from which an engine is loaded; see `resolve_path`.
 
     Raises:
-        BundleError: it is not there, too.
+        BundleError: the path is not inside the bundle, or no regular file is there.
     """
     path = resolve_path(bundle, relative)
     problem = _presence_problem(path)
@@ -36,14 +36,14 @@ def existing_file(bundle: str | os.PathLike[str], relative: str) -> Path:
 
 
 def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool = False) -> None:
-    """Check that every file is there and has its size; with `full`, or where it is a link out of the folder, its checksum too.
+    """Check every file's presence and size; with `full`, or where the file is a link out of the folder, its checksum too.
 
     Files that only engines use may be missing or cut, unless `full`: a bundle that was copied without some of its engines serves
-    with the others, and `engine_problem` says so when an engine is chosen.
+    with the others, and `engine_problem` reports the missing file when an engine is chosen.
 
     Raises:
-        BundleError: naming the first file that is missing, not listed, was cut or was changed, and ONNX weights that lie outside
-            the bundle, that the manifest does not list, or that are past the end of their file.
+        BundleError: a file is missing, not listed, was cut or was changed (the message names the first one), or ONNX weights lie
+            outside the bundle, in a file that the manifest does not list, or past the end of their file.
     """
     folder = Path(bundle)
     if not manifest.files:
@@ -68,13 +68,13 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
         if full or (relative not in checked_later and leads_out(folder, path)):
             _check_sha256(folder, relative, path, expected.sha256)
     for relative in graphs:
-        # An engine's own graph without its weights is no engine, as one that is missing is none.
+        # An engine's own graph whose weights are missing counts as missing itself.
         if not absent & {relative, f"{relative}.data"}:
             check_external_data(folder, relative, manifest.files)
 
 
 def file_problem(bundle: str | os.PathLike[str], manifest: Manifest, relative: str) -> str | None:
-    """What is wrong with one file's presence and size ("is missing"), or None."""
+    """The problem of one file's presence or size ("is missing"), or None."""
     path = resolve_path(bundle, relative)
     problem = _presence_problem(path)
     if problem is not None:
@@ -86,7 +86,7 @@ def file_problem(bundle: str | os.PathLike[str], manifest: Manifest, relative: s
 
 
 def engine_problem(bundle: str | os.PathLike[str], manifest: Manifest, engine: Engine) -> str | None:
-    """Why an engine's files cannot be opened ("engines/x/image.onnx is missing"), or None."""
+    """The reason why an engine's files cannot be opened ("engines/x/image.onnx is missing"), or None."""
     weights = f"{engine.file}.data"
     for relative in (engine.file, weights) if weights in manifest.files else (engine.file,):
         problem = file_problem(bundle, manifest, relative)
@@ -107,17 +107,17 @@ def _presence_problem(path: Path) -> str | None:
 
 def _check_sha256(folder: Path, relative: str, path: Path, expected: str) -> None:
     try:
-        found = file_sha256(path)
+        actual = file_sha256(path)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
-    if found != expected:
+    if actual != expected:
         raise BundleError(
             f"{relative} in bundle {folder} was changed: its sha256 is not the manifest's; copy or export the bundle again"
         )
 
 
 def _graphs(manifest: Manifest) -> list[str]:
-    """Every ONNX graph, each once."""
+    """The paths of all ONNX graphs, each once."""
     graphs = [tower.graph for tower in manifest.towers.values()]
     graphs += [engine.file for engine in manifest.engines if engine.kind in _GRAPH_KINDS]
     graphs += [name for name in manifest.files if name.endswith(".onnx")]
@@ -125,7 +125,7 @@ def _graphs(manifest: Manifest) -> list[str]:
 
 
 def _engine_files(manifest: Manifest) -> set[str]:
-    """Files without which only an engine is lost: not the towers' graphs, which other engines read, too."""
+    """Files that only engines need: not the towers' graphs, because other engines read them, too."""
     graphs = {tower.graph for tower in manifest.towers.values()}
     built = {
         path for engine in manifest.engines for path in (engine.file, engine.inspector) if path is not None

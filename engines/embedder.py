@@ -1,4 +1,4 @@
-"""Images and texts to embeddings: preprocessing, batching and the engine behind two methods."""
+"""The `Embedder` of a loaded bundle: it preprocesses and batches images and texts, and runs the engines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class SupportsDLPack(Protocol):
-    """An array or tensor of any library that speaks DLPack, on the CPU or a GPU."""
+    """An array or tensor of any library that supports DLPack, on the CPU or a GPU."""
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
         """The array as a capsule."""
@@ -49,21 +49,21 @@ class SupportsDLPack(Protocol):
 
 ArrayT = TypeVar("ArrayT", bound=SupportsDLPack)
 
-# Rows per run where the engine sets no limit: beyond it throughput does not grow on the CPU, and memory does.
+# Rows per run where the engine sets no limit: with more rows, throughput on the CPU does not grow, but memory does.
 _IMAGE_BATCH = 32
 _TEXT_BATCH = 64
-_TEXT_CHUNK = 8192  # texts that are tokenized and sorted by length together
+_TEXT_CHUNK = 8192  # number of texts that are tokenized and sorted by length together
 
 
 class Embedder:
     """A loaded bundle. Many threads may call it; use it as a context manager, or `close` it.
 
-    A process that was forked from the one that loaded it may call it, too: threads are started and engines opened again there
-    at the first call. Engines on a GPU raise an `EngineError`, because CUDA does not survive a fork.
+    A process that was forked from the loading process may call it, too: the first call there starts threads and opens engines
+    again. Engines on a GPU raise an `EngineError` there, because CUDA does not work in a forked process.
 
     Attributes:
         manifest: the bundle's manifest (`engines.manifest.Manifest`).
-        engines: what runs each tower, such as ``{"image": "onnxruntime 1.32.0 CPUExecutionProvider", …}``.
+        engines: description of each tower's engine, such as ``{"image": "onnxruntime 1.32.0 CPUExecutionProvider", …}``.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class Embedder:
         Args:
             images: paths, encoded files (bytes, or file objects, which are read from their start), Pillow images or uint8 (H, W, 3)
                 arrays of any size, in a list or from any iterable; or one uint8 array or tensor (N, H, W, 3) of pixels that are
-                resized and cropped already (see `preprocess`). An array on the GPU (torch, CuPy, anything that speaks DLPack) has
-                the tower's own input dtype and shape, and stays there.
-            stream: a CUDA stream's handle, for arrays on the GPU: the result is ready in its order. None is the stream that torch
-                has current for torch tensors; for others the result is ready when the call returns.
+                resized and cropped already (see `preprocess`). An array on the GPU (torch, CuPy, any library with DLPack) must
+                have the tower's own input dtype and shape, and stays on the GPU.
+            stream: a CUDA stream's handle, for arrays on the GPU: the result is ready in the stream's order. None is torch's
+                current stream for torch tensors; for other arrays the result is ready when the call returns.
 
         Returns:
-            (N, D) float32, L2-normalized, as the kind of array that came in and where it was.
+            (N, D) float32, L2-normalized; its kind of array and its device are those of the argument.
 
         Raises:
-            InputError: no image, or pixels of another shape or dtype.
+            InputError: there is no image, or pixels have another shape or dtype.
             ImageError: an image cannot be read; the message names it.
             EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
@@ -152,13 +152,13 @@ class Embedder:
 
         Args:
             texts: str in a list or from any iterable (the rows come in its order), or token ids (N, L) of an integer dtype with L
-                up to the context length, as `tokenize` gives them.
+                up to the context length, as `tokenize` returns them.
 
         Returns:
-            (N, D) float32, L2-normalized; a torch tensor if a torch tensor came in.
+            (N, D) float32, L2-normalized; a torch tensor where the argument is a torch tensor.
 
         Raises:
-            InputError: no text, something that is not a str, ids of another shape or dtype or outside the vocabulary.
+            InputError: there is no text, an item is not a str, or ids have another shape or dtype or are outside the vocabulary.
             EngineError: the embedder is closed, or the engine failed or gave NaN.
         """
         runtime = self._runtime("text")
@@ -178,38 +178,38 @@ class Embedder:
         """Zero-shot classification.
 
         Args:
-            images: as for `encode_image`.
+            images: the same values as for `encode_image`.
             labels: class names or whole captions.
-            templates: prompts with ``{}`` in the place of the label, or functions of the label, as open_clip's own templates are; a
-                label's embedding is the mean over them.
+            templates: prompts with ``{}`` in the place of the label, or functions of the label, like open_clip's own templates; a
+                label's embedding is the mean over its prompts.
 
         Returns:
-            (N, labels) float32 probabilities: a softmax over the labels, or, for models trained with a sigmoid loss (those with a
-            logit bias), each label's own probability.
+            (N, labels) float32 probabilities: a softmax over the labels, or, for models that were trained with a sigmoid loss (they
+            have a logit bias), each label's own probability.
 
         Raises:
-            InputError, ImageError, EngineError: as `encode_image` and `encode_labels`.
+            InputError, ImageError, EngineError: see `encode_image` and `encode_labels`.
         """
         label_embeds = self.encode_labels(labels, templates)
         return self.probabilities(np.asarray(self.encode_image(images)), label_embeds)
 
     def encode_labels(self, labels: Iterable[str], templates: Iterable[Template] = ("{}",)) -> Embeddings:
-        """Embeddings of labels (labels, D), each the normalized mean over its prompts: what `classify` compares with.
+        """Embeddings of labels (labels, D), each the normalized mean over its prompts, with which `classify` compares images.
 
         Raises:
             InputError: there is no label or template, a label is not a str, a template is neither a str with ``{}`` nor a function
-                that gives a str.
-            EngineError: as `encode_text`.
+                that returns a str.
+            EngineError: see `encode_text`.
         """
         prompts, count, each = label_prompts(labels, templates)
         embeds = np.asarray(self.encode_text(prompts)).reshape(count, each, -1).mean(axis=1)
         return np.asarray(embeds / np.linalg.norm(embeds, axis=1, keepdims=True), dtype=np.float32)
 
     def probabilities(self, image_embeds: Embeddings, label_embeds: Embeddings) -> npt.NDArray[np.float32]:
-        """What `classify` gives for images (N, D) and labels (M, D) that are embedded already: (N, M).
+        """The probabilities of `classify`, (N, M), for images (N, D) and labels (M, D) that are embedded already.
 
         Raises:
-            InputError: one of them has another shape.
+            InputError: one of the arrays has another shape.
         """
         width = self.manifest.model.embed_dim
         image_embeds = check_embeddings("image_embeds", image_embeds, width)
@@ -217,7 +217,7 @@ class Embedder:
         model = self.manifest.model
         logits = model.logit_scale * (image_embeds @ label_embeds.T)
         if model.logit_bias is not None:
-            # The logistic function, written so that nothing overflows.
+            # The logistic function in a form that cannot overflow.
             return np.asarray(0.5 + 0.5 * np.tanh(0.5 * (logits + model.logit_bias)), dtype=np.float32)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
@@ -226,8 +226,8 @@ class Embedder:
         """One image's pixels (H, W, 3) uint8 as the model takes them: open_clip's resize and crop, to the bit.
 
         Raises:
-            ImageError: it cannot be read, or is larger than `max_pixels`.
-            InputError: it is no image at all.
+            ImageError: the image cannot be read, or is larger than `max_pixels`.
+            InputError: the argument is no image at all.
         """
         return readable([self._decoder.preprocess(private_image(image, self._max_pixels))])[0]
 
@@ -241,8 +241,8 @@ class Embedder:
         """Token ids (N, context length) int32, equal to open_clip's.
 
         Raises:
-            InputError: there is no text, or something that is not a str.
-            EngineError: the bundle has no text tower, or it was not loaded.
+            InputError: there is no text, or an item is not a str.
+            EngineError: the bundle has no text tower, or the tower was not loaded.
         """
         if self._tokenizer is None:
             raise EngineError("this bundle has no text tower: export it with --towers image,text")
@@ -283,7 +283,9 @@ class Embedder:
         size, config = batch_size(runtime.batch, _IMAGE_BATCH), self.manifest.preprocess
         floats = self.manifest.towers["image"].input.dtype == "float32"
         parts = []
-        for i in range(0, len(pixels), size):  # floats take four times the bytes: made for a batch at a time
+        for i in range(
+            0, len(pixels), size
+        ):  # floats are made for one batch at a time, because they take four times the bytes
             rows = pixels[i : i + size]
             parts.append(run_in_batches(runtime, normalize_pixels(rows, config) if floats else rows, size))
         embeds = np.concatenate(parts)

@@ -1,18 +1,18 @@
-"""Exceptions of the serving package: every one says what is wrong and what to do about it in one sentence."""
+"""Exceptions of the serving package: each message names the problem and its remedy in one sentence."""
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of all errors that a user of :mod:`engines` can mend; the command line prints it and exits 1."""
+    """Base of all errors that a user of :mod:`engines` can mend; the command line prints the message and exits with 1."""
 
 
 class BundleError(EngineError):
-    """The folder is not a usable bundle: a file is missing, edited, truncated, or points outside the folder."""
+    """The folder is not a usable bundle: a file is missing, edited, truncated, or lies outside the folder."""
 
 
 class SchemaVersionError(BundleError):
-    """The manifest was written by a newer release than the one that reads it."""
+    """The manifest was written by a newer release than this one."""
 
 
 class EngineUnavailableError(EngineError):

@@ -1,4 +1,4 @@
-"""The kinds of engines: what builds each, what runs it, and where. Every other module reads this table.
+"""The kinds of engines, with their builders, runtimes and devices. Every other module reads this table.
 
 A new kind is one entry here, a builder in ``exporter/builders/``, and a runtime in ``engines/runtimes/``.
 """
@@ -14,14 +14,14 @@ class EngineKind:
 
     Attributes:
         name: the kind in manifests, on command lines and in ``engines.load(engine=...)``.
-        runtime: the module that runs it: ``why_not`` and ``open_tower`` (`engines.runtimes.choice`); imported when it is needed.
-        builder: the module that builds it: ``check`` and ``build`` (`exporter.builders.registry`), imported when it is needed.
-        install: the extra of this project's distribution that brings its library.
+        runtime: the module that runs it, with ``why_not`` and ``open_tower`` (`engines.runtimes.choice`); imported when needed.
+        builder: the module that builds it, with ``check`` and ``build`` (`exporter.builders.registry`); imported when needed.
+        install: the extra of this project's distribution that installs its library.
         cpu: engines of this kind can compute on a CPU.
         cuda: engines of this kind can compute on an NVIDIA GPU.
-        runs_graph: the engine's file is the tower's ONNX graph, so that nothing is built and no builder options apply. Int8
-            graphs for these kinds keep float32 in what is not quantized.
-        any_batch: the engine takes every batch from one row on.
+        runs_graph: the engine's file is the tower's ONNX graph, so that nothing is built and no builder options apply. In int8
+            graphs for these kinds, layers that are not quantized stay in float32.
+        any_batch: the engine takes every batch of one row or more.
         other_targets: it can be built for GPUs that are not in this machine.
         packs_captions: its text engines can take captions that are laid end to end, without padding.
     """
@@ -39,16 +39,16 @@ class EngineKind:
 
     @property
     def install_command(self) -> str:
-        """The command that brings the kind's library."""
+        """The command that installs the kind's library."""
         return f"pip install 'openclip-engines[{self.install}]'"
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether engines of this kind run on a GPU only."""
+        """Whether engines of this kind can only run on a GPU."""
         return not self.cpu
 
 
-# In the order in which `engines.load` prefers them, other things being equal.
+# All kinds, in the order in which `engines.load` prefers them, other things being equal.
 KINDS: dict[str, EngineKind] = {
     kind.name: kind
     for kind in (
@@ -100,6 +100,6 @@ KINDS: dict[str, EngineKind] = {
     )
 }
 
-# What ``--engine auto`` of the exporter takes beside a GPU, and without one (or where the first cannot be built).
+# Kinds that the exporter's ``--engine auto`` takes with a GPU, and without one (or where the first cannot be built).
 AUTO_WITH_GPU = "tensorrt"
 AUTO_WITHOUT_GPU = "onnxruntime"

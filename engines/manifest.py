@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its schema (`engines.schema.structs` and its like), its version, and the reading of the file.
+"""The manifest of a bundle: its schema (the modules of `engines.schema`), its version, and the reading of the file.
 
 The format in prose is ``engines/FORMAT.md``. Paths inside a manifest are relative to the bundle, with forward slashes.
 """
@@ -71,7 +71,8 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 16 << 20  # a thousand times the usual; a reader holds all of it in memory
+# A thousand times the usual size; there is a limit because a reader holds the whole manifest in memory.
+MAX_MANIFEST_BYTES = 16 << 20
 
 
 class _Version(msgspec.Struct):
@@ -82,9 +83,9 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     """Read and validate a bundle's manifest.
 
     Raises:
-        BundleError: no such folder, no manifest in it, not JSON, a field is missing, of the wrong type or out of its range,
-            fields contradict each other, or a path in it leaves the folder.
-        SchemaVersionError: written by a newer release.
+        BundleError: there is no such folder or no manifest in it, the manifest is not JSON, a field is missing, of the wrong type
+            or out of its range, fields contradict each other, or a path leaves the folder.
+        SchemaVersionError: a newer release wrote the manifest.
     """
     folder = Path(bundle)
     mode = mode_of(folder, f"bundle {folder}", BundleError)
@@ -112,18 +113,18 @@ def read_manifest(bundle: str | os.PathLike[str]) -> Manifest:
 
 
 def _short(message: str) -> str:
-    """A message that quotes a value of any length; its end names the place."""
+    """A message with its middle cut out where it is long, because it may quote a value of any length; its end names the place."""
     return message if len(message) <= 300 else f"{message[:150]}…{message[-120:]}"
 
 
 def _manifest_data(folder: Path) -> bytes:
     path = folder / MANIFEST_NAME
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise BundleError(f"{path} is not a regular file: copy or export the bundle again")
-        if found.st_size > MAX_MANIFEST_BYTES:
-            size = f"{found.st_size} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest"
+        if status.st_size > MAX_MANIFEST_BYTES:
+            size = f"{status.st_size} bytes, more than the {MAX_MANIFEST_BYTES} of any manifest"
             raise BundleError(f"{path} has {size}: copy or export the bundle again")
         return path.read_bytes()
     except FileNotFoundError:
@@ -133,7 +134,7 @@ def _manifest_data(folder: Path) -> bytes:
 
 
 def manifest_paths(manifest: Manifest) -> Iterator[str]:
-    """Every path that the manifest uses, but for its list of files."""
+    """Every path in the manifest, except for its list of files."""
     yield manifest.reference
     if manifest.tokenizer is not None:
         yield manifest.tokenizer.file
@@ -146,5 +147,5 @@ def manifest_paths(manifest: Manifest) -> Iterator[str]:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON; the same manifest always gives the same bytes."""
+    """The manifest as indented JSON; equal manifests always give equal bytes."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"

@@ -1,4 +1,4 @@
-"""The precisions of bundles: what each computes in, what the parity gate demands of it, and what it needs. Without torch.
+"""The precisions of bundles: dtypes, limits of the parity gate, and hardware requirements. This module needs no torch.
 
 A new precision is one entry here, its arithmetic in ``exporter/quantization/operators.py`` if it is quantized, a test, a row in the
 documentation and in ``engines/FORMAT.md``. Command line flags, the manifest's schema, the gate and the plots read this table.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-# For type checkers, which cannot read a table; a test compares them with it.
+# Names of the table's entries for type checkers, because these cannot read a table; a test compares both.
 PrecisionName = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 QuantizedDtype = Literal["int8", "float8_e4m3fn"]
 
@@ -20,20 +20,20 @@ class PrecisionEntry:
 
     Attributes:
         name: the precision in manifests and on command lines.
-        dtype: name of the dtype of what is not quantized.
+        dtype: name of the dtype of all units that are not quantized.
         summary: the precision in a sentence, for documentation.
         flag_help: the text of ``--help``.
-        min_cosine: least cosine of one embedding to eager float32's that the gate allows.
-        mean_cosine: least mean of those cosines.
-        top1_agreement: least share of images whose best caption is eager's.
-        tie_margin: a caption whose eager cosine is this close to the best one's counts as the best.
+        min_cosine: lowest cosine that the gate allows between one embedding and eager float32's.
+        mean_cosine: lowest mean of those cosines that the gate allows.
+        top1_agreement: lowest share of images whose best caption is eager's best caption.
+        tie_margin: a caption whose eager cosine is this close to the best caption's counts as the best.
         quantized: name of the dtype of the linear layers' operands; None: they are in `dtype`.
-        operand_bytes: bytes of one operand of a linear layer.
-        capability: compute capability of the first GPUs that have its arithmetic, 89 for sm89; 0: any, and CPUs.
-        default_target: the GPU architecture that a quantized bundle is built for on a machine without a GPU: the first with such
-            arithmetic that `exporter` can build for; None: a precision that is not quantized.
-        accuracy_loss: most that a task's accuracy may fall below eager float32's, as a share: 0.001 is 0.1 percentage points.
-        remedy: the advice of a gate that failed.
+        operand_bytes: bytes of one number in a linear layer's operands.
+        capability: compute capability of the first GPUs that have its arithmetic, 89 for sm89; 0: any GPU, and CPUs.
+        default_target: the GPU architecture for which a quantized bundle is built on a machine without a GPU: the first with such
+            arithmetic for which `exporter` can build; None: the precision is not quantized.
+        accuracy_loss: largest allowed fall of a task's accuracy below eager float32's, as a share: 0.001 is 0.1 percentage points.
+        remedy: the advice in the error of a gate that failed.
     """
 
     name: PrecisionName
@@ -52,7 +52,7 @@ class PrecisionEntry:
     remedy: str = ""
 
 
-# From wide to narrow.
+# All precisions, from wide to narrow.
 PRECISIONS: dict[str, PrecisionEntry] = {
     entry.name: entry
     for entry in (

@@ -1,4 +1,4 @@
-"""``add_layer_norm``: the residual sum and its LayerNorm in one pass, both results out."""
+"""The op ``add_layer_norm``: the residual sum and its LayerNorm in one pass, with both results."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ def add_layer_norm(
     scale: torch.Tensor | None = None,
     impl: str = "auto",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``s = residual + x·scale`` and LayerNorm of s, both (..., C); the kernel normalizes s before it is rounded.
+    """The sum ``s = residual + x·scale`` and its LayerNorm, both (..., C); the kernel normalizes s before s is rounded.
 
     Args:
         x: a branch's output, half, bfloat16 or float32 (..., C).
-        residual: what it is added to, of the same shape and dtype.
-        weight: of the LayerNorm (C,).
-        bias: of the LayerNorm (C,).
-        eps: of the LayerNorm.
+        residual: the residual stream to which x is added, of the same shape and dtype.
+        weight: the LayerNorm's weight (C,).
+        bias: the LayerNorm's bias (C,).
+        eps: the LayerNorm's epsilon.
         scale: layer scale (C,), if the block has one.
-        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        impl: "auto", "triton" or "native", see `kernels.library.call`.
 
-    Raises ValueError for any other name, for tensors of different dtypes, for "triton" where no kernel can run, and for rows wider
-    than a tile (16,384).
+    Raises:
+        ValueError: `impl` is another name, tensors have different dtypes, "triton" is given where no kernel can run, or rows are
+            wider than a tile (16,384).
     """
     check_dtypes(_OP, x, residual=residual, weight=weight, bias=bias, scale=scale)
     total, normalized = call(_OP, impl, x, residual, weight, bias, eps, scale)

@@ -1,4 +1,4 @@
-"""Compiling kernels side by side before they are needed: one after the other, six configurations of a product take a minute."""
+"""Parallel compilation of kernels before they are needed, because six configurations of a product take a minute in sequence."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _AHEAD: ContextVar[bool] = ContextVar("compile_ahead", default=False)
 
 
 class CompileOnly:
-    """A jitted kernel, or one with an autotuner, whose launches compile it and run nothing."""
+    """A wrapper of a jitted kernel, with or without an autotuner, whose launches compile the kernel and do not run it."""
 
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
 
     def __getitem__(self, grid: object) -> Callable[..., None]:
-        """As ``kernel[grid]``; the grid does not matter."""
+        """The launcher in the place of ``kernel[grid]``; the grid does not matter."""
 
         def compile_it(*args: Any, **constants: Any) -> None:
             self._kernel.warmup(*args, grid=(1,), **constants)
@@ -26,18 +26,18 @@ class CompileOnly:
 
 
 def compiles_only() -> bool:
-    """Whether launches of this thread are to compile, and to run nothing: inside `compile_ahead`."""
+    """Whether launches of this thread only compile, because they are inside `compile_ahead`."""
     return _AHEAD.get()
 
 
 def compile_ahead(calls: Iterable[Callable[[], object]], workers: int) -> None:
-    """Compile every Triton kernel of this package that some calls would launch, all configurations of those that are tuned.
+    """Compile all Triton kernels of this package that `calls` would launch, with all configurations of tuned kernels.
 
-    What the calls return is not computed. A kernel that cannot be compiled is left out: the call itself says why.
+    The results of the calls are not computed. A kernel that cannot be compiled is left out, because the real call raises the error.
 
     Args:
-        calls: each launches kernels through `kernels.library.launchable`, on CUDA tensors.
-        workers: kernels that are compiled at the same time.
+        calls: functions that launch kernels through `kernels.library.launchable`, on CUDA tensors.
+        workers: number of kernels that are compiled at the same time.
     """
     from triton import AsyncCompileMode
 
@@ -47,7 +47,7 @@ def compile_ahead(calls: Iterable[Callable[[], object]], workers: int) -> None:
             for call in calls:
                 try:
                     call()
-                except Exception:  # noqa: BLE001  (of Triton's compiler or of PyTorch: the call itself will say it)
+                except Exception:  # noqa: BLE001  (an error of Triton's compiler or PyTorch: the real call raises it)
                     continue
     finally:
         _AHEAD.reset(token)

@@ -1,6 +1,6 @@
-"""Self-attention straight from the packed QKV projection, without a transpose or a copy of q, k or v.
+"""The ops ``attention`` and ``packed_attention``: self-attention on the packed QKV projection, without copies of q, k or v.
 
-Shapes: N batch, L tokens, H heads, D head size, T tokens of all sequences together. Forward only.
+Shapes: N batch, L tokens, H heads, D head size, T tokens of all sequences together. There is no backward pass.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def attention(
     Args:
         qkv: (N, L, 3·H·D) float16, bfloat16 or float32, rows ordered q, k, v, each H·D; any strides of N and L.
         heads: H.
-        causal: a token attends to itself and to those before it.
-        key_padding: bool (N, L), True where a token may be attended to. A query that may attend to none gives zeros.
-        rotary_cos, rotary_sin: (L, D), both halves alike: q and k are rotated by halves (RoFormer, arXiv:2104.09864).
-        scale: of the scores, positive; 1/√D unless given.
+        causal: whether a token attends only to itself and to the tokens before it.
+        key_padding: bool (N, L), True where a token may be attended to. A query that may attend to no token gives zeros.
+        rotary_cos, rotary_sin: tables (L, D), both halves alike: q and k are rotated by halves (RoFormer, arXiv:2104.09864).
+        scale: factor of the scores, positive; 1/√D unless given.
         impl: "auto", "triton" or "native" (`kernels.library.call`).
         variant: the kernel that a GPU runs where `impl` is not "native" (`kernels.attention_variants`).
 
@@ -106,11 +106,11 @@ def packed_attention(
     """Multi-head self-attention within each of N sequences laid end to end, without padding.
 
     Args:
-        qkv: (T, 3·H·D), as in `attention`.
+        qkv: (T, 3·H·D), see `attention`.
         heads: H.
-        cu_seqlens: int32 (N + 1), where sequences start: from 0 to T, never falling.
-        max_seqlen: the longest sequence's length, or more; what lies beyond it is not computed, and is not checked.
-        causal, scale, impl, variant: as in `attention`; there is no "cudnn".
+        cu_seqlens: int32 (N + 1), starts of the sequences, from 0 to T and never falling.
+        max_seqlen: the longest sequence's length, or more; tokens beyond it are not computed, and this is not checked.
+        causal, scale, impl, variant: see `attention`; there is no "cudnn".
 
     Returns:
         (T, H·D), contiguous.

@@ -1,4 +1,4 @@
-"""The ways to compute attention on a GPU, by name. A row of ``choices.csv`` names one, and the package that holds it keeps it.
+"""Variants of attention on a GPU, by name. A row of ``choices.csv`` selects one, and a compiled package contains it.
 
     triton                 this project's kernel in the tiles of `kernels.attention_tiles`
     loop-128x64-w8-s3      the same kernel: 128 queries a program, 64 keys at a time, 8 warps, 3 stages of loads
@@ -6,7 +6,7 @@
     flash                  FlashAttention as PyTorch ships it
     cudnn                  cuDNN's attention, through PyTorch
 
-The vendors' kernels read views of the packed projection, as ours do. They take neither a mask of padding nor rotary tables.
+The vendors' kernels read views of the packed projection, as this project's do. They take no mask of padding and no rotary tables.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ DEFAULT = "triton"
 VENDORS = ("flash", "cudnn")
 _LOOP = re.compile(r"loop-(\d+)x(\d+)-w(\d+)-s(\d+)")
 _SINGLE = re.compile(r"single-(\d+)-w(\d+)")
-# Of what is offered nothing spills registers at the shapes of towers: tests/kernels/test_attention_variants.py compiles it.
+# None of these spills registers at the shapes of towers: tests/kernels/test_attention_variants.py compiles them.
 _LOOPS = ("loop-64x64-w4-s2", "loop-64x64-w4-s3", "loop-128x64-w8-s2", "loop-128x64-w8-s3", "loop-128x32-w4-s3")
 _FEW_KEYS = 96
 
 
 def check_variant(variant: str, masked: bool, rotated: bool) -> None:
-    """Refuse what does not exist.
+    """Refuse a variant that does not exist, or that cannot mask or rotate.
 
     Args:
-        variant: a name of this module's.
-        masked: keys are masked, because they are padding.
-        rotated: q and k are rotated.
+        variant: a variant's name.
+        masked: whether keys are masked, because they are padding.
+        rotated: whether q and k are rotated.
 
     Raises:
-        ValueError: the name is none of this module's, or that kernel takes no mask and no rotation.
+        ValueError: the name is none of this module's variants, or that kernel takes no mask and no rotation.
     """
     if variant in VENDORS:
         if masked or rotated:
@@ -52,7 +52,7 @@ def tiles_of(
     """The tiles of a variant of this project's kernel; the arguments are those of `kernels.attention_tiles.tiles_for`.
 
     Raises:
-        ValueError: all keys in one tile are asked for, and their number is not known or above `SINGLE_PASS`.
+        ValueError: the variant has all keys in one tile, but their number is not known or is above `SINGLE_PASS`.
     """
     if variant == DEFAULT:
         return tiles_for(length, head_size, element_size, rotary, capability)
@@ -70,7 +70,7 @@ def tiles_of(
         )
     queries, warps = map(int, single.groups())
     keys_in_tile = split(length)
-    # Split both ways, along keys and along the head, the tiles spill registers.
+    # The head takes the whole power of two where keys are split, because tiles that are split both ways spill registers.
     whole = (max(16, 1 << (head_size - 1).bit_length()), 0)
     return Tiles(True, queries, keys_in_tile, whole if keys_in_tile[1] else split(head_size), warps, 1)
 
@@ -78,23 +78,23 @@ def tiles_of(
 def candidates(
     length: int | None, head_size: int, capability: int, masked: bool = False, rotated: bool = False
 ) -> tuple[str, ...]:
-    """The variants that are worth timing, and that `kernels.swap` may choose among, `DEFAULT` first.
+    """The variants that are worth timing, and among which `kernels.swap` may choose, `DEFAULT` first.
 
     Args:
-        length: tokens of the longest sequence; None where only a run of the model tells it.
+        length: number of tokens in the longest sequence; None where it is known only when the model runs.
         head_size: D.
-        capability: of the GPU: 80, 90, ….
-        masked: keys are masked, because they are padding.
-        rotated: q and k are rotated.
+        capability: the GPU's compute capability: 80, 90, ….
+        masked: whether keys are masked, because they are padding.
+        rotated: whether q and k are rotated.
     """
     if masked or rotated:
-        return (DEFAULT,)  # the values of a rotation and of a mask need registers that the other tiles do not leave
+        return (DEFAULT,)  # the other tiles leave no registers for the values of a rotation or a mask
     vendors = VENDORS if head_size % 8 == 0 else ()
     return (DEFAULT, *_LOOPS, *_singles(length, head_size, capability), *vendors)
 
 
 def packed_candidates(longest: int, head_size: int, capability: int) -> tuple[str, ...]:
-    """As `candidates`, for sequences laid end to end, of which none has more than `longest` tokens."""
+    """The variants of `candidates` for sequences that are laid end to end and have at most `longest` tokens each."""
     return tuple(name for name in candidates(longest, head_size, capability) if name != "cudnn")
 
 

@@ -1,4 +1,4 @@
-"""``bias_gelu``: bias and GELU in one pass over the activations."""
+"""The op ``bias_gelu``: bias and GELU in one pass over the activations."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def bias_gelu(
     """GELU of ``x + bias``: (..., C), (C,) or None, to (..., C).
 
     Args:
-        x: half, bfloat16 or float32; computed in float32, rounded once.
-        bias: of the same dtype.
+        x: half, bfloat16 or float32; GELU is computed in float32 and rounded once.
+        bias: bias (C,) of the same dtype, or None.
         approximate: "none" (exact), "tanh" or "quick" (x·sigmoid(1.702·x)).
-        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        impl: "auto", "triton" or "native", see `kernels.library.call`.
 
-    Raises ValueError for any other name, for tensors of different dtypes, and for "triton" where no kernel can run.
+    Raises:
+        ValueError: a name is none of these, tensors have different dtypes, or "triton" is given where no kernel can run.
     """
     reference.check_approximate(approximate)
     check_dtypes(_OP, x, bias=bias)

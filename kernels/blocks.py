@@ -22,14 +22,14 @@ from kernels.normalize_image import normalize_image
 
 
 class FusedSelfAttention(nn.Module):
-    """Self-attention straight from the packed projection: no transposes, no copies, no mask tensor.
+    """Self-attention on the packed projection, without transposes, copies or a mask tensor.
 
     Args:
         qkv, out: the projections; rows of `qkv` are ordered q, k, v.
         heads: H.
-        causal: every token attends to itself and those before it.
+        causal: whether every token attends only to itself and to the tokens before it.
         cos, sin: rotary tables (L, D) by halves, or None.
-        inner_norm: before `out` (EVA02), or None.
+        inner_norm: the norm before `out` (EVA02), or None.
         variant: the kernel, by its name in `kernels.attention_variants`.
     """
 
@@ -58,8 +58,8 @@ class FusedSelfAttention(nn.Module):
 
         Args:
             x: (N, L, C).
-            mask: (N, 1, L, L) boolean, True where a key may be attended to. Of every mask that this project's towers make, the last
-                row names the keys that are no padding; what else is in it is causality, which `causal` says already.
+            mask: (N, 1, L, L) boolean, True where a key may be attended to. Only its last row is read: in every mask of this
+                project's towers the last row marks the keys that are no padding, and the rest is causality, which `causal` has.
 
         Returns:
             (N, L, C).
@@ -75,8 +75,8 @@ class FusedPackedAttention(nn.Module):
     Args:
         qkv, out: the projections; rows of `qkv` are ordered q, k, v.
         heads: H.
-        longest: the most tokens of a sequence.
-        inner_norm: before `out`, or None.
+        longest: largest number of tokens in a sequence.
+        inner_norm: the norm before `out`, or None.
         variant: the kernel, by its name in `kernels.attention_variants`.
     """
 
@@ -94,7 +94,7 @@ class FusedPackedAttention(nn.Module):
         self.heads, self.longest, self.variant = heads, longest, variant
 
     def forward(self, x: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """(T, C) to (T, C); `starts` is int32 (N + 1,), as `kernels.attention.packed_attention` takes it."""
+        """Attend from (T, C) to (T, C); `starts` is int32 (N + 1,), the `cu_seqlens` of `kernels.attention.packed_attention`."""
         y = packed_attention(self.qkv(x), self.heads, starts, self.longest, causal=True, variant=self.variant)
         return self.out(y if self.inner_norm is None else self.inner_norm(y))
 
@@ -106,8 +106,8 @@ class FusedMlp(nn.Module):
         fc1, fc2: the layers.
         approximate: ``none``, ``tanh`` or ``quick``.
         implementation: ``bias_gelu``: the vendor's product, then `kernels.bias_gelu`. ``linear_gelu``, alone or with a variant:
-            bias and activation in the first product's epilogue (`kernels.linear_gelu`). The variant ``cublaslt`` has GELU by tanh
-            alone, and computes that in the place of the exact one.
+            bias and activation in the first product's epilogue (`kernels.linear_gelu`). The variant ``cublaslt`` has only GELU by
+            tanh, and computes it in the place of the exact GELU.
     """
 
     def __init__(self, fc1: nn.Linear, fc2: nn.Linear, approximate: str, implementation: str) -> None:
@@ -127,25 +127,25 @@ class FusedMlp(nn.Module):
 
 
 class FusedGelu(nn.Module):
-    """The activation alone, where it follows something else than a linear layer."""
+    """The activation alone, where another layer than a linear one is before it."""
 
     def __init__(self, approximate: str) -> None:
         super().__init__()
         self.approximate = approximate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Elementwise."""
+        """Apply GELU to every element."""
         return bias_gelu(x, None, self.approximate)
 
 
 class FusedBranch(nn.Module):
-    """One pre-norm residual branch, taken apart: what stands between two residual adds.
+    """The parts of one pre-norm residual branch, which stand between two residual adds.
 
     Args:
         norm: the branch's layer norm.
-        body: attention or MLP; its answer may be for the first token only.
+        body: attention or MLP; its result may be for the first token only.
         gamma: layer scale (C,), or None.
-        takes_mask: the body attends and wants the mask.
+        takes_mask: whether the body is attention with the mask as an argument.
     """
 
     gamma: torch.Tensor | None
@@ -164,7 +164,7 @@ class FusedStack(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Run the stream (N, L, C) through all branches; (N, 1, C) where the last attention asks for the first token only."""
+        """Run the stream (N, L, C) through all branches; (N, 1, C) where the last attention returns only the first token."""
         branches: list[FusedBranch] = list(self.branches)  # type: ignore[arg-type]
         h = branches[0].norm(x)
         for i, branch in enumerate(branches):
@@ -179,7 +179,7 @@ class FusedStack(nn.Module):
 
 
 class FusedPostNorm(nn.Module):
-    """One branch of BERT's kind: ``norm(x + body(x))`` with add and norm in one pass."""
+    """One post-norm branch as in BERT, ``norm(x + body(x))``, with add and norm in one pass."""
 
     def __init__(self, body: nn.Module, norm: nn.LayerNorm, takes_mask: bool) -> None:
         super().__init__()
@@ -192,12 +192,12 @@ class FusedPostNorm(nn.Module):
 
 
 class FusedPatchStem(nn.Module):
-    """The stem of a ViT from bytes: one pass makes normalized patches, and the patch embedding is one product over them.
+    """The stem of a ViT on bytes: one pass makes normalized patches, and the patch embedding is one product over them.
 
     Args:
-        stem: of the tower; ``assemble`` is what follows the patches' projection (N, P, C).
-        convolution: its patch embedding, square windows without overlap, whose weight is taken.
-        mean, std: of RGB scaled to 0…1.
+        stem: the tower's stem; its ``assemble`` does the steps after the patches' projection (N, P, C).
+        convolution: the stem's patch embedding, square windows without overlap, whose weight is taken.
+        mean, std: means and standard deviations of red, green and blue, scaled to 0…1.
     """
 
     def __init__(self, stem: Any, convolution: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -210,8 +210,8 @@ class FusedPatchStem(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (N, H, W, 3) to the stream (N, L, C)."""
-        # Asked of every convolution's input when it is traced. Unasked, first-token attention asks later whether N is 1 in words
-        # that torch.export takes for a specialization, and it refuses dynamic batches from 1 on.
+        # A traced convolution makes this comparison on its input. Without it, first-token attention later compares N with 1 in a
+        # form that torch.export takes for a specialization, and torch.export then refuses dynamic batches of 1 or more.
         bool(pixels.shape[0] > 1)
         patches = normalize_image(pixels, self.mean, self.std, self.patch, self.weight.dtype)
         stream: torch.Tensor = self.stem.assemble(F.linear(patches, self.weight, self.bias))
@@ -219,8 +219,8 @@ class FusedPatchStem(nn.Module):
 
 
 class FusedL2Normalize(nn.Module):
-    """A tower's last step."""
+    """The last step of a tower: embeddings to unit length."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, D) of any dtype to float32 rows of unit length."""
+        """Normalize (N, D) of any dtype to float32 rows of unit length."""
         return l2_normalize(x)

@@ -1,13 +1,13 @@
-"""Which implementation of an op runs where: a measured table, ``choices.csv``, and native PyTorch wherever it has no row.
+"""The choice of an op's implementation: by a table of measurements, ``choices.csv``, and native PyTorch where it has no row.
 
 A row is one implementation of one op at one shape on one GPU architecture: device time in milliseconds, the machine and the commit
-that measured it. All implementations of a shape were timed in one run; "native" is what PyTorch's compiler makes of plain PyTorch,
-as it would stand in a package. A shape is written "256x257x16x64". Its first number counts rows or batch, and may vary at run time.
-What the numbers and the implementations are, op by op:
+that measured it. All implementations of a shape were timed in one run; "native" is plain PyTorch compiled by PyTorch's compiler,
+as in a package. A shape is written "256x257x16x64". Its first number counts rows or batch, and may vary at run time.
+The numbers and the implementations, op by op:
 
     attention, causal_attention,             N, L, H, D           `kernels.attention_variants`
     masked_attention, rotary_attention
-    packed_attention                         T, longest, H, D     the same without cudnn; native attends to padded captions
+    packed_attention                         T, longest, H, D     these except cudnn; native attends to padded captions
     mlp, quick_mlp                           M, K, C              bias_gelu, linear_gelu, linear_gelu tma, linear_gelu cublaslt
     bias_gelu, add_layer_norm, l2_normalize  M, C                 triton
     patches                                  N, H, W, patch, C    normalize_image
@@ -28,9 +28,9 @@ import torch
 
 TABLE = Path(__file__).with_name("choices.csv")
 NATIVE = "native"
-# How much of the native one's time another may take at most: it also costs the compiler its fusion with what stands beside it.
+# Another implementation must take at most this share of native's time, because the compiler cannot fuse it with its neighbours.
 _MARGIN = 0.98
-# A measurement speaks for other numbers of rows up to this factor.
+# A measurement counts for other numbers of rows up to this factor.
 _FARTHEST = 8
 
 
@@ -39,13 +39,13 @@ class Row:
     """One measurement.
 
     Attributes:
-        arch: such as ``sm90``.
-        op: see the module's table.
-        dtype: such as ``float16``.
-        shape: such as ``256x257x16x64``.
-        implementation: ``native``, or what is compared with it.
+        arch: GPU architecture, such as ``sm90``.
+        op: the op's name, see the module's table.
+        dtype: dtype of the operands, such as ``float16``.
+        shape: the op's numbers, such as ``256x257x16x64``.
+        implementation: ``native``, or an implementation that is compared with it.
         ms: median device time in milliseconds.
-        machine, commit: where it was measured, and with which code.
+        machine, commit: the machine and the code's commit of the measurement.
     """
 
     arch: str
@@ -59,17 +59,17 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What makes two rows measurements of the same thing, by two implementations perhaps."""
+        """The fields that are equal in measurements of the same op at the same shape, also by different implementations."""
         return (self.arch, self.op, self.dtype, self.shape)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The numbers of the shape."""
+        """The numbers in the shape's text."""
         return tuple(int(size) for size in self.shape.split("x"))
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """A shape as the table writes it: (256, 257, 16, 64) as "256x257x16x64"."""
+    """A shape as text of the table: (256, 257, 16, 64) as "256x257x16x64"."""
     return "x".join(str(size) for size in shape)
 
 
@@ -81,22 +81,22 @@ def choose(
     allowed: Collection[str],
     table: Path = TABLE,
 ) -> str:
-    """The implementation that measured fastest among those that may be taken.
+    """The implementation with the shortest measured time among the allowed ones.
 
     Args:
-        op: see the module's table.
-        arch: such as ``sm90``.
-        dtype: of the operands.
+        op: the op's name, see the module's table.
+        arch: GPU architecture, such as ``sm90``.
+        dtype: dtype of the operands.
         shape: the numbers of the op; None for a number that is not known before the model runs.
         allowed: the implementations that can be taken here, besides the native one.
         table: the file of rows.
 
     Returns:
-        "native" where no row covers the shape, or where nothing that is allowed was faster by 2 %.
+        The implementation's name; "native" where no row covers the shape, or where no allowed implementation was faster by 2 %.
 
-        A shape is covered by rows of the same numbers after the first. Of the first number the nearest measured ones below and
-        above count, up to a factor of 8 away; an exact one counts alone, and all count where the number is not known. Over several
-        measured shapes the geometric mean decides, among the implementations that were measured at each of them.
+        A shape is covered by rows whose numbers after the first are equal. For the first number, the nearest measured numbers below
+        and above count, up to a factor of 8 away; an exactly equal one counts alone, and all count where the number is not known.
+        Over several measured shapes the geometric mean decides, among the implementations that were measured at each of them.
     """
     name = str(dtype).removeprefix("torch.")
     rows = [row for row in read(table) if (row.op, row.arch, row.dtype) == (op, arch, name)]
@@ -124,7 +124,7 @@ def _agree(sizes: Sequence[int], wanted: Sequence[int | None]) -> bool:
 
 
 def _covering(measured: Collection[int], wanted: int | None) -> set[int]:
-    """The measured numbers of rows that speak for the wanted one."""
+    """The measured numbers of rows that count for the wanted one."""
     if wanted is None or wanted in measured:
         return set(measured) if wanted is None else {wanted}
     below = max((rows for rows in measured if rows < wanted), default=0)
@@ -133,7 +133,7 @@ def _covering(measured: Collection[int], wanted: int | None) -> set[int]:
 
 
 def unmeasured(arch: str, table: Path = TABLE) -> str | None:
-    """A sentence that says that nothing was measured on an architecture such as ``sm90``; None where something was."""
+    """A sentence about the lack of measurements on an architecture such as ``sm90``; None where the table has some."""
     if any(row.arch == arch for row in read(table)):
         return None
     return (
@@ -143,7 +143,11 @@ def unmeasured(arch: str, table: Path = TABLE) -> str | None:
 
 
 def read(table: Path = TABLE) -> tuple[Row, ...]:
-    """The rows of a table. Raises ValueError if its columns are not those of `Row`."""
+    """The rows of a table.
+
+    Raises:
+        ValueError: the table's columns are not those of `Row`.
+    """
     return _read(table, table.stat().st_mtime_ns)
 
 
@@ -164,11 +168,13 @@ def _row(line: dict[str, Any]) -> Row:
 
 
 def merge(measured: Iterable[Row], table: Path = TABLE) -> int:
-    """Write measured rows into the table, and return how many rows it then has.
+    """Write measured rows into the table, and return the number of rows that it then has.
 
-    Rows of a shape that was measured anew go, those of other implementations too: times of two runs are not compared.
+    All old rows of a shape that was measured anew are removed, also those of other implementations, because times of two runs are
+    not compared.
 
-    Raises ValueError for a row whose time is not positive or whose shape is not numbers: such a row would decide silently.
+    Raises:
+        ValueError: a row's time is not positive or its shape is not numbers, because such a row would silently decide a choice.
     """
     new = list(measured)
     for row in new:

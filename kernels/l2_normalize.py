@@ -1,4 +1,4 @@
-"""``l2_normalize``: embeddings to unit length, in float32."""
+"""The op ``l2_normalize``: embeddings to unit length, in float32."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _OP = register("l2_normalize", reference.l2_normalize, _fake, launcher="triton_l
 
 
 def l2_normalize(x: torch.Tensor, eps: float = 1e-12, impl: str = "auto") -> torch.Tensor:
-    """Rows (..., C) over their length, or over `eps` where that is smaller, in float32.
+    """Rows (..., C) divided by their length, or by `eps` where the length is smaller, in float32.
 
     Args:
-        x: half, bfloat16 or float32.
-        eps: least length that is divided by: rows of zeros stay zeros.
-        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        x: rows in half, bfloat16 or float32.
+        eps: smallest divisor, so that rows of zeros stay zeros.
+        impl: "auto", "triton" or "native", see `kernels.library.call`.
 
-    Raises ValueError for any other name, for "triton" where no kernel can run, and for rows wider than a tile (16,384).
+    Raises:
+        ValueError: `impl` is another name, "triton" is given where no kernel can run, or rows are wider than a tile (16,384).
     """
     return call(_OP, impl, x, eps)

@@ -1,4 +1,4 @@
-"""Launchers of the ops that a GPU has several implementations of: this project's kernel, or a vendor's through PyTorch."""
+"""Launchers of the ops with several implementations on a GPU: this project's kernel, or a vendor's through PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def attention(
     scale: float | None,
     variant: str,
 ) -> torch.Tensor:
-    """`kernels.attention.attention` by one of `kernels.attention_variants`."""
+    """Run `kernels.attention.attention` by one of `kernels.attention_variants`."""
     if variant not in VENDORS:
         from kernels import triton_attention
 
@@ -42,7 +42,7 @@ def packed_attention(
     scale: float | None,
     variant: str,
 ) -> torch.Tensor:
-    """`kernels.attention.packed_attention` by one of `kernels.attention_variants`; cuDNN has no such call in PyTorch."""
+    """Run `kernels.attention.packed_attention` by one of `kernels.attention_variants`; PyTorch has no such call of cuDNN."""
     if variant != "flash":
         from kernels import triton_attention
 
@@ -58,7 +58,7 @@ def packed_attention(
 def linear_gelu(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str, variant: str
 ) -> torch.Tensor:
-    """`kernels.linear_gelu.linear_gelu` by one of its variants."""
+    """Run `kernels.linear_gelu.linear_gelu` by one of its variants."""
     if variant == "cublaslt":
         assert bias is not None  # the op checks it
         rows = x.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""How an op is registered with PyTorch, and how a call finds its implementation.
+"""Registration of ops with PyTorch, and the selection of a call's implementation.
 
 An op is four things with one signature: the reference (`kernels.reference`), the launcher of its Triton kernel (a function of a
 module ``kernels.triton_*``), a fake, and the function that users call. The module of an op is then a few lines::
@@ -6,18 +6,18 @@ module ``kernels.triton_*``), a fake, and the function that users call. The modu
     _OP = register("double", reference.double, lambda x: torch.empty_like(x), launcher="triton_double:launch")
 
     def double(x: torch.Tensor, impl: str = "auto") -> torch.Tensor:
-        \"\"\"Twice x; `impl` as in `kernels.library.call`.\"\"\"
+        \"\"\"Twice x; for `impl` see `kernels.library.call`.\"\"\"
         return call(_OP, impl, x)
 
 and the launcher starts its kernel through `launchable`::
 
     launchable(_double_kernel)[(triton.cdiv(x.numel(), 1024),)](x, out, ...)
 
-Triton takes no annotation but ``tl.constexpr`` in a jitted function, and `triton.jit` has no types: a module ``triton_*`` tells the
-checker ``# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False``.
+Triton takes no annotation but ``tl.constexpr`` in a jitted function, and `triton.jit` has no types. So a module ``triton_*`` needs
+the line ``# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False``.
 
-Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor look
-inside it, where they find the Triton kernel on a GPU and, as the CPU implementation of the op, the operations of the reference.
+Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor trace
+into it and get the Triton kernel on a GPU and, as the CPU implementation of the op, the operations of the reference.
 A package compiled for the CPU therefore needs none of this code to run.
 """
 
@@ -55,7 +55,7 @@ class Op:
 
 
 def _lazily(launcher: str) -> Callable[..., Any]:
-    """The function "module:function" of this package, imported when it is called: only then is Triton needed."""
+    """The function "module:function" of this package; a call imports its module, because only then is Triton needed."""
     module, function = launcher.split(":")
 
     def launch(*args: Any) -> Any:
@@ -66,9 +66,9 @@ def _lazily(launcher: str) -> Callable[..., Any]:
 
 @functools.cache
 def _mark_compiler_caches() -> None:
-    """Make compiled code depend on this package's sources: PyTorch's caches see an op's name, and not what it does.
+    """Make compiled code depend on this package's sources, because keys of PyTorch's caches hold an op's name and not its code.
 
-    Without it, a process started after an edit or an upgrade would get code compiled from the older kernels.
+    Without it, a process started after an edit or an upgrade would get code that was compiled from the older kernels.
     """
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
@@ -80,9 +80,9 @@ def _mark_compiler_caches() -> None:
 
 @contextlib.contextmanager
 def _quiet_without_triton() -> Iterator[None]:
-    """Torch warns once for each op that it cannot look for Triton kernels where Triton is not installed; then there are none.
+    """Silence torch's warning for each op that it cannot search for Triton kernels without Triton, because then there are none.
 
-    A Triton that is broken is one that is not installed, as long as the context lasts: torch expects no other error of its import.
+    A broken Triton counts as not installed for the time of the block, because torch expects no other error of its import.
     """
     if triton_works():
         yield
@@ -103,9 +103,9 @@ def _quiet_without_triton() -> Iterator[None]:
 
 @functools.cache
 def triton_works() -> bool:
-    """Whether Triton is installed and can be imported; whatever a broken one raises means no."""
+    """Whether Triton is installed and can be imported; any exception of a broken one means False."""
     try:
-        from triton.runtime import autotuner, jit  # noqa: F401  (what torch looks for)
+        from triton.runtime import autotuner, jit  # noqa: F401  (the modules that torch imports)
     except (Exception, SystemExit):  # noqa: BLE001 - see above
         return False
     return True
@@ -114,8 +114,11 @@ def triton_works() -> bool:
 def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any], launcher: str) -> Op:
     """Register ``openclip_kernels::<name>`` with the schema of `reference`'s signature.
 
-    `fake` takes the same arguments and returns empty tensors of the right shape, dtype and device; outputs are contiguous.
-    `launcher` is "module:function" in this package, called with the op's arguments in order.
+    Args:
+        name: the op's name.
+        reference: the op in plain PyTorch.
+        fake: function of the same arguments that returns empty contiguous tensors of the right shape, dtype and device.
+        launcher: "module:function" in this package, which is called with the op's arguments in order.
     """
     launch = _lazily(launcher)
 
@@ -136,7 +139,7 @@ def register(name: str, reference: Callable[..., Any], fake: Callable[..., Any],
 
 
 def _resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature with its annotations as types: the schema is inferred from them, and not every release reads strings."""
+    """The signature with types as annotations, because the schema is inferred from them and not every release reads strings."""
     signature = inspect.signature(function)
     hints = typing.get_type_hints(function)
     parameters = [p.replace(annotation=hints[p.name]) for p in signature.parameters.values()]
@@ -144,13 +147,14 @@ def _resolved_signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def call(op: Op, impl: str, *args: Any) -> Any:
-    """Run `op` by an implementation, chosen by name.
+    """Run `op` by the implementation with the name `impl`.
 
-    "auto": by device, the Triton kernel on a GPU and the reference elsewhere. "triton": the kernel, or an error where there is
+    "auto": the Triton kernel on a GPU and the reference on other devices. "triton": the kernel, or an error where there is
     none; on CPU tensors it runs in Triton's interpreter where TRITON_INTERPRET=1 was set before Triton was imported.
-    "native": PyTorch's own operations, wherever the tensors are.
+    "native": PyTorch's own operations on any device.
 
-    Raises ValueError for any other name, and for "triton" on tensors that no kernel can run on.
+    Raises:
+        ValueError: `impl` is another name, or is "triton" for tensors on a device where no kernel can run.
     """
     if impl == "native":
         return op.reference(*args)
@@ -170,14 +174,14 @@ def call(op: Op, impl: str, *args: Any) -> Any:
 
 
 def check_dtypes(op: Op, first: torch.Tensor, **others: torch.Tensor | None) -> None:
-    """Raise ValueError unless all tensors have the first one's dtype: the kernels write that, and PyTorch would promote."""
+    """Raise ValueError unless all tensors have the first one's dtype, because kernels write that and PyTorch would promote."""
     for name, tensor in others.items():
         if tensor is not None and tensor.dtype != first.dtype:
             raise ValueError(f"{op.name}: {name} is {tensor.dtype} and x is {first.dtype}: convert one of them first")
 
 
 def interpreted() -> bool:
-    """Whether Triton functions that are defined now run in its interpreter, on CPU tensors."""
+    """Whether Triton functions that are defined from now on run in its interpreter, on CPU tensors."""
     if not triton_works():
         return False
     from triton import knobs
@@ -186,7 +190,10 @@ def interpreted() -> bool:
 
 
 def launchable(kernel: Any) -> Any:
-    """`kernel` for ``[grid](...)``: traceable by compilers, or as it is in the interpreter, which not every release can wrap."""
+    """The kernel for ``[grid](...)``: traceable by compilers; unwrapped in the interpreter, because some releases cannot wrap it.
+
+    Inside `kernels.ahead.compile_ahead` its launches only compile.
+    """
     from triton.runtime.autotuner import Autotuner, Heuristics
     from triton.runtime.jit import JITFunction
 

@@ -1,4 +1,4 @@
-"""``linear_gelu``: a linear layer with its GELU in the matrix product's epilogue."""
+"""The op ``linear_gelu``: a linear layer with its GELU in the matrix product's epilogue."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ def linear_gelu(
     """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) or None, to (..., C).
 
     Args:
-        x: half, bfloat16 or float32; summed and activated in float32 (no TF32), rounded once.
-        weight: of the same dtype, as `torch.nn.Linear` keeps it.
-        bias: of the same dtype.
+        x: half, bfloat16 or float32; sums and GELU are computed in float32 (no TF32) and rounded once.
+        weight: weight (C, K) of the same dtype, in the layout of `torch.nn.Linear`.
+        bias: bias (C,) of the same dtype, or None.
         approximate: "none" (exact), "tanh" or "quick" (x·sigmoid(1.702·x)).
-        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        impl: "auto", "triton" or "native", see `kernels.library.call`.
         variant: the kernel that a GPU runs where `impl` is not "native": "triton"; "tma", the same by tensor descriptors, on Hopper
-            and data-centre Blackwell in half precision; "cublaslt", the vendor's epilogue, which knows GELU by tanh alone.
+            and data-centre Blackwell in half precision; "cublaslt", the vendor's epilogue, which has only GELU by tanh.
 
-    Raises ValueError for any other name, for tensors of different dtypes, for "triton" where no kernel can run, and for "cublaslt"
-    without a bias or with another form of GELU than "tanh".
+    Raises:
+        ValueError: a name is none of these, tensors have different dtypes, "triton" is given where no kernel can run, or "cublaslt"
+            without a bias or with another form of GELU than "tanh".
     """
     reference.check_approximate(approximate)
     check_dtypes(_OP, x, weight=weight, bias=bias)

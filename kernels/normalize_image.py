@@ -1,4 +1,4 @@
-"""``normalize_image``: uint8 pictures to normalized patches, so that a patch embedding is one matrix product."""
+"""The op ``normalize_image``: uint8 pictures to normalized patches, so that a patch embedding is one matrix product."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ def normalize_image(
     dtype: torch.dtype,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to patches (N, P, 3·patch²) of `dtype`, ``(pixel / 255 - mean) / std``.
+    """Convert uint8 (N, H, W, 3) to patches (N, P, 3·patch²) of `dtype`, ``(pixel / 255 - mean) / std``.
 
     ``normalize_image(...) @ conv1.weight.flatten(1).T`` is the patch embedding of a ViT: a patch's values are in the order
-    channel, row, column. Pixels that fill no whole patch are left out, as a convolution with that stride leaves them out.
+    channel, row, column. Pixels that fill no whole patch are left out, as in a convolution with that stride.
 
     Args:
         pixels: pictures after resize and crop, channels last.
-        mean: of each channel, of values from 0 to 1.
-        std: of each channel.
+        mean: mean of each channel, of values from 0 to 1.
+        std: standard deviation of each channel.
         patch: side of a patch in pixels.
-        dtype: of the result: float16, bfloat16 or float32.
-        impl: "auto", "triton" or "native", as in `kernels.library.call`.
+        dtype: dtype of the result: float16, bfloat16 or float32.
+        impl: "auto", "triton" or "native", see `kernels.library.call`.
 
-    Raises ValueError for pixels of another dtype or shape, any other `impl`, and "triton" where no kernel can run.
+    Raises:
+        ValueError: pixels have another dtype or shape, `impl` is another name, or "triton" is given where no kernel can run.
     """
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
         raise ValueError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}, expected torch.uint8 (N, H, W, 3)")

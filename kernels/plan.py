@@ -1,4 +1,4 @@
-"""What a swap writes down until all of it is known, and what it then reports; see `kernels.swap`."""
+"""The plan of a swap, which is complete before any module is replaced, and its report; see `kernels.swap`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Mode = Literal["auto", "triton", "native"]
 
 
 class UnknownBlockError(ValueError):
-    """A tower has a block that no fused module can take the place of; nothing was swapped."""
+    """A tower has a block that no fused module can replace; nothing was swapped."""
 
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What was swapped.
+    """The result of a swap.
 
     Attributes:
-        mode: that was asked for.
-        swapped: kernel -> how many of its modules stand in the tower now. A variant is named behind the kernel: "attention flash".
-        kept: kind of module -> how many stay native: no kernel serves them, or the table says that the native one wins.
+        mode: the caller's mode.
+        swapped: kernel -> number of its modules in the tower now. A variant's name follows the kernel's: "attention flash".
+        kept: kind of module -> number that stays native, because no kernel serves them or native is fastest by the table.
     """
 
     mode: Mode
@@ -33,17 +33,17 @@ class SwapReport:
 
 @dataclass
 class Plan:
-    """What goes where.
+    """The planned replacements in a tower.
 
     Attributes:
-        choose: the implementation of an op at a shape, among those that are allowed; see `kernels.choices.choose`.
-        capability: of the GPU: 80, 90, …; 0 is the CPU.
-        half: the operands have 16 bits.
+        choose: function that returns the implementation of an op at a shape, among the allowed ones; see `kernels.choices.choose`.
+        capability: the GPU's compute capability: 80, 90, …; 0 is the CPU.
+        half: whether the operands have 16 bits.
         rows: the usual batch, or None.
-        tokens: of a row, or None where they vary.
-        measured: `choose` goes by measurements; else it takes the first that is allowed.
-        places: module, attribute and what will stand there.
-        swapped, kept: of the report.
+        tokens: number of tokens in a row, or None where it varies.
+        measured: whether `choose` decides by measurements; otherwise it takes the first allowed implementation.
+        places: module, attribute, and the attribute's new module.
+        swapped, kept: counts for the report.
     """
 
     choose: Callable[[str, Sequence[int | None], Sequence[str]], str]
@@ -58,21 +58,21 @@ class Plan:
 
     @property
     def stream_rows(self) -> int | None:
-        """Rows of the residual stream as a matrix: batch times tokens."""
+        """The number of rows of the residual stream as a matrix: batch times tokens."""
         return None if self.rows is None or self.tokens is None else self.rows * self.tokens
 
 
 def capability_of(arch: str) -> int:
-    """90 for ``sm90``; 0 for ``cpu``."""
+    """The compute capability of an architecture: 90 for ``sm90``; 0 for ``cpu``."""
     number = arch.removeprefix("sm")
     return int(number) if number.isdecimal() else 0
 
 
 def kind(module: object) -> str:
-    """A class by its full name: this package knows others' classes, and imports none of them."""
+    """The full name of a module's class. Classes are recognized by name, because this package imports none of other packages."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def unknown(module: object) -> UnknownBlockError:
-    """The error for a module that is not known."""
+    """The error for a module whose class is not supported."""
     return UnknownBlockError(f"no fused module is known for {kind(module)}: use native kernels for this tower")

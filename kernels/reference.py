@@ -1,7 +1,8 @@
-"""What every op computes, in plain PyTorch: the meaning of the kernels, their yardstick, and what runs on a CPU.
+"""The reference of every op in plain PyTorch: it defines the results, measures the kernels' errors, and runs on a CPU.
 
-Each function has its op's signature. Internally they use what PyTorch has best (`scaled_dot_product_attention`, `layer_norm`):
-a kernel is judged by the error these make in the same dtype, so a sloppy reference would be a lax bound. All take float64 too.
+Each function has its op's signature. The functions use PyTorch's most accurate operations (`scaled_dot_product_attention`,
+`layer_norm`), because a kernel is judged by their error in the same dtype, so that an inaccurate reference would be a loose limit.
+All take float64, too.
 
 Letters: N batch, L tokens, H heads, D head size, T tokens of all sequences together, C width, M rows, K inner size.
 """
@@ -23,7 +24,7 @@ def check_approximate(approximate: str) -> None:
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding by halves (RoFormer, arXiv:2104.09864) of (..., L, D) by tables (L, D)."""
+    """Rotate (..., L, D) by tables (L, D): rotary position embedding by halves (RoFormer, arXiv:2104.09864)."""
     first, second = x.chunk(2, dim=-1)
     return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
 
@@ -38,7 +39,7 @@ def attention(
     scale: float | None = None,
     variant: str = "triton",
 ) -> torch.Tensor:
-    """Multi-head self-attention of (N, L, 3·H·D), rows ordered q, k, v, to (N, L, H·D); `variant` means something on a GPU only.
+    """Multi-head self-attention of (N, L, 3·H·D), rows ordered q, k, v, to (N, L, H·D); `variant` has an effect on a GPU only.
 
     `key_padding` is bool (N, L), True where a token may be attended to; a query without any key gives zeros. The tables
     `rotary_cos` and `rotary_sin` are (L, D). `scale` is 1/√D unless given.
@@ -54,7 +55,7 @@ def attention(
         if causal:
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=qkv.device).tril()
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-        # What a row without keys gives depends on the backend: NaN, zeros, the mean of v.
+        # The result of a row without keys depends on the backend: NaN, zeros, or the mean of v.
         out = torch.where(mask.any(-1, keepdim=True), out, 0.0)
     return out.transpose(1, 2).reshape(n, length, width // 3)
 
@@ -71,7 +72,7 @@ def packed_attention(
     """Self-attention within each of several sequences laid end to end: (T, 3·H·D) to (T, H·D).
 
     Sequence i is the rows ``cu_seqlens[i]:cu_seqlens[i + 1]``; `cu_seqlens` is int32 (N + 1), ends with T, and no sequence is
-    longer than `max_seqlen`. The sequences are padded and attended to as one batch, so nothing here depends on data.
+    longer than `max_seqlen`. The sequences are padded and attended to as one batch, so that no shape depends on data.
     """
     total = qkv.shape[0]
     starts = cu_seqlens[:-1].long()[:, None]
@@ -102,7 +103,7 @@ def linear_gelu(
     approximate: str = "none",
     variant: str = "triton",
 ) -> torch.Tensor:
-    """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) to (..., C); `variant` means something on a GPU only."""
+    """GELU of ``x weightᵀ + bias``: (..., K), (C, K), (C,) to (..., C); `variant` has an effect on a GPU only."""
     return gelu(F.linear(x, weight, bias), approximate)
 
 
@@ -114,7 +115,7 @@ def add_layer_norm(
     eps: float,
     scale: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``s = residual + x·scale`` and its LayerNorm, both (..., C); `weight`, `bias` and the layer scale are (C,)."""
+    """The sum ``s = residual + x·scale`` and its LayerNorm, both (..., C); `weight`, `bias` and the layer scale are (C,)."""
     total = residual + (x if scale is None else x * scale)
     return total, F.layer_norm(total, total.shape[-1:], weight, bias, eps)
 
@@ -122,10 +123,10 @@ def add_layer_norm(
 def normalize_image(
     pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], patch: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """uint8 (N, H, W, 3) to patches (N, P, 3·patch²) of `dtype`, ``(pixel / 255 - mean) / std``.
+    """Convert uint8 (N, H, W, 3) to patches (N, P, 3·patch²) of `dtype`, ``(pixel / 255 - mean) / std``.
 
     A patch's values are in the order of a row of ``conv1.weight.flatten(1)``: channel, then row, then column. Rows and
-    columns of pixels that fill no whole patch are left out, as a convolution with that stride leaves them out.
+    columns of pixels that fill no whole patch are left out, as in a convolution with that stride.
     """
     n, height, width, _ = pixels.shape
     down, across = height // patch, width // patch
@@ -138,6 +139,6 @@ def normalize_image(
 
 
 def l2_normalize(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
-    """Rows (..., C) over their length, or over `eps` where that is smaller; float32 (float64 for float64)."""
+    """Rows (..., C) divided by their length, or by `eps` where the length is smaller; float32 (float64 for float64)."""
     x = x if x.dtype == torch.float64 else x.float()
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(eps)

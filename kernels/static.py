@@ -1,7 +1,7 @@
-"""Compiling a kernel for a GPU that is not there, and what the compiler says of it: registers, spills, shared memory.
+"""Compilation of kernels for a GPU that is not there, and the compiler's figures: registers, spills, shared memory.
 
-Every module ``kernels.triton_*`` offers ``static_cases() -> list[StaticCase]``, the variants that its launcher picks for the
-shapes that matter, so that a test and a table can go through all of them.
+Every module ``kernels.triton_*`` has a function ``static_cases() -> list[StaticCase]``, which returns the variants that its
+launcher takes for the shapes that matter, so that a test and a table can cover all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The modules that offer `static_cases`.
+# The modules that have `static_cases`.
 MODULES = (
     "triton_attention",
     "triton_bias_gelu",
@@ -31,11 +31,15 @@ MODULES = (
 class StaticCase:
     """One specialization of a jitted kernel.
 
-    `signature` gives every argument that is no constant its type ("*fp16", "i32", "fp32"), `constants` every `constexpr`
-    argument its value (and None to a pointer that is not there). Names in `divisible` are multiples of 16, as a launch finds
-    out by itself: aligned pointers, strides. `label` says what the variant is for, "L=257 D=64 fp16". Where a launch picks
-    other constants on some architecture, `by_arch` holds the case that stands for it there; `archs` are those that have the
-    kernel at all.
+    Attributes:
+        label: the variant's purpose, such as "L=257 D=64 fp16".
+        kernel: the jitted function.
+        signature: name to type ("*fp16", "i32", "fp32") of every argument that is no constant.
+        constants: name to value of every `constexpr` argument; None for a pointer that is not there.
+        num_warps, num_stages: the launch's number of warps and of stages of loads.
+        divisible: names of arguments that are multiples of 16 (aligned pointers, strides); a real launch detects them by itself.
+        archs: architectures that have the kernel at all.
+        by_arch: the case for an architecture on which a launch takes other constants.
     """
 
     label: str
@@ -51,10 +55,13 @@ class StaticCase:
 
 @dataclass(frozen=True)
 class StaticReport:
-    """What one case needs on one architecture.
+    """The resources that one case needs on one architecture.
 
-    `registers` per thread, `spills` in bytes of local memory per thread, `shared_bytes` per block, `occupancy` the fraction of
-    a multiprocessor's warps that can be resident, 0 where a block does not fit at all.
+    Attributes:
+        registers: number of registers per thread.
+        spills: bytes of local memory per thread.
+        shared_bytes: bytes of shared memory per block.
+        occupancy: fraction of a multiprocessor's warps that can be resident; 0 where a block does not fit at all.
     """
 
     registers: int
@@ -65,7 +72,7 @@ class StaticReport:
 
 @dataclass(frozen=True)
 class _Multiprocessor:
-    """Limits of CUDA's programming guide, table "Technical specifications per compute capability"."""
+    """Limits of a multiprocessor, from CUDA's programming guide, table "Technical specifications per compute capability"."""
 
     shared: int  # bytes
     shared_per_block: int  # bytes
@@ -85,7 +92,7 @@ _MULTIPROCESSORS = {
 
 
 def occupancy(arch: int, registers: int, shared_bytes: int, num_warps: int) -> float:
-    """Fraction of the warps of a multiprocessor of `arch` (90 is sm_90) that these blocks can fill."""
+    """The fraction of a multiprocessor's warps on `arch` (90 is sm_90) that these blocks can fill."""
     limits = _MULTIPROCESSORS.get(arch)
     if limits is None:
         raise ValueError(f"arch {arch} is not one of {', '.join(map(str, _MULTIPROCESSORS))}")
@@ -101,8 +108,10 @@ def occupancy(arch: int, registers: int, shared_bytes: int, num_warps: int) -> f
 def compile_static(case: StaticCase, arch: int) -> StaticReport:
     """Compile `case` for compute capability `arch` (80, 90, 100), without a GPU.
 
-    Raises ValueError if the case is none of that architecture's, RuntimeError if the kernel was defined in Triton's interpreter,
-    and whatever the compiler raises.
+    Raises:
+        ValueError: the architecture does not have the case, or the case's arguments are not the kernel's.
+        RuntimeError: the kernel was defined in Triton's interpreter.
+        Exception: any error of the compiler.
     """
     import triton
     from triton.backends.compiler import GPUTarget
@@ -134,15 +143,15 @@ def compile_static(case: StaticCase, arch: int) -> StaticReport:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    """Registers and bytes of stack per thread, as `cuobjdump` reads them from a compiled kernel."""
+    """Registers and bytes of stack per thread that `cuobjdump` reads from a compiled kernel."""
     from triton import knobs
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(cubin)
         command = [os.fspath(knobs.nvidia.cuobjdump.path), "--dump-resource-usage", os.fspath(path)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"REG:(\d+)\s+STACK:(\d+)", said)
-    if not found:
-        raise RuntimeError(f"cuobjdump does not say what the kernel needs: {said.strip()!r}")
-    return max(int(registers) for registers, _ in found), max(int(stack) for _, stack in found)
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usages = re.findall(r"REG:(\d+)\s+STACK:(\d+)", output)
+    if not usages:
+        raise RuntimeError(f"cuobjdump does not say what the kernel needs: {output.strip()!r}")
+    return max(int(registers) for registers, _ in usages), max(int(stack) for _, stack in usages)

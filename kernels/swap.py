@@ -1,9 +1,9 @@
-"""Fused modules in the place of native ones, in a whole tower: all that are known, or nothing.
+"""The swap of native modules for fused ones in a whole tower: either all supported modules are swapped, or none.
 
 A tower is `exporter.towers.modules`' ImageTower or TextTower, or `exporter.towers.packed_text`'s: every family of the model list,
-rebuilt from the same few blocks. They are known here by their classes' names, for this package imports no other of ours. First
-everything is looked at and the new modules are made, over the same parameters; only when no block is unknown they take their
-places, so that no tower is ever half swapped.
+rebuilt from the same few blocks. The blocks are recognized by their classes' names, because this package imports no other package
+of the project. First all blocks are inspected and the new modules are made, over the same parameters; the new modules take their
+places only when no block is unknown, so that no tower is ever half swapped.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _PACKED_ATTENTION = "exporter.towers.packed_text.PackedAttention"
 _WHOLE, _SCALE = "exporter.towers.units.Whole", "exporter.towers.blocks.Scale"
 _BOTTLENECK = "exporter.towers.resnet.BottleneckUnit"
 _CONVNEXT_BLOCK, _TIMM_MLP = "timm.models.convnext.ConvNeXtBlock", "timm.layers.mlp.Mlp"
-# Known, and left as they are: no kernel of this package serves them.
+# MLPs that stay native, because no kernel of this package computes them.
 _NATIVE_MLPS = ("timm.layers.mlp.SwiGLU", "timm.layers.mlp.GluMlp", "timm.layers.mlp.GlobalResponseNormMlp")
-# Activations that are classes of their own, and the form of GELU that each computes.
+# Classes of activations, and the form of GELU that each computes.
 _GELUS = {
-    "torch.nn.modules.activation.GELU": None,  # the instance says
+    "torch.nn.modules.activation.GELU": None,  # the form is an attribute of the instance
     "open_clip.transformer.QuickGELU": "quick",
     "timm.layers.activations.GELU": "none",
     "timm.layers.activations.GELUTanh": "tanh",
@@ -61,19 +61,19 @@ def swap(
     """Put fused modules into a tower, in place.
 
     Args:
-        tower: of `exporter.towers.modules` or `exporter.towers.packed_text`, its precision already applied.
+        tower: a tower of `exporter.towers.modules` or `exporter.towers.packed_text`, with its precision already applied.
         precision: ``fp32``, ``fp16`` or ``bf16``, for the table.
-        kernels: ``triton`` takes every Triton kernel that there is, ``native`` none, ``auto`` for each op the implementation that
+        kernels: ``triton`` takes every existing Triton kernel, ``native`` none, ``auto`` takes for each op the implementation that
             was the fastest on `arch` (`kernels.choices`): one of this project's kernels, a vendor's, or the native one.
         arch: GPU architecture such as ``sm90``, or ``cpu``; None is this machine's.
         rows: the usual batch, for the table; None where it is not known.
 
     Returns:
-        How many modules were swapped and how many were kept.
+        The numbers of modules that were swapped and that stay native.
 
     Raises:
         ValueError: the mode does not exist.
-        UnknownBlockError: the tower has a block that is not known here.
+        UnknownBlockError: the tower has an unknown block.
     """
     if kernels not in MODES:
         raise ValueError(f"kernels {kernels!r} is none of {', '.join(MODES)}")
@@ -149,13 +149,15 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
 
 def _plan_attention(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
-    # A tower that masks padding passes its causality in the mask: the stem knows it. Towers of texts alone have a stem with ids.
+    # A tower that masks padding passes its causality in the mask, so it is read from the stem. Among stems before attention, only
+    # those of texts have no `length`.
     masked = not body.dot_product.causal and plan.tokens is None
     causal, rotated = body.dot_product.causal or causal, body.rotary is not None
     op = "masked_" if masked else "rotary_" if rotated else "causal_" if causal else ""
     allowed = candidates(plan.tokens, body.head_dim, plan.capability, masked, rotated)
     if plan.measured and plan.tokens is None and len(allowed) > 1:
-        # The default's tiles depend on the length, which a package does not know, and those of the table's rows were chosen by it.
+        # The default is left out, because its tiles depend on the length: a package does not have it, while the table's rows were
+        # measured with tiles for a known length.
         allowed = tuple(name for name in allowed if name != DEFAULT)
     shape = (plan.rows, plan.tokens, body.heads, body.head_dim)
     variant = plan.choose(f"{op}attention", shape, allowed if plan.half else allowed[:1])
@@ -173,9 +175,9 @@ def _label(kernel: str, variant: str) -> str:
 
 
 def _plan_whole(module: Any, plan: Plan) -> None:
-    """A convolutional block: ConvNeXt's has an MLP over the channels, and between the stages stands a norm with a convolution."""
+    """Plan a convolutional block: ConvNeXt's block with an MLP over the channels, or a norm with a convolution between stages."""
     if kind(module) == _CONVNEXT_BLOCK:
-        plan.kept["layer norm after a convolution"] += 1  # kernels/NOTES.md says why
+        plan.kept["layer norm after a convolution"] += 1  # for the reason see kernels/NOTES.md
         if kind(module.mlp) in _NATIVE_MLPS:
             plan.kept["gated MLP"] += 1
         else:
@@ -187,7 +189,7 @@ def _plan_whole(module: Any, plan: Plan) -> None:
 
 
 def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
-    """Two linear layers (or convolutions of one place) and a GELU between them."""
+    """Plan an MLP: two linear layers (or convolutions with windows of one pixel) and a GELU between them."""
     first, activation, second = _mlp_parts(mlp)
     approximate = _approximation(activation)
     width, inner = (int(size) for size in first.weight.shape[:2])
@@ -206,19 +208,19 @@ def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
 
 
 def _mlps(first: nn.Linear, approximate: str, plan: Plan) -> list[str]:
-    """What may stand for a linear layer and its GELU."""
-    found = ["linear_gelu", "bias_gelu"]
+    """The implementations that can replace a linear layer and its GELU."""
+    allowed = ["linear_gelu", "bias_gelu"]
     aligned = first.in_features % 8 == 0 and first.out_features % 8 == 0
-    # Consumer Blackwell (12) has tensor descriptors too, but less shared memory than these tiles take.
+    # Consumer Blackwell (12) has tensor descriptors, too, but less shared memory than these tiles need.
     if plan.capability // 10 in (9, 10) and plan.half and aligned and packages_hold_descriptors():
-        found.append("linear_gelu tma")
+        allowed.append("linear_gelu tma")
     if approximate != "quick" and first.bias is not None and plan.half:
-        found.append("linear_gelu cublaslt")
-    return found
+        allowed.append("linear_gelu cublaslt")
+    return allowed
 
 
 def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
-    """First layer, activation and second layer of an MLP that does nothing else at inference."""
+    """First layer, activation and second layer of an MLP that has no other operations at inference."""
     if kind(mlp) == _TIMM_MLP:
         if not isinstance(mlp.norm, nn.Identity):
             raise unknown(mlp)
@@ -241,7 +243,7 @@ def _name_of(parent: nn.Module, child: nn.Module) -> str:
 
 
 def _stack(encoder: Any, plan: Plan) -> None:
-    """Residual adds fused with the norms that follow, where the whole stack allows it: one dtype, pre-norms that are LayerNorms."""
+    """Fuse residual adds with the next norms, if a whole stack allows it: one dtype, LayerNorms, all pre-norm or all post-norm."""
     blocks = list(encoder.blocks)
     if not blocks or any(kind(block) != _BLOCK for block in blocks):
         return

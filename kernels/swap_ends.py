@@ -1,4 +1,4 @@
-"""The two ends of a tower: bytes straight to the patches of the first product, and unit length after the last one."""
+"""Planned swaps at the two ends of a tower: from bytes to the patches of the first product, and unit length after the last one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kernels.choices import NATIVE
 from kernels.plan import Plan, kind
 
 _NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.modules.NormalizePixels", "exporter.towers.blocks.L2Normalize"
-# Their first convolution is a product over patches; the rest of the stem is a method `assemble`.
+# Stems whose first convolution is a product over patches; the rest of the stem is a method `assemble`.
 _PATCH_STEMS = ("exporter.towers.clip_transformer.PatchStem", "exporter.towers.eva.EvaStem")
 _CONVOLUTION_STEMS = ("exporter.towers.resnet.ConvolutionStem", "exporter.towers.convnext.ConvNextStem")
 
@@ -25,7 +25,7 @@ def plan_ends(tower: Any, plan: Plan) -> None:
         plan.kept["stem of convolutions"] += 1
     if kind(getattr(tower, "unit_length", None)) != _L2_NORMALIZE:
         return
-    # A launch saved is worth the same at any width.
+    # No width is passed, because saving a launch gains the same at any width.
     if plan.choose("l2_normalize", (plan.rows, None), ("triton",)) != NATIVE:
         plan.places.append((tower, "unit_length", FusedL2Normalize()))
         plan.swapped["l2_normalize"] += 1
@@ -56,7 +56,7 @@ def _shape(plan: Plan, size: tuple[int, int], convolution: Any) -> tuple[int | N
 
 
 def _is_over_patches(module: object) -> bool:
-    """Whether this is a plain convolution whose square windows meet without a gap, over three channels."""
+    """Whether a module is a plain convolution over three channels whose square windows meet without a gap."""
     if type(module) is not nn.Conv2d:
         return False
     height, width = module.kernel_size

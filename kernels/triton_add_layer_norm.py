@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-decorators=False
-"""Triton kernel of ``add_layer_norm``: a row stays in registers from the residual sum to the normalized value."""
+"""The Triton kernel of ``add_layer_norm``: a row stays in registers from the residual sum to the normalized value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _add_layer_norm_kernel(
     normalized_ptr: tl.tensor,  # (M, C) contiguous
     x_stride: tl.tensor,
     residual_stride: tl.tensor,
-    EPS: tl.constexpr,  # a constant: compilers may hand a Python float over as float64
+    EPS: tl.constexpr,  # a constant, because compilers may pass a Python float as float64
     C: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -52,7 +52,7 @@ def launch(
     eps: float,
     scale: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`kernels.reference.add_layer_norm` by the kernel. Raises ValueError for rows too wide for one tile."""
+    """Run `kernels.reference.add_layer_norm` by the kernel. Raises ValueError for rows too wide for one tile."""
     x_rows, residual_rows = as_rows(x), as_rows(residual)
     count, width = x_rows.shape
     block, num_warps = row_tile(width)
@@ -78,7 +78,7 @@ def launch(
 
 
 def static_cases() -> list[StaticCase]:
-    """Every width of CLIP's towers in half precision; other dtypes and the layer scale at ViT-L's and bigG's."""
+    """Cases for every width of CLIP's towers in half precision, and for other dtypes and the layer scale at ViT-L's and bigG's."""
     cases = [(width, "fp16", False) for width in (512, 640, 768, 1024, 1280, 1408, 1664, 1792, 2048)]
     cases += [(w, dtype, scaled) for w in (1024, 1664) for dtype in ("bf16", "fp32") for scaled in (False, True)]
     return [_case(*case) for case in [*cases, (16384, "fp32", True)]]

@@ -1,4 +1,4 @@
-"""Launching the Triton kernels of ``attention`` and ``packed_attention``."""
+"""The launchers of the Triton kernel of ``attention`` and ``packed_attention``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _launch(
     head_size = width // heads
     out = qkv.new_empty((*qkv.shape[:-1], width))
     sequences = qkv.shape[0] if starts is None else starts.shape[0] - 1
-    # A length that a compiler keeps symbolic must not be asked about: that would fix it.
+    # A length that a compiler keeps symbolic must not be compared, because that would fix it.
     known = length if isinstance(length, int) else None
     tiles = tiles_of(variant, known, head_size, qkv.element_size(), cos is not None, _capability(qkv))
     has_keys = key_padding is not None
@@ -86,9 +86,9 @@ def _launch(
 
 
 def _too_far_apart(qkv: torch.Tensor) -> bool:
-    """Whether a sequence's last row is beyond a 32-bit offset from its first, as in a view with the tokens in front."""
+    """Whether a sequence's last row is beyond a 32-bit offset from its first row, as in a view whose first dimension is tokens."""
     rows, stride = qkv.shape[-2], qkv.stride(-2)
-    # What a compiler keeps symbolic must not be asked about; it lays its tensors out without gaps.
+    # Sizes that a compiler keeps symbolic must not be compared; a compiler lays its tensors out without gaps.
     return qkv.ndim == 3 and isinstance(rows, int) and isinstance(stride, int) and (rows - 1) * stride >= 1 << 31
 
 
@@ -128,7 +128,7 @@ def packed_attention(
 
 _POINTERS = {"fp16": "*fp16", "bf16": "*bf16", "fp32": "*fp32"}
 
-# What towers ask for: (longest L or None, D, mode). Image towers of B-32, B-16, L-14, H-14, g-14, bigG-14 and their larger
+# Shapes in towers: (longest L or None, D, mode). Image towers of B-32, B-16, L-14, H-14, g-14, bigG-14 and their larger
 # pictures; text towers; EVA02's rotation; packed captions.
 _SHAPES = (
     (50, 64, "plain"),
@@ -194,7 +194,7 @@ def static_case(
 
 
 def static_cases() -> list[StaticCase]:
-    """The variants that towers ask for: all in float16, some in the other dtypes."""
+    """Cases for the shapes in towers: all in float16, some in the other dtypes."""
     wanted: list[tuple[int | None, int, str, str]] = [(*shape, "fp16") for shape in _SHAPES]
     wanted += [(257, 64, "plain", "bf16"), (577, 80, "plain", "bf16"), (77, 64, "causal", "bf16")]
     wanted += [(length, size, mode, "fp32") for length, size, mode in _SHAPES if length in (77, 257, 577)]

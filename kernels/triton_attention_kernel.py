@@ -1,9 +1,9 @@
-"""The jitted part of ``attention`` and ``packed_attention``: strided reads of the packed projection, no copy of q, k or v.
+"""The jitted kernel of ``attention`` and ``packed_attention``, with strided reads of the packed projection and no copies.
 
-Two kernels share everything but the loop. Where all keys fit one tile, a row's scores are complete before their exponentials
-are taken: no running maximum, nothing is rescaled. Beyond, keys come block by block with the online softmax of FlashAttention-2
-(arXiv:2307.08691). A tile need not be a power of two: along keys and along the head it is a power of two and an optional
-smaller one, each with dot products of its own (257 = 256 + 16, 80 = 64 + 16).
+Two forms of the kernel share everything but the loop. Where all keys fit in one tile, a row's scores are complete before their
+exponentials are taken, so there is no running maximum and no rescaling. With more keys, they are processed block by block with the
+online softmax of FlashAttention-2 (arXiv:2307.08691). A tile need not be a power of two: along keys and along the head it is a
+power of two and an optional smaller one, each with its own dot products (257 = 256 + 16, 80 = 64 + 16).
 """
 # mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
 
@@ -27,7 +27,7 @@ def _load(
     D: tl.constexpr,
     ROTARY: tl.constexpr,
 ):
-    """A tile (R, C) of q, k or v, zeros outside; rotated by halves if it is asked for."""
+    """A tile (R, C) of q, k or v, with zeros outside; rotated by halves if `ROTARY`."""
     mask = valid[:, None] & (columns < D)[None, :]
     start = base + rows[:, None] * row_stride
     x = tl.load(start + columns[None, :], mask=mask, other=0.0)
@@ -46,12 +46,12 @@ def _load(
 def _scores(
     q0,  # (BLOCK_M, D0)
     q1,  # (BLOCK_M, D1), unused where D1 is 0
-    queries,  # (BLOCK_M,) their places
-    keys,  # (BLOCK_N,) their places
+    queries,  # (BLOCK_M,) positions
+    keys,  # (BLOCK_N,) positions
     length,
     k_base,
     row_stride,
-    padding_ptr,  # (L,) bool of this sequence
+    padding_ptr,  # (L,) bool, this sequence's row
     padding_stride,
     cos_ptr,
     sin_ptr,
@@ -88,7 +88,7 @@ def _weighted(
     row_stride,
     D: tl.constexpr,
 ):
-    """``total + p v`` for these columns of v."""
+    """The sum ``total + p v`` for these columns of v."""
     v = _load(v_base, keys, keys < length, columns, row_stride, v_base, v_base, D, False)
     return dot(p.to(v.dtype), v, total)
 
@@ -106,7 +106,7 @@ def attention_kernel(
     row_stride,
     padding_batch_stride,
     padding_stride,
-    SCALE: tl.constexpr,  # times log2(e)
+    SCALE: tl.constexpr,  # factor of the scores times log2(e)
     H: tl.constexpr,
     D: tl.constexpr,
     D0: tl.constexpr,
@@ -120,9 +120,9 @@ def attention_kernel(
     ROTARY: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """One head's BLOCK_M queries of one sequence. Programs count tiles of queries first, then heads, then sequences.
+    """Attend with BLOCK_M queries of one head and one sequence. Programs count tiles of queries first, then heads, then sequences.
 
-    On one axis: CUDA allows 65,535 programs on the others, and 4,096 captions of 16 heads are more.
+    They are all on one axis, because CUDA allows 65,535 programs on the others, and 4,096 captions of 16 heads are more.
     """
     tiles = tl.cdiv(length, BLOCK_M)
     sequence_and_head = tl.program_id(0) // tiles
@@ -167,9 +167,9 @@ def attention_kernel(
                 D, D0, D1, ROTARY, PADDING, CAUSAL,
             )  # fmt: skip
             top = tl.maximum(top, tl.max(s1, 1))
-        # A query without keys: exp2(-inf - 0) is 0, where -inf - -inf would be NaN.
+        # For a query without keys, exp2(-inf - 0) is 0, while -inf - -inf would be NaN.
         top = tl.where(top == float("-inf"), 0.0, top)
-        # The difference first: scores that are large and close to each other keep their digits.
+        # The difference comes before the scale, so that scores that are large and close to each other keep their digits.
         p0 = tl.exp2((s0 - top[:, None]) * SCALE)
         norm = tl.sum(p0, 1)
         o0 = _weighted(p0, o0, v_base, keys0, columns0, length, row_stride, D)

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-decorators=False
-"""Triton kernel of ``bias_gelu``: one read, one write, the bias of a tile's columns read once for all of its rows."""
+"""The Triton kernel of ``bias_gelu``: one read and one write; a tile reads its columns' bias once for all of its rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernels.rows import as_rows
 from kernels.static import StaticCase
 from kernels.triton_activation import FORMS, gelu
 
-# 16 elements a thread: two 16-byte loads in half precision. Every width of CLIP's MLPs is a multiple of 256 or of 128.
+# Tiles with 16 elements a thread: two 16-byte loads in half precision. Every width of CLIP's MLPs is a multiple of 256 or of 128.
 BLOCK_M = 8
 BLOCK_N = 256
 NUM_WARPS = 4
@@ -47,7 +47,7 @@ def _bias_gelu_kernel(
 
 
 def launch(x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
-    """`kernels.reference.bias_gelu` by the kernel."""
+    """Run `kernels.reference.bias_gelu` by the kernel."""
     rows = as_rows(x)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid = (triton.cdiv(rows.shape[0], BLOCK_M) * triton.cdiv(rows.shape[1], BLOCK_N),)
@@ -68,7 +68,7 @@ def launch(x: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none"
 
 
 def static_cases() -> list[StaticCase]:
-    """The MLPs of ViT-B, L, bigG and H; every dtype and form, with a bias and without."""
+    """Cases for the MLPs of ViT-B, L, bigG and H, for every dtype and form, with a bias and without."""
     cases = [(width, "fp16", "none", True) for width in (3072, 4096, 5120, 8192)]
     cases += [(4096, dtype, form, True) for dtype in ("fp16", "bf16", "fp32") for form in FORMS]
     cases += [(4096, "fp16", "quick", False), (1000, "fp16", "none", True)]

@@ -1,4 +1,4 @@
-"""The matrix product of tiles, which Triton's interpreter would get wrong for bfloat16."""
+"""The matrix product of tiles, also for bfloat16 in Triton's interpreter, whose own product is wrong there."""
 # mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import triton.language as tl
 
 from kernels.library import interpreted
 
-# The interpreter keeps bfloat16 as 16-bit integers and multiplies those. Widened, the products are exact, as they are on a GPU.
+# Whether operands are widened to float32, because the interpreter keeps bfloat16 as 16-bit integers and multiplies those. Products
+# of widened operands are exact, as on a GPU.
 WIDEN = tl.constexpr(interpreted())
 
 
@@ -18,7 +19,7 @@ def dot(
     b,  # (K, N)
     total,  # (M, N) float32
 ):
-    """``total + a b`` in float32; float32 operands are not rounded to TF32."""
+    """The sum ``total + a b`` in float32; float32 operands are not rounded to TF32."""
     if WIDEN:
         a = a.to(tl.float32)
         b = b.to(tl.float32)

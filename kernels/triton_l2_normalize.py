@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-decorators=False
-"""Triton kernel of ``l2_normalize``: rows to unit length, in float32 whatever they come in."""
+"""The Triton kernel of ``l2_normalize``: rows of any dtype to unit length, in float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _l2_normalize_kernel(
     x_ptr: tl.tensor,  # (M, C), rows at row_stride
     out_ptr: tl.tensor,  # (M, C) contiguous, float32
     row_stride: tl.tensor,
-    EPS: tl.constexpr,  # a constant: compilers may hand a Python float over as float64
+    EPS: tl.constexpr,  # a constant, because compilers may pass a Python float as float64
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -26,12 +26,12 @@ def _l2_normalize_kernel(
     mask = columns < C
     x = tl.load(x_ptr + row * row_stride + columns, mask=mask, other=0.0).to(tl.float32)
     length = tl.sqrt(tl.sum(x * x, 0))
-    # A NaN must stay one: `maximum` would otherwise return EPS for it.
+    # `where` and not `maximum`, because a NaN must stay a NaN and `maximum` would return EPS for it.
     tl.store(out_ptr + row * C + columns, x / tl.where(length < EPS, EPS, length), mask=mask)
 
 
 def launch(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
-    """`kernels.reference.l2_normalize` by the kernel. Raises ValueError for rows too wide for one tile."""
+    """Run `kernels.reference.l2_normalize` by the kernel. Raises ValueError for rows too wide for one tile."""
     rows = as_rows(x)
     count, width = rows.shape
     block, num_warps = row_tile(width)
@@ -43,7 +43,7 @@ def launch(x: torch.Tensor, eps: float = 1e-12) -> torch.Tensor:
 
 
 def static_cases() -> list[StaticCase]:
-    """Embedding sizes of CLIP's models."""
+    """Cases for the embedding sizes of CLIP's models."""
     return [_case(*case) for case in ((512, "fp16"), (768, "fp16"), (768, "bf16"), (1024, "fp32"), (1280, "fp16"))]
 
 

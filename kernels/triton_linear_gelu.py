@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-decorators=False
-"""Triton kernel of ``linear_gelu``: a matrix product that adds the bias and applies GELU before its only write."""
+"""The Triton kernel of ``linear_gelu``: a matrix product that adds the bias and applies GELU before its only write."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kernels.rows import as_rows
 from kernels.static import StaticCase
 from kernels.triton_activation import FORMS, gelu
 
-# Tiles of a group share their rows of x, which then stay in the L2 cache.
+# Number of tiles along the rows in a group; the group's programs share their rows of x, which then stay in the L2 cache.
 GROUP_M = 8
-# Up to here a launch has too few large tiles to fill a GPU, and small ones are tried instead.
+# Largest number of rows for which small tiles are tried, because so few large ones do not fill a GPU.
 FEW_ROWS = 1024
 
 
@@ -70,7 +70,7 @@ def _linear_gelu_kernel(
     rows = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)
     depth = tl.arange(0, BLOCK_K)
-    # Rows past the end wrap around instead of a mask in the loop; the store leaves them out.
+    # Rows past the end wrap around, so that the loop needs no mask; the store leaves them out.
     x_ptrs = x_ptr + (rows % M).to(tl.int64)[:, None] * x_stride + depth[None, :]
     weight_ptrs = weight_ptr + (columns % N).to(tl.int64)[None, :] * weight_stride + depth[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
@@ -85,7 +85,7 @@ def _linear_gelu_kernel(
         x_ptrs += BLOCK_K
         weight_ptrs += BLOCK_K
     corner = out_ptr + (tile_m * BLOCK_M).to(tl.int64) * N
-    # Large tiles are finished in halves: the whole at once, with what erf needs beside it, would spill.
+    # Large tiles are finished in halves, because a whole tile and erf's values at the same time would spill registers.
     if HALVES:
         first, second = total.reshape(BLOCK_M, 2, BLOCK_N // 2).permute(0, 2, 1).split()
         _finish(first, bias_ptr, corner, tile_n * BLOCK_N, M - tile_m * BLOCK_M, N, HAS_BIAS, FORM)
@@ -100,7 +100,8 @@ def _config(m: int, n: int, k: int, num_warps: int, num_stages: int) -> Any:
     return triton.Config(block, num_warps=num_warps, num_stages=num_stages)
 
 
-# By element size and whether rows are few. Hopper's wgmma likes 128 x 256 on 8 warps, Ampere's registers 128 x 128.
+# Configurations by element size and by whether rows are few. Hopper's wgmma is best with 128 x 256 on 8 warps, Ampere's registers
+# fit 128 x 128.
 CONFIGS: dict[tuple[str, bool], list[Any]] = {
     ("half", False): [
         _config(128, 128, 64, 8, 3),
@@ -126,7 +127,7 @@ CONFIGS: dict[tuple[str, bool], list[Any]] = {
     ],
     ("float", True): [_config(32, 32, 32, 4, 3), _config(64, 32, 32, 4, 3), _config(16, 64, 32, 4, 3)],
 }
-# The interpreter cannot time anything: it takes the first configuration.
+# The interpreter takes the first configuration, because it cannot time kernels.
 _TUNED = {
     which: triton.autotune(configs[:1] if interpreted() else configs, key=["N", "K"])(_linear_gelu_kernel)
     for which, configs in CONFIGS.items()
@@ -134,15 +135,15 @@ _TUNED = {
 
 
 def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
-    """`kernels.reference.linear_gelu` by this kernel.
+    """Run `kernels.reference.linear_gelu` by this kernel.
 
-    Tiles are timed on the first call for a weight's shape.
+    Tiles are timed at the first call for a weight's shape.
     """
     rows, weight_rows = as_rows(x), as_rows(weight)
     count, depth = rows.shape
     width = weight_rows.shape[0]
     out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
-    few = isinstance(count, int) and count <= FEW_ROWS  # a compiler's symbol stands for many
+    few = isinstance(count, int) and count <= FEW_ROWS  # a compiler's symbol counts as many rows
 
     def grid(meta: dict[str, Any]) -> tuple[int]:
         return (triton.cdiv(count, meta["BLOCK_M"]) * triton.cdiv(width, meta["BLOCK_N"]),)
@@ -164,7 +165,7 @@ def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, app
 
 
 def static_cases() -> list[StaticCase]:
-    """Every configuration at ViT-L's MLP; those for many rows in bf16 and at bigG's, whose width is no power of two."""
+    """Cases of every configuration at ViT-L's MLP; for many rows also in bf16 and at bigG's, whose width is no power of two."""
     cases = []
     for (size, few), configs in CONFIGS.items():
         dtype = "fp16" if size == "half" else "fp32"

@@ -1,8 +1,9 @@
 # mypy: disallow-untyped-decorators=False
-"""``linear_gelu`` by tensor descriptors (TMA) and persistent programs, for Hopper and later.
+"""The Triton kernel of ``linear_gelu`` by tensor descriptors (TMA) and persistent programs, for Hopper and later.
 
-As many programs as multiprocessors go through the tiles, so that a tile's epilogue overlaps the next tile's loads, and the hardware
-computes addresses and bounds. It is the variant "tma" of ``linear_gelu``, and runs where the table of choices names it.
+As many programs as multiprocessors compute all tiles one after the other, so that a tile's epilogue overlaps the next tile's loads,
+and the hardware computes addresses and bounds. It is the variant "tma" of ``linear_gelu``, and runs where the table of choices
+names it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kernels.static import StaticCase
 from kernels.triton_activation import FORMS, gelu
 
 GROUP_M = 8
-# What TMA asks of addresses and of strides.
+# Number of bytes of which TMA needs addresses and strides to be multiples.
 ALIGNMENT = 16
 
 
@@ -57,7 +58,7 @@ def _linear_gelu_persistent_kernel(
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
         for start in range(0, K, BLOCK_K):
             total = tl.dot(x.load([row, start]), weight.load([column, start]).T, total)
-        # In halves: the whole at once, with what erf needs beside it, would spill.
+        # The tile is finished in halves, because the whole and erf's values at the same time would spill registers.
         first, second = total.reshape(BLOCK_M, 2, HALF_N).permute(0, 2, 1).split()
         if HAS_BIAS:
             columns = column + tl.arange(0, HALF_N)
@@ -81,19 +82,19 @@ _tuned = triton.autotune(CONFIGS[1:2] if interpreted() else CONFIGS, key=["N", "
 
 
 def check(rows: torch.Tensor, weight_rows: torch.Tensor) -> None:
-    """Refuse what tensor descriptors cannot read, and compilers whose packages they would break.
+    """Refuse tensors that tensor descriptors cannot read, and compilers that build wrong packages with descriptors.
 
     Args:
         rows: x as a matrix (M, K).
         weight_rows: the weight (C, K).
 
     Raises:
-        ValueError: float32, an address or stride that is no multiple of 16 bytes, or a package of a PyTorch that gives all programs
-            the memory of one program's descriptors.
+        ValueError: the dtype is float32, an address or stride is no multiple of 16 bytes, or the call is compiled into a package by
+            a PyTorch that allocates the memory of one program's descriptors for all programs.
     """
     if rows.element_size() != 2:
         raise ValueError(f"variant 'tma' of linear_gelu is for half precision, x is {rows.dtype}: use 'triton'")
-    # What a compiler keeps symbolic must not be asked about; sizes and strides of a tower's tensors are numbers.
+    # Sizes that a compiler keeps symbolic must not be compared; widths and strides of a tower's tensors are numbers.
     numbers = [
         n for x in (rows, weight_rows) for n in (x.stride(0), x.storage_offset(), x.shape[1], weight_rows.shape[0])
     ]
@@ -110,14 +111,14 @@ def check(rows: torch.Tensor, weight_rows: torch.Tensor) -> None:
 
 
 def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, approximate: str = "none") -> torch.Tensor:
-    """`kernels.reference.linear_gelu` in half precision by this kernel. Addresses and strides are multiples of 16 bytes."""
+    """Run `kernels.reference.linear_gelu` in half precision by this kernel; see `check` for the tensors that it takes."""
     rows, weight_rows = as_rows(x), as_rows(weight)
     check(rows, weight_rows)
     width, depth = weight_rows.shape
     out = torch.empty((*x.shape[:-1], width), dtype=x.dtype, device=x.device)
-    # The interpreter gets few programs, so that each has several tiles.
+    # The interpreter runs few programs, so that each has several tiles.
     programs = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
-    # Descriptors are made on the device, in memory that Triton asks for.
+    # Descriptors are made on the device, in memory that Triton allocates by this function.
     triton.set_allocator(lambda size, _align, _stream: torch.empty(size, dtype=torch.int8, device=x.device))
     launchable(_tuned)[(programs,)](
         rows,
@@ -136,7 +137,7 @@ def launch(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, app
 
 
 def static_cases() -> list[StaticCase]:
-    """Every configuration at the MLPs of ViT-L and bigG."""
+    """Cases of every configuration at the MLPs of ViT-L and bigG."""
     shapes = ((1024, 4096, "fp16", "none"), (1024, 4096, "bf16", "quick"), (1664, 8192, "fp16", "none"))
     return [_case(*shape, config) for config in CONFIGS for shape in shapes]
 

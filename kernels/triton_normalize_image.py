@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-decorators=False
-"""Triton kernel of ``normalize_image``: uint8 pictures to normalized patches in the order of conv1's weight."""
+"""The Triton kernel of ``normalize_image``: uint8 pictures to normalized patches in the order of conv1's weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import triton.language as tl
 from kernels.library import launchable
 from kernels.static import StaticCase
 
-# Elements a thread writes: 16 bytes in half precision.
+# Number of elements that a thread writes: 16 bytes in half precision.
 PER_THREAD = 8
 
 
@@ -20,7 +20,7 @@ PER_THREAD = 8
 def _normalize_image_kernel(
     pixels_ptr: tl.tensor,  # (N, H, W, 3) uint8 contiguous
     out_ptr: tl.tensor,  # (N, ROWS·COLUMNS, 3·PATCH·PATCH) contiguous
-    # Constants: compilers may hand a Python float over as float64.
+    # Constants, because compilers may pass a Python float as float64.
     RED_SCALE: tl.constexpr,
     GREEN_SCALE: tl.constexpr,
     BLUE_SCALE: tl.constexpr,
@@ -43,7 +43,7 @@ def _normalize_image_kernel(
     channel = place // area
     inside = place % area
     offset = (corner + (inside // PATCH) * W + inside % PATCH) * 3 + channel
-    # A byte lies beside those of its own pixel, so the three channels' reads share their cache lines.
+    # The three channels of a pixel lie side by side, so their reads share cache lines.
     value = tl.load(pixels_ptr + (program // patches) * (H * W * 3) + offset, mask=mask, other=0).to(tl.float32)
     scale = tl.where(channel == 0, RED_SCALE, tl.where(channel == 1, GREEN_SCALE, BLUE_SCALE))
     shift = tl.where(channel == 0, RED_SHIFT, tl.where(channel == 1, GREEN_SHIFT, BLUE_SHIFT))
@@ -57,7 +57,7 @@ def _tile(patch: int) -> tuple[int, int]:
 
 
 def _channels(mean: Sequence[float], std: Sequence[float]) -> dict[str, float]:
-    """Normalization as ``pixel · scale + shift`` for each channel."""
+    """The constants of normalization as ``pixel · scale + shift`` for each channel."""
     constants: dict[str, float] = {}
     for name, center, spread in zip(("RED", "GREEN", "BLUE"), mean, std, strict=True):
         constants |= {f"{name}_SCALE": 1.0 / (255.0 * spread), f"{name}_SHIFT": -center / spread}
@@ -67,7 +67,7 @@ def _channels(mean: Sequence[float], std: Sequence[float]) -> dict[str, float]:
 def launch(
     pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], patch: int, dtype: torch.dtype
 ) -> torch.Tensor:
-    """`kernels.reference.normalize_image` by the kernel."""
+    """Run `kernels.reference.normalize_image` by the kernel."""
     pixels = pixels.contiguous()
     n, height, width, _ = pixels.shape
     patches = (height // patch) * (width // patch)
@@ -87,7 +87,7 @@ def launch(
 
 
 def static_cases() -> list[StaticCase]:
-    """The patches of ViT-B-32, B-16, L-14 and L-14-336."""
+    """Cases for the patches of ViT-B-32, B-16, L-14 and L-14-336."""
     cases = [(224, 32, "fp16"), (224, 16, "fp16"), (336, 14, "fp16")]
     return [_case(*case) for case in [*cases, *((224, 14, dtype) for dtype in ("fp16", "bf16", "fp32"))]]
 

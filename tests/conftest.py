@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from file_order import LONGEST
 from made_once import made_once, session_folder
+from translated_once import keep_translations
 
 # Set before PyTorch is imported. Otherwise each process that compiles for the CPU first tries every instruction set that the
 # processor has with the compiler, two seconds each.
@@ -43,6 +44,7 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import exporter
 
     session = session_folder(tmp_path_factory)
+    keep_translations(session)
     return made_once(session, "demo", lambda out: exporter.export("demo", out=out, parity_samples=16))
 
 
@@ -82,3 +84,13 @@ def _rtx_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rtx_bundle(_rtx_bundle: Path, tmp_path: Path) -> Path:
     """The demo model in fp16 with TensorRT-RTX engines for two targets, built on the CPU; a copy that a test may damage."""
     return Path(shutil.copytree(_rtx_bundle, tmp_path / "rtx"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return session_folder(tmp_path_factory)
+
+
+@pytest.fixture(autouse=True)
+def _translations_kept(_session: Path) -> None:
+    keep_translations(_session)

@@ -21,7 +21,7 @@ LONGEST = (
     "exporter/test_precision",
     "exporter/test_float64_gate",
     "exporter/test_checkpoints",
-    "exporter/test_source",
+    "exporter/test_source_random_weights",
     "engines/test_broken_libraries",
     "benchmarks/test_parity",
 )

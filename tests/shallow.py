@@ -1,7 +1,8 @@
 """Every family of the model list with its true width, head size and token count, but only a few layers deep.
 
 `register` gives open_clip an architecture of its own; a timm trunk gets an entry point of its own that passes a depth.
-Text towers keep two layers and, where the embedding table would dominate, a smaller vocabulary.
+Text towers keep two layers and, where the embedding table would dominate, a smaller vocabulary. ``narrow`` ones have four heads
+of the true size, and the small vocabulary: the graph is the same but for its numbers, and most of the time goes into weights.
 """
 
 from __future__ import annotations
@@ -32,44 +33,65 @@ FAMILIES = (
     "xlm-roberta-base-ViT-B-32",
 )
 VOCABULARY = 49408  # of open_clip's tokenizer: text towers that use it keep it
-_HF_VOCABULARY = 1000
+SMALL_VOCABULARY = 1000  # of narrow text towers, and of all that open_clip takes from Hugging Face
+_HEADS = 4  # with two, TensorRT-RTX has no fused attention for 50 tokens and more
+_HEAD_SIZES = {"eva02_base_patch16_clip_224": 64, "eva_giant_patch14_224": 88, "eva02_enormous_patch14_clip_224": 112}
 
 
-def register(architecture: str, folder: Path, layers: int = 2, text_layers: int = 2) -> str:
-    """Register a shallow version of `architecture` with open_clip and return its name."""
+def register(
+    architecture: str,
+    folder: Path,
+    layers: int = 2,
+    text_layers: int = 2,
+    narrow: bool = False,
+    vocabulary: int = SMALL_VOCABULARY,
+) -> str:
+    """Register a shallow version of `architecture` with open_clip and return its name; `vocabulary` is that of a narrow one."""
     import open_clip
 
-    name = f"shallow-{architecture}"
+    name = f"{'narrow' if narrow else 'shallow'}-{architecture}"
     config = open_clip.get_model_config(architecture)
     if "hf_model_name" in config["text_cfg"]:
-        return offline_architecture(architecture, folder, text_layers, layers, _HF_VOCABULARY, name)
+        return offline_architecture(architecture, folder, text_layers, layers, SMALL_VOCABULARY, name)
     vision = config["vision_cfg"]
     if "timm_model_name" in vision:
-        vision["timm_model_name"] = _shallow_trunk(vision["timm_model_name"], layers)
+        vision["timm_model_name"] = _shallow_trunk(vision["timm_model_name"], layers, narrow)
     else:
         vision["layers"] = [1, 2, 1, 1] if isinstance(vision["layers"], list) else layers
+        if narrow:
+            vision["width"] = (
+                vision["width"] // 4 if architecture.startswith("RN") else _HEADS * vision.get("head_width", 64)
+            )
     config["text_cfg"]["layers"] = text_layers
+    if narrow:
+        config["text_cfg"]["vocab_size"] = vocabulary
     if "multimodal_cfg" in config:
-        config["multimodal_cfg"]["layers"] = 1
+        config["multimodal_cfg"] |= {"layers": 1, "vocab_size": config["text_cfg"]["vocab_size"]}
+    elif narrow:
+        config["text_cfg"] |= {"width": 64 * _HEADS, "heads": _HEADS}
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(path)
     return name
 
 
-def _shallow_trunk(model_name: str, layers: int) -> str:
+def _shallow_trunk(model_name: str, layers: int, narrow: bool) -> str:
     """A timm model like `model_name` with fewer layers, under a name of its own."""
     import timm.models
     from timm.models import is_model, model_entrypoint, register_model
 
-    name = f"shallow{layers}_{model_name}"
+    name = f"{'narrow' if narrow else 'shallow'}{layers}_{model_name}"
     if is_model(name):
         return name
     original: Callable[..., Any] = model_entrypoint(model_name)
-    depth: dict[str, Any] = {"depths": (1, 1, 2, 1)} if "convnext" in model_name else {"depth": layers}
+    changed: dict[str, Any] = {"depths": (1, 1, 2, 1)} if "convnext" in model_name else {"depth": layers}
+    if narrow and "convnext" in model_name:
+        changed["dims"] = (32, 64, 128, 256)
+    elif narrow:
+        changed |= {"embed_dim": _HEADS * _HEAD_SIZES[model_name], "num_heads": _HEADS}
 
     def entry(pretrained: bool = False, **kwargs: Any) -> Any:
-        return original(pretrained, **depth, **kwargs)
+        return original(pretrained, **changed, **kwargs)
 
     entry.__name__ = name
     entry.__module__ = timm.models.eva.__name__

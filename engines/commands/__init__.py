@@ -1,1 +1,1 @@
-"""The commands of ``python -m engines``, one file each, and what they print."""
+"""The commands of ``python -m engines``, one file each, and their output."""

@@ -1,4 +1,4 @@
-"""``python -m engines classify``: zero-shot classification of image files."""
+"""The command ``python -m engines classify``: zero-shot classification of image files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BATCH = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--labels", metavar="A,B,...", help="labels or captions, separated by commas")

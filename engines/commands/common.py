@@ -15,18 +15,18 @@ from engines.runtimes.choice import DEVICES
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, engine_help: str = "auto (default)") -> None:
-    """``--engine`` and ``--device``.
+    """Add ``--engine`` and ``--device`` to a parser.
 
     Args:
-        parser: of a command.
-        engine_help: what ``--engine`` takes besides the names of engines.
+        parser: a command's parser.
+        engine_help: the values of ``--engine`` besides the names of engines, for the help text.
     """
     parser.add_argument("--engine", default="auto", metavar="NAME", help=f"{engine_help} or one of {', '.join(KINDS)}")
     parser.add_argument("--device", default="auto", choices=DEVICES, help="default: the GPU if there is one")
 
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """``--max-pixels``, for commands that read image files."""
+    """Add ``--max-pixels`` to a parser, for commands that read image files."""
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -36,7 +36,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 
 def load_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `engines.load` is told besides bundle, engine and device.
+    """Arguments for `engines.load` besides bundle, engine and device.
 
     Raises:
         InputError: ``--max-pixels`` is below 1.
@@ -49,6 +49,6 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tell_left_out(left_out: Mapping[str, int]) -> None:
-    """One line on standard error about the files of folders that were left out; none where there are none."""
+    """Print one line on standard error about the files of folders that were left out; nothing where there are none."""
     if left_out:
         say(describe_left_out(left_out), sys.stderr)

@@ -1,4 +1,4 @@
-"""``python -m engines embed``: a folder of images, a list of files, or a file of texts to an array of embeddings."""
+"""The command ``python -m engines embed``: a folder of images, a list of files, or a file of texts to an array of embeddings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("images", nargs="*", metavar="PATH", help="image files or folders")
     parser.add_argument("--list", metavar="FILE", help="a text file with one image file a line")
     parser.add_argument("--texts", metavar="FILE", help="embed the lines of a text file instead of images")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Embed; resumes a job that was interrupted."""
+    """Embed the inputs; an interrupted job continues."""
     options = load_options(args)
     items, left_out = _items(args)
     tower: TowerName = "text" if args.texts is not None else "image"
@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
 def _manifest_sha256(bundle: Path) -> str:
     try:
         return file_sha256(bundle / MANIFEST_NAME)
-    except OSError as error:  # it was read a moment ago
+    except OSError as error:  # the manifest was removed or closed after `engines.load` had read it
         raise BundleError(f"cannot read {bundle / MANIFEST_NAME}: {error.strerror or error}") from error
 
 
 def _items(args: argparse.Namespace) -> tuple[list[str], Mapping[str, int]]:
-    """File names or texts, and how many files of which suffix the folders had besides."""
+    """File names or texts, and the number of other files in the folders by suffix."""
     sources = [bool(args.images), args.list is not None, args.texts is not None]
     if sum(sources) != 1:
         raise InputError("pass image files or folders, or --list FILE, or --texts FILE (one of the three)")
@@ -84,16 +84,16 @@ def _items(args: argparse.Namespace) -> tuple[list[str], Mapping[str, int]]:
 def _run_job(job: EmbedJob, embed: EmbedItems, unit: str) -> None:
     from tqdm import tqdm
 
-    found = job.open()
-    if found.done or found.again:
-        again = f"; {found.again} changed since or could not be read, and are tried again" if found.again else ""
-        say(f"going on: {found.done} of {len(job.items)} are done already{again}", sys.stderr)
-    with tqdm(total=len(job.items), initial=found.done, unit=f" {unit}", disable=not sys.stderr.isatty()) as bar:
+    resumed = job.open()
+    if resumed.done or resumed.again:
+        again = f"; {resumed.again} changed since or could not be read, and are tried again" if resumed.again else ""
+        say(f"going on: {resumed.done} of {len(job.items)} are done already{again}", sys.stderr)
+    with tqdm(total=len(job.items), initial=resumed.done, unit=f" {unit}", disable=not sys.stderr.isatty()) as bar:
         job.run(embed, lambda count: bar.update(count) and None)
 
 
 def _images(clip: Any) -> EmbedItems:
-    """Embeds files; those that cannot be read are skipped. Decoding runs in the embedder's threads, ahead of the engine."""
+    """A function that embeds files and skips unreadable ones. Decoding runs in the embedder's threads, ahead of the engine."""
 
     def embed(files: Sequence[str]) -> tuple[list[int], npt.NDArray[np.float32] | None, dict[int, str]]:
         kept: list[int] = []

@@ -1,9 +1,9 @@
-"""A long embedding job that can be killed at any time: finished parts on disk, put together at the end.
+"""A long embedding job that can be killed at any time: it writes finished parts to disk and joins them at the end.
 
-Parts lie in a hidden folder beside the output, together with a description of the job; a job with the same description goes on
-where the last one stopped. Files of finished parts that have changed since (size, or time of the last change) and those that could
-not be read are embedded again, so that what comes out is what a job without a stop would give. Memory does not grow with the number
-of inputs beyond their names.
+Parts lie in a hidden folder beside the output, together with a description of the job; a job with the same description continues
+where the last one stopped. Files of finished parts that have changed since (size, or time of the last change) and files that could
+not be read are embedded again, so that the result equals that of a job without a stop. Memory grows with the number of inputs only
+by their names.
 """
 
 from __future__ import annotations
@@ -31,37 +31,38 @@ from engines.process.terminal import visible
 PART_ROWS = 1024
 SUFFIXES = (".npy", ".parquet")
 _JOB_NAME = "job.json"
-_FORMAT = 2  # of the parts; those of another format are thrown away
+_FORMAT = 2  # version of the parts' file format; parts of another version are deleted
 
-# Embeds some items: (kept indices, embeddings (kept, D), messages of the skipped ones by index).
+# A function that embeds some items; it returns (indices of the embedded items, embeddings (embedded, D), messages of the skipped
+# items by index).
 EmbedItems = Callable[[Sequence[str]], tuple[list[int], npt.NDArray[np.float32] | None, dict[int, str]]]
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What an interrupted job left."""
+    """The state of a job that an earlier run left on disk."""
 
-    done: int  # items that need no more work
-    again: int  # items of finished parts that changed since, or could not be read
+    done: int  # number of items that need no more work
+    again: int  # number of items in finished parts that changed since, or could not be read
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came out of a job."""
+    """The result of a job."""
 
     rows: int
     skipped: tuple[tuple[str, str], ...]  # item, message
-    files: tuple[Path, ...]  # written
+    files: tuple[Path, ...]  # the files that were written
 
 
 class EmbedJob:
-    """Embeds `items` into `out`.
+    """A job that embeds `items` into the file `out`.
 
     Args:
         items: file names, or texts.
         out: ``.npy`` (embeddings (N, D) float32, with the items in ``<stem>.items.txt``) or ``.parquet`` (columns ``item`` and
             ``embedding``).
-        identity: names model and engine; a job with another identity does not continue this one.
+        identity: text that identifies model and engine; a job with another identity does not continue this one.
         are_files: whether items name files, which can change between a stop and the next run.
     """
 
@@ -79,7 +80,7 @@ class EmbedJob:
         if file is not None and stat.S_ISDIR(file):
             raise InputError(f"--out {out} is a folder: pass a file")
         self.items, self.out, self.are_files = items, out, are_files
-        self._again: dict[int, list[int]] = {}  # part to those of its items
+        self._again: dict[int, list[int]] = {}  # index of a part to the items in it that are embedded again
         self.folder = out.parent / f".{out.name}.parts"
         digest = hashlib.sha256(identity.encode())
         for item in items:
@@ -94,11 +95,11 @@ class EmbedJob:
 
     @property
     def parts(self) -> int:
-        """How many parts the job has."""
+        """The number of the job's parts."""
         return -(-len(self.items) // PART_ROWS)
 
     def open(self) -> Resumed:
-        """Prepare the folder of parts, and find out what an earlier run left in it."""
+        """Prepare the folder of parts, and inspect the parts that an earlier run left in it."""
         self._again.clear()
         with _disk_errors(self.out):
             job = self.folder / _JOB_NAME
@@ -114,18 +115,18 @@ class EmbedJob:
         return Resumed(done, sum(map(len, self._again.values())))
 
     def run(self, embed: EmbedItems, progress: Callable[[int], None]) -> None:
-        """Embed what is missing; `progress` is told how many items each part had left."""
+        """Embed the missing items; `progress` gets the number of items that each part still lacked."""
         for index in range(self.parts):
             whole = not os.path.isfile(self._part(index))
             rows = list(range(len(self._rows(index)))) if whole else self._again.get(index, [])
             if not rows:
                 continue
-            own = self._rows(index)
-            items = [self.items[own[row]] for row in rows]
-            stats = self._stats(items)  # before they are read: what changes meanwhile is another file for the next run
-            kept, embeds, skipped = embed(items)
+            part_rows = self._rows(index)
+            items = [self.items[part_rows[row]] for row in rows]
+            stats = self._stats(items)  # before the files are read, so that the next run notices changes meanwhile
+            embedded, embeds, skipped = embed(items)
             part = Part(
-                np.array(kept, dtype=np.int64),
+                np.array(embedded, dtype=np.int64),
                 np.zeros((0, 0), np.float32) if embeds is None else embeds,
                 skipped,
                 stats,
@@ -136,7 +137,7 @@ class EmbedJob:
         self._again.clear()
 
     def finish(self) -> JobResult:
-        """Put the parts together, in one rename, and remove them."""
+        """Join the parts, move the result to its place in one rename, and remove the parts."""
         skipped: list[tuple[str, str]] = []
         count = width = 0
         for index in range(self.parts):
@@ -172,7 +173,7 @@ class EmbedJob:
         return stat_files(items) if self.are_files else np.zeros((0, 2), np.int64)
 
     def _inspect(self, index: int) -> int:
-        """How many items of a part that is there need no more work; the others are noted. A damaged part is removed."""
+        """The number of items in an existing part that need no more work; the others are noted. A damaged part is removed."""
         rows = self._rows(index)
         try:
             part = load_part(self._part(index), with_embeds=False)
@@ -200,7 +201,7 @@ class EmbedJob:
         temporary, names = self.folder / "all.npy", self.folder / "items.txt"
         header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
         listing_file = names.open("w", encoding="utf-8", errors="surrogateescape", newline="\n")
-        # Plain writes: a full disk is an error here, and a bus error in a memory map.
+        # Plain writes, because a full disk raises an error here and would be a bus error in a memory map.
         with temporary.open("wb") as array, listing_file as file:
             np.lib.format.write_array_header_1_0(array, header)
             for items, embeds in self._kept():
@@ -236,17 +237,17 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _import_parquet() -> tuple[Any, Any]:
-    found = []
+    libraries = []
     for module in ("pyarrow", "pyarrow.parquet"):
         library = import_or_reason(module, "pyarrow", "pip install 'openclip-engines[parquet]'")
         if isinstance(library, str):
             raise InputError(f"writing .parquet needs pyarrow, or pass --out x.npy: {library}")
-        found.append(library)
-    return found[0], found[1]
+        libraries.append(library)
+    return libraries[0], libraries[1]
 
 
 class _disk_errors:
-    """File system errors as one sentence; the parts stay, so that the job can go on."""
+    """A context that turns file system errors into one sentence; the parts stay, so that the job can continue."""
 
     def __init__(self, out: Path) -> None:
         self.out = out

@@ -1,4 +1,4 @@
-"""``python -m engines inspect``: what is in a bundle, and what can run here."""
+"""The command ``python -m engines inspect``: the content of a bundle, and the engines that can run here."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from engines.verification.rough_inputs import describe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Add the command's arguments to its parser."""
     parser.add_argument("--full", action="store_true", help="also check every file's sha256")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the bundle."""
+    """Print the bundle's content."""
     folder = Path(args.bundle)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, full=args.full)
@@ -69,7 +69,7 @@ def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], f
     tables = [_towers(manifest), _engines(found), _parity(manifest)]
     if manifest.accuracy:
         tables.append(_accuracy(manifest))
-    # The manifest's texts come from whoever made the bundle: a line break in one of them must not look like another line.
+    # The manifest's texts come from the bundle's maker, who may be anybody: a line break in one must not look like another line.
     return "\n\n".join(["\n".join(map(visible, lines)), *tables])
 
 

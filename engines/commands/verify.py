@@ -1,4 +1,4 @@
-"""``python -m engines verify``: the parity gate on this machine, pixels of hard pictures, and ids of hard captions."""
+"""The command ``python -m engines verify``: the parity gate on this machine, pixels of hard pictures, ids of hard captions."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _WITHOUT_ENGINE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Add the command's arguments to its parser."""
     add_engine_arguments(parser, "auto (default: for each tower the engine that loading takes), all,")
     parser.description = f"{parser.description} {_WITHOUT_ENGINE}"
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify; exit code 3 if an engine fails, or the pixels of a picture or the ids of a caption are not the exporter's."""
+    """Verify a bundle; exit code 3 if an engine fails, or a picture's pixels or a caption's ids differ from the exporter's."""
     rows = verify_bundle(args.bundle, args.engine, args.device)
     pixels, ids = verify_pixels(args.bundle), verify_ids(args.bundle)
     passed = all(row.passed for row in rows) and pixels.passed and ids.passed

@@ -1,1 +1,1 @@
-"""NVIDIA GPUs without PyTorch: the driver's facts and calls, and arrays that lie on a GPU."""
+"""NVIDIA GPUs without PyTorch: facts from the driver, the driver's calls, and arrays that lie on a GPU."""

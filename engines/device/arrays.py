@@ -1,4 +1,4 @@
-"""Arrays of other libraries: in through DLPack, out as what came in."""
+"""Arrays of other libraries: they are read through DLPack, and results are returned as the same kind of array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
     """A numpy view of an array or tensor, without a copy if it lies on the CPU.
 
     Raises:
-        InputError: it cannot be viewed.
+        InputError: the value cannot be viewed.
     """
     if isinstance(value, np.ndarray):
         return value
@@ -32,7 +32,7 @@ def as_numpy(value: Any) -> npt.NDArray[Any]:
 
 
 def like(result: npt.NDArray[Any], original: Any) -> Any:
-    """`result` as the kind of array that `original` is: a torch tensor for a torch tensor, numpy otherwise."""
+    """`result` as the same kind of array as `original`: a torch tensor for a torch tensor, numpy otherwise."""
     tensor: Any = loaded_class("torch", "Tensor")
     if tensor is not None and isinstance(original, tensor):
         return sys.modules["torch"].from_numpy(result).to(original.device)

@@ -1,7 +1,7 @@
-"""The CUDA driver calls that serving needs, through NVIDIA's bindings (``cuda.bindings.driver``), with errors that say what to do.
+"""The CUDA driver calls that serving needs, through NVIDIA's bindings (``cuda.bindings.driver``), with errors that name a remedy.
 
-Only one device is used per `Cuda`. Its primary context is shared with PyTorch, CuPy and everything else of the process that uses
-the runtime API.
+A `Cuda` object uses one device. It shares the device's primary context with PyTorch, CuPy and all other users of the runtime API in
+the process.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class CudaError(EngineError):
 
 
 class OutOfDeviceMemoryError(CudaError):
-    """The device has not as much memory left as was asked for.
+    """The device has less memory left than an allocation needs.
 
     Attributes:
-        needed: bytes asked for.
-        free: bytes free at that time.
+        needed: bytes that the allocation needs.
+        free: bytes that were free at that time.
     """
 
     def __init__(self, needed: int, free: int) -> None:
@@ -43,10 +43,10 @@ class OutOfDeviceMemoryError(CudaError):
 
 
 class Cuda:
-    """One device.
+    """One device and its driver calls.
 
     Args:
-        device: its number within CUDA_VISIBLE_DEVICES.
+        device: the device's number within CUDA_VISIBLE_DEVICES.
         driver: module with the driver's calls; None is ``cuda.bindings.driver``.
 
     Raises:
@@ -61,7 +61,7 @@ class Cuda:
                 raise EngineUnavailableError(driver)
         self._driver = driver
         self.device = device
-        # Those of every run, looked up once: a run of one image costs tens of microseconds on the host.
+        # The calls of every run, looked up once because a run of one image costs only tens of microseconds on the host.
         self._memcpy = driver.cuMemcpyAsync
         self._event_record, self._stream_wait = driver.cuEventRecord, driver.cuStreamWaitEvent
         self._graph_launch = driver.cuGraphLaunch
@@ -70,14 +70,14 @@ class Cuda:
         self._context = self._call("cuDevicePrimaryCtxRetain", self._handle)
 
     def __del__(self) -> None:
-        """Give the context back, once nothing that lies in it holds this object any more."""
+        """Release the context, because no object in it refers to this one any more."""
         if getattr(self, "_context", None) is not None and not sys.is_finalizing():
             with suppress(Exception):
                 self._driver.cuDevicePrimaryCtxRelease(self._handle)
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device the calling thread's; every call below has to be inside."""
+        """Make the device's context current in the calling thread; every call below must be inside such a block."""
         self._call("cuCtxPushCurrent", self._context)
         try:
             yield
@@ -87,10 +87,10 @@ class Cuda:
     # Memory
 
     def allocate(self, size: int) -> int:
-        """Device memory of that many bytes; its address.
+        """Allocate device memory of `size` bytes; returns its address.
 
         Raises:
-            OutOfDeviceMemoryError: there is not as much left.
+            OutOfDeviceMemoryError: less memory is left.
         """
         code, address = self._driver.cuMemAlloc(max(size, 1))
         if int(code) == _OUT_OF_MEMORY:
@@ -99,18 +99,18 @@ class Cuda:
         return int(address)
 
     def free(self, address: int) -> None:
-        """Free memory of `allocate` once all work on the device is done: the driver waits for it.
+        """Free memory of `allocate` once all work on the device is done: the driver waits for the work.
 
-        It does not wait where the memory is of `allocate_in_order`: that goes back by `free_in_order` only. To wait here
-        (cuCtxSynchronize) would be no way out, because that breaks a capture that another thread has under way.
+        The driver does not wait for memory of `allocate_in_order`, so free that by `free_in_order` only. A wait here
+        (cuCtxSynchronize) would not help, because it breaks a capture that runs in another thread.
         """
         self._call("cuMemFree", address)
 
     def allocate_in_order(self, size: int, stream: int) -> int:
-        """Device memory of the driver's pool, usable in the order of a stream: some microseconds, and nothing is waited for.
+        """Allocate memory of the driver's pool in the order of a stream: it takes some microseconds and waits for nothing.
 
         Raises:
-            OutOfDeviceMemoryError: there is not as much left.
+            OutOfDeviceMemoryError: less memory is left.
         """
         code, address = self._driver.cuMemAllocAsync(max(size, 1), stream)
         if int(code) == _OUT_OF_MEMORY:
@@ -119,11 +119,11 @@ class Cuda:
         return int(address)
 
     def free_in_order(self, address: int, stream: int) -> None:
-        """Give memory of `allocate_in_order` back once what is in the stream now is done."""
+        """Free memory of `allocate_in_order` once the work that is in the stream now is done."""
         self._call("cuMemFreeAsync", address, stream)
 
     def allocate_pinned(self, size: int) -> PinnedBuffer:
-        """Host memory that the device copies from and to while the processor goes on."""
+        """Allocate host memory for copies from and to the device that run while the processor continues."""
         return PinnedBuffer(self, int(self._call("cuMemHostAlloc", max(size, 1), _PORTABLE)), max(size, 1))
 
     def free_pinned(self, address: int) -> None:
@@ -168,7 +168,7 @@ class Cuda:
         self._call("cuEventDestroy", event)
 
     def record(self, event: int, stream: int) -> None:
-        """The event happens when what is in the stream now is done."""
+        """Let the event happen when the work that is in the stream now is done."""
         (code,) = self._event_record(event, stream)
         if code:
             self._check("cuEventRecord", code)
@@ -178,17 +178,17 @@ class Cuda:
         self._call("cuEventSynchronize", event)
 
     def order_after(self, stream: int, event: int) -> None:
-        """What comes into the stream from now on begins after the event."""
+        """Let work that comes into the stream from now on begin after the event."""
         (code,) = self._stream_wait(stream, event, 0)
         if code:
             self._check("cuStreamWaitEvent", code)
 
     def begin_capture(self, stream: int) -> None:
-        """Record what comes into the stream instead of running it; other threads' calls are not affected."""
+        """Record the work that comes into the stream instead of running it; other threads' calls are not affected."""
         self._call("cuStreamBeginCapture", stream, self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
 
     def end_capture(self, stream: int) -> Any | None:
-        """What was recorded, ready to launch; None if something in it cannot be recorded."""
+        """The recorded graph, ready to launch; None if some of the work cannot be recorded."""
         code, graph = self._driver.cuStreamEndCapture(stream)
         if int(code) or not graph:
             return None
@@ -226,8 +226,8 @@ class PinnedBuffer:
     """Pinned host memory.
 
     Attributes:
-        address: of the first byte.
-        bytes: (size,) uint8 view of it.
+        address: address of the first byte.
+        bytes: (size,) uint8 view of the memory.
     """
 
     def __init__(self, cuda: Cuda, address: int, size: int) -> None:
@@ -236,7 +236,7 @@ class PinnedBuffer:
         self.bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def close(self) -> None:
-        """Free it; `bytes` must not be used afterwards."""
+        """Free the memory; `bytes` must not be used afterwards."""
         address, self.address = self.address, 0
         if address:
             self._cuda.free_pinned(address)

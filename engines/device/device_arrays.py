@@ -1,4 +1,4 @@
-"""Arrays on a GPU, of whatever library: in and out without a copy, through DLPack or the CUDA array interface."""
+"""Arrays on a GPU, of any library: inputs and results without a copy, through DLPack or the CUDA array interface."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from engines.errors import EngineUnavailableError, InputError
 from engines.process.optional import import_or_reason, loaded_class
 
 _CUDA_DEVICE = 2  # kDLCUDA of dlpack.h
-LEGACY_STREAM = 1  # 0 and 1 are both the legacy default stream; DLPack knows it as 1 only
+LEGACY_STREAM = 1  # 0 and 1 are both the legacy default stream; DLPack has only 1 for it
 
 
 def device_of(value: Any) -> int | None:
-    """The GPU on which an array lies; None if it is on the CPU, or no array."""
+    """The GPU on which an array lies; None if it lies on the CPU, or the value is no array."""
     place = getattr(value, "__dlpack_device__", None)
     if place is not None:
         try:
@@ -30,7 +30,7 @@ def device_of(value: Any) -> int | None:
 
 
 def current_stream(value: Any) -> int | None:
-    """The stream in whose order a torch tensor is used; None for other libraries' arrays."""
+    """Torch's current stream on a torch tensor's device; None for other libraries' arrays."""
     tensor = loaded_class("torch", "Tensor")
     if tensor is not None and isinstance(value, tensor):
         handle: int = sys.modules["torch"].cuda.current_stream(value.device).cuda_stream
@@ -42,7 +42,7 @@ def device_view(value: Any, stream: int) -> Any:
     """A view of an array on a GPU: `ptr`, `shape`, `dtype`, in the order of `stream`.
 
     Raises:
-        InputError: it is not contiguous, or cannot be viewed.
+        InputError: the array is not contiguous, or cannot be viewed.
         EngineUnavailableError: cuda-core is missing or broken.
     """
     utils = _cuda_core_utils()
@@ -62,13 +62,13 @@ def check_device_rows(view: Any, dtype: np.dtype[Any], row: tuple[int | None, ..
     """The number of rows in a view of `device_view`, if an engine can take them.
 
     Args:
-        view: what the caller gave.
-        dtype: of the engine's input.
-        row: sizes of one row; None where any is right.
+        view: a view of the caller's array.
+        dtype: dtype of the engine's input.
+        row: sizes of one row; None where any size is right.
         device: the engine's GPU.
 
     Raises:
-        InputError: another dtype, shape or device, or no row.
+        InputError: the array has another dtype, shape or device, or no row.
     """
     fits = len(view.shape) == len(row) + 1 and all(
         size is None or size == given for size, given in zip(row, view.shape[1:], strict=True)
@@ -84,10 +84,10 @@ def check_device_rows(view: Any, dtype: np.dtype[Any], row: tuple[int | None, ..
 
 
 class DeviceEmbeddings:
-    """(N, D) float32 on a GPU. Every library can take it: ``torch.from_dlpack``, ``cupy.asarray``, ``jax.dlpack.from_dlpack``.
+    """Embeddings (N, D) float32 on a GPU, for every library: ``torch.from_dlpack``, ``cupy.asarray``, ``jax.dlpack.from_dlpack``.
 
     Attributes:
-        address: of the first number.
+        address: address of the first number.
         shape: (N, D).
         device: the GPU's number.
     """
@@ -124,7 +124,7 @@ class DeviceEmbeddings:
         return view.__dlpack__(stream=stream, **options)
 
     def close(self) -> None:
-        """Free the memory; what was made of it without a copy must not be used afterwards."""
+        """Free the memory; arrays that share it must not be used afterwards."""
         free, self._free = self._free, None
         if free is not None and os.getpid() == self._process:  # in a forked child there is nothing to free
             free(self.address)
@@ -135,7 +135,7 @@ class DeviceEmbeddings:
 
 
 def like_device(result: DeviceEmbeddings, original: Any) -> Any:
-    """`result` as the kind of array that `original` is, without a copy: a torch tensor for a torch tensor, and so on."""
+    """`result` as the same kind of array as `original`, without a copy: a torch tensor for a torch tensor, and so on."""
     tensor = loaded_class("torch", "Tensor")
     if tensor is not None and isinstance(original, tensor):
         return sys.modules["torch"].as_tensor(result, device=f"cuda:{result.device}")
@@ -146,7 +146,7 @@ def like_device(result: DeviceEmbeddings, original: Any) -> Any:
 
 
 def _cuda_core_utils() -> ModuleType:
-    found = import_or_reason("cuda.core.utils", "cuda-core", "pip install 'openclip-engines[gpu]'")
-    if isinstance(found, str):
-        raise EngineUnavailableError(f"arrays on the GPU cannot be read: {found}")
-    return found
+    utils = import_or_reason("cuda.core.utils", "cuda-core", "pip install 'openclip-engines[gpu]'")
+    if isinstance(utils, str):
+        raise EngineUnavailableError(f"arrays on the GPU cannot be read: {utils}")
+    return utils

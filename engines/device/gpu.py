@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says about this machine, asked through the driver's own library: nothing has to be installed for it."""
+"""Facts about this machine's NVIDIA GPUs, read through the driver's own library, so that no package has to be installed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Gpu:
     """One GPU.
 
     Attributes:
-        index: the driver's number of it, within CUDA_VISIBLE_DEVICES.
-        name: such as ``NVIDIA A100-SXM4-80GB``.
+        index: the driver's number of the GPU, within CUDA_VISIBLE_DEVICES.
+        name: product name, such as ``NVIDIA A100-SXM4-80GB``.
         capability: compute capability, (major, minor).
         driver: the newest CUDA version that the driver supports, (major, minor).
     """
@@ -40,16 +40,16 @@ class Gpu:
 
     @property
     def target(self) -> str:
-        """As engines are labelled: ``sm80``."""
+        """The GPU architecture as in engines' labels: ``sm80``."""
         return f"sm{self.capability[0]}{self.capability[1]}"
 
 
 @functools.cache
 def gpu_missing() -> str | None:
-    """Why no NVIDIA GPU can be used; None if there is one.
+    """The reason why no NVIDIA GPU can be used; None if there is a usable one.
 
-    The driver is asked, and not ONNX Runtime: its GPU build lists the CUDA provider on every machine, and only logs that it fell
-    back to the CPU.
+    The answer comes from the driver and not from ONNX Runtime, because ONNX Runtime's GPU build lists the CUDA provider on every
+    machine, and only logs that it fell back to the CPU.
     """
     driver = _driver()
     if isinstance(driver, str):
@@ -62,7 +62,7 @@ def gpu_missing() -> str | None:
 
 @functools.cache
 def find_gpu(index: int = 0) -> Gpu | None:
-    """The GPU of that number, or None."""
+    """The GPU with number `index`, or None."""
     driver = _driver()
     if gpu_missing() is not None or isinstance(driver, str):
         return None
@@ -87,7 +87,7 @@ def find_gpu(index: int = 0) -> Gpu | None:
 
 
 def _driver() -> ctypes.CDLL | str:
-    """The driver's library; or why there is none that works."""
+    """The driver's library; or the reason why there is no working one."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError as error:

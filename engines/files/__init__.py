@@ -1,1 +1,1 @@
-"""Files of a bundle and of its users, below any schema: paths, kinds, JSON, arrays, text lists, and the weights of ONNX files."""
+"""Files of a bundle and of its users, without any schema: paths, kinds, JSON, arrays, text lists, and the weights of ONNX files."""

@@ -1,4 +1,4 @@
-"""Where the paths of a bundle's manifest lead."""
+"""Resolution of the paths in a bundle's manifest."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path, PurePosixPath
 
 from engines.errors import BundleError
 
-# What the usual file systems take: bytes of one name, and of a path inside the bundle.
+# Limits of the usual file systems: bytes of one name, and of a path inside the bundle.
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 
 
 def resolve_path(bundle: str | os.PathLike[str], relative: str) -> Path:
-    """The path that a manifest's path names; the file system is not asked, so it may be a link to anywhere (`leads_out`).
+    """The file path of a manifest's path; the file system is not read, so the path may be a link to anywhere (`leads_out`).
 
     Raises:
-        BundleError: absolute, with backslashes, control characters, a drive or ``..``, or longer than file systems take.
+        BundleError: the path is absolute, has backslashes, control characters, a drive or ``..``, or is too long for file systems.
     """
     folder = Path(bundle)
     if not _is_plain(relative):

@@ -1,6 +1,7 @@
-"""What lies at a path that a user named.
+"""The kind of file at a path that a user gave.
 
-Where the system refuses to look, ``Path.is_file()`` and its like raise OSError on Python 3.10 and 3.11.
+``Path.is_file()`` and similar methods do not suffice, because they raise OSError on Python 3.10 and 3.11 where the system refuses
+access.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from engines.errors import EngineError
 
 
 def mode_of(path: str | os.PathLike[str], what: str, error: type[EngineError]) -> int | None:
-    """The mode (``st_mode``) of what is there, behind links; None where nothing is.
+    """The mode (``st_mode``) of the file at a path, with links followed; None where there is no file.
 
     Args:
-        path: of a file or a folder.
+        path: path of a file or a folder.
         what: the path in a message, such as ``the folder of --out x.npy``.
         error: class of the error.
 
     Raises:
-        EngineError: of class `error`: the system does not say, because the path is too long, or lies below a folder that this user
-            may not enter, or its links go in a circle.
+        EngineError: (an instance of `error`) the system refuses access, because the path is too long, or lies below a folder that
+            this user may not enter, or its links form a circle.
     """
     try:
         return os.stat(path).st_mode

@@ -1,4 +1,4 @@
-"""JSON that every reader takes: RFC 8259 has no NaN and no infinity, and Python writes them nevertheless."""
+"""JSON that every reader accepts: without NaN and infinity, which RFC 8259 does not have and which Python writes nevertheless."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """As ``json.dumps``, indented, with ``null`` in the place of every number that is not finite.
+    """Indented JSON as of ``json.dumps``, with ``null`` in the place of every number that is not finite.
 
     Args:
-        value: of dictionaries, lists, tuples, strings, numbers, booleans and None.
+        value: dictionaries, lists, tuples, strings, numbers, booleans and None, nested.
     """
     return json.dumps(_finite(value), indent=2, allow_nan=False)
 

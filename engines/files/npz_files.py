@@ -1,4 +1,4 @@
-"""Archives of arrays (``.npz``) that may be damaged: whatever that raises becomes one named error."""
+"""Archives of arrays (``.npz``) that may be damaged: every exception while reading them becomes one error with a remedy."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from engines.errors import EngineError
 
 @contextmanager
 def opened_npz(path: Path, kind: type[EngineError], what: str, remedy: str) -> Iterator[NpzFile]:
-    """The arrays of a file. They are read when they are asked for, so the block is where damage shows itself.
+    """Open an archive. An array is read when the block takes it, so a damaged file raises inside the block.
 
     Args:
-        path: of the file.
-        kind: of the error.
-        what: is wrong with the file, such as ``is damaged``.
+        path: path of the file.
+        kind: class of the error.
+        what: the problem of the file in the message, such as ``is damaged``.
         remedy: the end of the error's sentence.
 
     Raises:
-        EngineError: of class `kind`, in the place of any exception of the block. zipfile, zlib and NumPy document no set of
-            classes: a changed byte gives NotImplementedError, RuntimeError, zlib.error, tokenize.TokenError, MemoryError or others.
+        EngineError: (an instance of `kind`) the block raised any exception. All are caught because zipfile, zlib and NumPy document
+            no set of classes: a changed byte gives NotImplementedError, RuntimeError, zlib.error, tokenize.TokenError, MemoryError
+            or others.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-        if not isinstance(found, NpzFile):  # a single array, because the file begins as such a file does
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, NpzFile):  # a single array, because the file begins as such a file does
             raise ValueError("it is no archive of arrays")
-        with found as arrays:
+        with archive as arrays:
             yield arrays
     except Exception as error:  # see above
         reason = " ".join(str(error).split()) or type(error).__name__

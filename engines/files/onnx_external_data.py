@@ -1,6 +1,6 @@
-"""Where an ONNX file keeps its weights, read from the protobuf bytes alone: serving does not need the onnx package.
+"""Places of an ONNX file's weights, read from the protobuf bytes alone, so that serving does not need the onnx package.
 
-Only the fields on the way to ``TensorProto.external_data`` are looked at; `message_fields` reads any message. Field numbers are
+Only the fields on the way to ``TensorProto.external_data`` are read; `message_fields` reads any message. Field numbers are
 those of onnx.proto (ONNX, IR version 3 and later); the wire format is protobuf's.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from engines.errors import BundleError
 from engines.files.bundle_paths import leads_out, resolve_path
 
-# Message field numbers that may hold tensors, by message; the value is the kind of message inside.
+# Numbers of the fields that may hold tensors, by message; the value is the kind of message inside.
 CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -32,9 +32,9 @@ class ExternalData:
     """One tensor's place in a data file."""
 
     tensor: str
-    location: str  # relative to the ONNX file's folder
+    location: str  # path relative to the ONNX file's folder
     offset: int
-    length: int | None  # bytes; None: to the end of the file
+    length: int | None  # number of bytes; None: to the end of the file
 
 
 def read_external_data(path: Path) -> list[ExternalData]:
@@ -47,9 +47,9 @@ def read_external_data(path: Path) -> list[ExternalData]:
         data = path.read_bytes()
         if not data:
             raise BundleError(f"{path} is empty")
-        found: list[ExternalData] = []
-        _walk(memoryview(data), "model", found, 0)
-        return found
+        tensors: list[ExternalData] = []
+        _walk(memoryview(data), "model", tensors, 0)
+        return tensors
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, IndexError) as error:
@@ -60,13 +60,12 @@ def check_external_data(folder: Path, graph: str, listed: Container[str]) -> Non
     """Check that the weights of an ONNX file lie in files of the bundle, and inside them.
 
     Args:
-        folder: the bundle.
+        folder: the bundle's folder.
         graph: path of the ONNX file in the bundle.
         listed: paths of the files that the manifest lists.
 
     Raises:
-        BundleError: a location that is absolute or leaves the folder, a data file that the manifest does not list, that is
-            missing or too short.
+        BundleError: a location is absolute or leaves the folder, or a data file is not in `listed`, is missing or too short.
     """
     sizes: dict[str, int] = {}
     for item in read_external_data(resolve_path(folder, graph)):
@@ -84,14 +83,14 @@ def check_external_data(folder: Path, graph: str, listed: Container[str]) -> Non
 def data_elsewhere(path: Path) -> dict[str, Path]:
     """The data files of an ONNX file, if one of them is a link to a file outside the ONNX file's folder; otherwise nothing.
 
-    Libraries refuse such a file when they open the graph by its path: ONNX Runtime 1.24.1 always, later ones unless the graph is a
-    link to the same folder, OpenVINO always.
+    Libraries refuse such a file when they open the graph by its path: ONNX Runtime 1.24.1 always, later versions unless the graph
+    is a link to the same folder, OpenVINO always.
 
     Args:
-        path: of a graph that `check_external_data` took.
+        path: path of a graph that has passed `check_external_data`.
 
     Returns:
-        Location, as the graph names it, to the path.
+        Location in the graph to the path of the data file.
     """
     files = {item.location: path.parent / item.location for item in read_external_data(path)}
     return files if any(leads_out(path.parent, file) for file in files.values()) else {}
@@ -100,8 +99,8 @@ def data_elsewhere(path: Path) -> dict[str, Path]:
 def _data_size(folder: Path, graph: str, location: str, listed: Container[str]) -> int:
     relative = (PurePosixPath(graph).parent / location).as_posix()
     try:
-        # An asterisk stands in no name that an exporter writes, and in the one by which ONNX Runtime and OpenVINO mean an
-        # address in their own process's memory.
+        # No exporter writes a name with an asterisk, but ONNX Runtime and OpenVINO read one such name as an address in their own
+        # process's memory.
         if "*" in location or location.startswith("/"):
             raise BundleError(location)
         target = resolve_path(folder, relative)
@@ -123,14 +122,14 @@ def _data_size(folder: Path, graph: str, location: str, listed: Container[str]) 
 
 
 def message_fields(view: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
-    """(field number, wire type, payload) of one message, without its numbers of fixed width."""
+    """Fields of one message, (field number, wire type, payload), without its numbers of fixed width."""
     for number, wire, payload, _ in message_parts(view):
         if payload is not None:
             yield number, wire, payload
 
 
 def message_parts(view: memoryview) -> Iterator[tuple[int, int, memoryview | int | None, memoryview]]:
-    """(field number, wire type, payload or None where it is a number of fixed width, all bytes of the field) of one message."""
+    """Fields of one message: (field number, wire type, payload, all bytes of the field); no payload for a number of fixed width."""
     at = 0
     while at < len(view):
         start = at
@@ -155,7 +154,7 @@ def message_parts(view: memoryview) -> Iterator[tuple[int, int, memoryview | int
 
 
 def read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at an offset, and the offset after it."""
+    """The varint that begins at offset `at`, and the offset after it."""
     value = shift = 0
     while True:
         byte = view[at]
@@ -183,7 +182,7 @@ def _walk(view: memoryview, kind: str, found: list[ExternalData], depth: int) ->
 
 
 def external_data(view: memoryview) -> ExternalData | None:
-    """Where a tensor keeps its values; None: in the message itself."""
+    """The place of a tensor's values in a data file; None: they are in the message itself."""
     name = ""
     entries: dict[str, str] = {}
     for number, _, payload in message_fields(view):

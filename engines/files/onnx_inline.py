@@ -1,6 +1,6 @@
-"""An ONNX graph whose weights lie in files of their own, as one message with the weights inside.
+"""Conversion of an ONNX graph whose weights lie in separate files into one message with the weights inside.
 
-For libraries that do not open weights through a link. Only the messages on the way to a tensor are written anew; see
+Libraries that do not open weights through a link need it. Only the messages on the way to a tensor are written anew; see
 `engines.files.onnx_external_data` for the field numbers.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from engines.errors import BundleError, EngineError
 from engines.files.onnx_external_data import CHILDREN, external_data, message_parts
 
-# Protobuf's own limit of a message. The graph and each weight's name are small beside the weights.
+# Protobuf's own limit for a message. The graph and each weight's name are small beside the weights.
 MAX_MESSAGE_BYTES = (1 << 31) - 1
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 _BYTES = 2  # protobuf's wire type of messages and bytes
@@ -22,17 +22,17 @@ _Piece = bytes | memoryview
 
 
 def inline_weights(path: Path, files: Mapping[str, Path], remedy: str, limit: int | None = None) -> bytes:
-    """The graph as it would be without external data.
+    """The bytes of a graph with all of its weights inside.
 
     Args:
-        path: of the graph.
-        files: location, as the graph names it, to the data file (`engines.files.onnx_external_data.data_elsewhere`).
-        remedy: what to do where the message would be too large, the end of the error's sentence.
-        limit: most bytes of the message; None is protobuf's limit.
+        path: path of the graph.
+        files: location in the graph to the path of the data file (`engines.files.onnx_external_data.data_elsewhere`).
+        remedy: the remedy for a message that would be too large, the end of the error's sentence.
+        limit: largest number of bytes in the message; None is protobuf's limit.
 
     Raises:
         BundleError: a file cannot be read.
-        EngineError: the message would be larger than it may be.
+        EngineError: the message would be larger than `limit`.
     """
     limit = MAX_MESSAGE_BYTES if limit is None else limit
     try:
@@ -57,7 +57,7 @@ def _mapped(file: Path) -> memoryview:
 
 
 def _written(view: memoryview, kind: str, data: Mapping[str, memoryview]) -> list[_Piece]:
-    """A message's bytes in pieces, with the weights in the place of where they lie."""
+    """A message's bytes in pieces, with weights in the place of the fields that name their files."""
     item = external_data(view) if kind == "tensor" else None
     pieces: list[_Piece] = []
     for number, _, payload, whole in message_parts(view):
@@ -80,9 +80,9 @@ def _field(number: int, pieces: list[_Piece]) -> list[_Piece]:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)

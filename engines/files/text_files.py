@@ -1,4 +1,4 @@
-"""Text files that users write: one item a line, in UTF-8 with or without a byte order mark, or in the UTF-16 of Windows' tools."""
+"""Text files of users: one item a line, in UTF-8 with or without a byte order mark, or in the UTF-16 of Windows' tools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engines.errors import InputError
 
-# UTF-32's mark begins with UTF-16's.
+# UTF-32's little-endian mark stands before UTF-16's, because it begins with the bytes of the latter.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,11 +22,11 @@ def read_lines(path: Path, what: str = "") -> list[str]:
     """The lines of a text file, blank ones too, without their ends (``\\n``, ``\\r\\n`` or ``\\r``) and without byte order marks.
 
     Args:
-        path: of the file.
-        what: for messages, such as ``the list``.
+        path: path of the file.
+        what: the file in messages, such as ``the list``.
 
     Raises:
-        InputError: it cannot be read, or is not text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+        InputError: the file cannot be read, or is not text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
     """
     name = f"{what} {path}".strip()
     try:
@@ -37,14 +37,14 @@ def read_lines(path: Path, what: str = "") -> list[str]:
 
 
 def decode_text(data: bytes, name: str) -> str:
-    """The text of a file's content; its byte order mark says which encoding it has, and without one it is UTF-8.
+    """The text of a file's content, in the encoding of its byte order mark, or in UTF-8 where it has no mark.
 
     Args:
         data: the whole content.
-        name: for messages.
+        name: the file in messages.
 
     Raises:
-        InputError: it is no text in that encoding.
+        InputError: the content is no text in that encoding.
     """
     mark, encoding = next(((mark, encoding) for mark, encoding in _MARKS if data.startswith(mark)), (b"", "utf-8"))
     body = data[len(mark) :]
@@ -68,5 +68,5 @@ def split_lines(text: str) -> list[str]:
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     if not lines[-1].strip(_MARK):
         lines.pop()
-    # Files that were put together with `cat` or `type` have marks in the middle.
+    # Files that were joined with `cat` or `type` have marks in the middle.
     return [line.lstrip(_MARK) for line in lines]

@@ -1,1 +1,1 @@
-"""What callers pass: images become pixels, texts become token ids, equal to open_clip's."""
+"""Conversion of callers' inputs: images become pixels and texts become token ids, equal to open_clip's."""

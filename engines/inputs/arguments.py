@@ -1,4 +1,4 @@
-"""What callers pass as numbers, texts, labels, ids and pixels: taken in every form that means something, else a named error."""
+"""Checks of callers' arguments: numbers, texts, labels, ids and pixels in every sensible form; others raise an InputError."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Template: TypeAlias = "str | Callable[[str], str]"
 
 
 def whole_number(name: str, value: object, least: int, what: str = "") -> int:
-    """A caller's option as an int: Python's or NumPy's.
+    """A caller's option, a whole number of Python or NumPy, as an int.
 
     Args:
         name: the option's name, for the message.
         value: the caller's value.
-        least: the smallest value that is allowed.
+        least: the smallest allowed value.
         what: the unit or meaning, for the message.
 
     Raises:
-        InputError: it is no whole number, or smaller.
+        InputError: the value is no whole number, or is smaller than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} is {value!r}: pass a whole number{what and ' ' + what}, {least} or more")
@@ -33,7 +33,7 @@ def whole_number(name: str, value: object, least: int, what: str = "") -> int:
 
 
 def is_array(value: object) -> bool:
-    """Whether it is an array of numbers: numpy's, or one that speaks DLPack. An array of str is not."""
+    """Whether a value is an array of numbers: numpy's, or an array with DLPack. An array of str is not."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind not in "OSUT"
     return hasattr(value, "__dlpack__")
@@ -47,26 +47,26 @@ def each_text(texts: object, name: str = "texts") -> Iterator[str]:
         name: the argument's name, for messages.
 
     Raises:
-        InputError: one str, bytes or a mapping in the place of a list; an element that is not a str, when it is reached.
+        InputError: the value is one str, bytes or a mapping instead of a list; or an element is not a str, when it is reached.
     """
     if isinstance(texts, str):
         raise InputError(f"{name} must be a list of str; for one text pass a list of one")
     if isinstance(texts, np.ndarray) and texts.ndim != 1:
         raise InputError(f"{name} must be a list of str, not an array of {texts.ndim} dimensions")
-    found = None if isinstance(texts, (bytes, bytearray, Mapping)) else iterable(texts)
-    if found is None:
+    items = None if isinstance(texts, (bytes, bytearray, Mapping)) else iterable(texts)
+    if items is None:
         raise InputError(f"{name} must be a list of str, not {_type(texts)}")
-    return _checked_texts(found, name)
+    return _checked_texts(items, name)
 
 
 def iterable(value: Any) -> Iterable[Any] | None:
-    """The value, if a ``for`` loop can go over it: a list, a generator, a data set with ``__getitem__`` alone; None if not."""
+    """The value, if a ``for`` loop can iterate over it: a list, a generator, a data set with only ``__getitem__``; else None."""
     try:
         iter(value)
     except TypeError:
         return None
-    found: Iterable[Any] = value
-    return found
+    items: Iterable[Any] = value
+    return items
 
 
 def _checked_texts(texts: Iterable[object], name: str) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _checked_texts(texts: Iterable[object], name: str) -> Iterator[str]:
 
 
 def in_chunks(items: Iterator[str], size: int) -> Iterator[list[str]]:
-    """Lists of `size` items, the last one shorter."""
+    """Consecutive lists of `size` items; the last list may be shorter."""
     while chunk := list(itertools.islice(items, size)):
         yield chunk
 
@@ -88,10 +88,10 @@ def label_prompts(labels: object, templates: object) -> tuple[list[str], int, in
 
     Args:
         labels: class names or captions.
-        templates: prompts with ``{}`` in the place of the label, or functions of the label, as open_clip's own templates are.
+        templates: prompts with ``{}`` in the place of the label, or functions of the label, like open_clip's own templates.
 
     Raises:
-        InputError: there is no label or no template, or something in them is of another type.
+        InputError: there is no label or no template, or a label or template has another type.
     """
     names = list(each_text(labels, "labels"))
     if not names:
@@ -102,7 +102,7 @@ def label_prompts(labels: object, templates: object) -> tuple[list[str], int, in
         for index, write in enumerate(writers):
             try:
                 prompt = write(label)
-            except Exception as error:  # of a function of the caller's
+            except Exception as error:  # the caller's function may raise anything
                 raise InputError(f"templates[{index}] failed on the label {label!r}: {error!r}") from error
             if not isinstance(prompt, str):
                 raise InputError(f"templates[{index}] gives {_type(prompt)} for the label {label!r}, and not a str")
@@ -112,11 +112,11 @@ def label_prompts(labels: object, templates: object) -> tuple[list[str], int, in
 
 def _writers(templates: object) -> list[Callable[[str], object]]:
     wanted = "templates must be a list of str, each with {} in the place of the label, or of functions of the label"
-    found = None if isinstance(templates, (str, bytes, bytearray, Mapping)) else iterable(templates)
-    if found is None:
+    items = None if isinstance(templates, (str, bytes, bytearray, Mapping)) else iterable(templates)
+    if items is None:
         raise InputError(f"{wanted}, not {_type(templates)}")
     writers: list[Callable[[str], object]] = []
-    for index, template in enumerate(found):
+    for index, template in enumerate(items):
         if isinstance(template, str) and "{}" in template:
             writers.append(_Filled(template))
         elif callable(template):
@@ -130,7 +130,7 @@ def _writers(templates: object) -> list[Callable[[str], object]]:
 
 
 class _Filled:
-    """A template with a label in the place of ``{}``; what else is in braces stays."""
+    """A template that puts a label in the place of ``{}``; other text in braces stays."""
 
     def __init__(self, template: str) -> None:
         self._template = template
@@ -140,10 +140,10 @@ class _Filled:
 
 
 def check_embeddings(name: str, value: object, width: int) -> npt.NDArray[np.float32]:
-    """Embeddings that a caller passes, (N, D) with N at least 1.
+    """A caller's embeddings as float32, (N, D) with N at least 1.
 
     Raises:
-        InputError: another shape, or no numbers.
+        InputError: the value has another shape, or is not of numbers.
     """
     try:
         array = np.asarray(value, dtype=np.float32)
@@ -163,7 +163,7 @@ def check_pixels(pixels: npt.NDArray[Any], size: tuple[int, int]) -> None:
     """Check pixels that are resized and cropped already.
 
     Raises:
-        InputError: they are not uint8 (N, H, W, 3) of the model's size, or there is none.
+        InputError: the pixels are not uint8 (N, H, W, 3) of the model's size, or N is 0.
     """
     expected = (*size, 3)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != expected:
@@ -179,7 +179,7 @@ def check_ids(ids: npt.NDArray[Any], context_length: int, vocab_size: int) -> np
     """Token ids (N, L) as int32.
 
     Raises:
-        InputError: another shape or dtype, too long rows, no row, or an id outside the vocabulary.
+        InputError: the ids have another shape or dtype, rows are too long, there is no row, or an id is outside the vocabulary.
     """
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"ids must be integers (N, L), not {ids.dtype} {ids.shape}")

@@ -1,4 +1,4 @@
-"""Images to pixels in threads, ahead of the engine."""
+"""Decoding and preprocessing of images in threads, ahead of the engine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from engines.process.forks import PerProcess
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
-_AHEAD = 2  # batches that are decoded while the engine works on the one before
+_AHEAD = 2  # number of batches that are decoded while the engine works on an earlier batch
 
 
 class Decoder:
-    """A pool of threads that preprocess images; Pillow and numpy release the interpreter's lock for most of the work.
+    """A pool of threads that preprocess images. Threads help because Pillow and numpy release Python's lock for most of the work.
 
-    In a forked child the pool is made anew.
+    A forked child makes a new pool.
 
     Args:
         config: the checkpoint's transform.
-        workers: threads; None is one per core that this process may use.
+        workers: number of threads; None is one per core that this process may use.
         max_pixels: limit of width x height, see `engines.inputs.preprocess.preprocess_image`.
 
     Raises:
@@ -47,23 +47,24 @@ class Decoder:
         self._pool = PerProcess(lambda: ThreadPoolExecutor(threads, thread_name_prefix="decode"))
 
     def batches(self, images: Iterable[ImageInput], size: int) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
-        """Batches in order, decoded while the caller works on the one before.
+        """Batches of pixels in order, decoded while the caller works on an earlier batch.
 
-        Pillow images and file objects are read in the caller's thread, see `engines.inputs.image_inputs`; the rest in the pool's.
+        Pillow images and file objects are read in the caller's thread, see `engines.inputs.image_inputs`; other images in the
+        pool's threads.
 
         Args:
-            images: any number, in a sequence or from an iterator; an iterator is asked for two batches more than the caller has.
-            size: images in a batch, at least 1.
+            images: any number of images, in a sequence or from an iterator; an iterator is read two batches ahead of the caller.
+            size: number of images in a batch, at least 1.
 
         Yields:
             The index of a batch's first image, and for each image its pixels, or the error where it cannot be read.
 
         Raises:
             InputError: an element is no image at all (a number, an array of another dtype).
-            EngineError: the pool was closed meanwhile, or the process forked: the batches ahead are the parent's.
+            EngineError: the pool was closed meanwhile, or the process forked, because the batches ahead belong to the parent.
         """
         source, process, start = iter(images), os.getpid(), 0
-        # An iterator may reuse one array, or one file of several frames, for each image that it gives.
+        # An iterator may reuse one array, or one file of several frames, for each image that it yields.
         reused = not isinstance(images, Sequence)
         waiting: deque[tuple[int, list[Future[Pixels | ImageError]]]] = deque()
         try:
@@ -76,7 +77,7 @@ class Decoder:
             while waiting:
                 yield self._finished(*waiting.popleft(), process)
         finally:  # the caller may stop early, or an image raised
-            # A child leaves its parent's futures alone: a thread that is missing there may hold their locks.
+            # A child does not cancel its parent's futures, because a thread that is missing in the child may hold their locks.
             for _, futures in waiting if os.getpid() == process else ():
                 for future in futures:
                     future.cancel()
@@ -133,7 +134,7 @@ def readable(batch: Sequence[Pixels | ImageError]) -> Pixels:
     """A batch as one array (N, H, W, 3) uint8.
 
     Raises:
-        ImageError: of the first image that cannot be read.
+        ImageError: the error of the first image that cannot be read.
     """
     pixels: list[Pixels] = []
     for item in batch:

@@ -1,4 +1,4 @@
-"""Image files by path: a file, a folder at any depth, or a list in a text file. What a folder has besides is counted."""
+"""Image files by path: a file, a folder at any depth, or a list in a text file. Other files in a folder are counted."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _PLURALS = {
     _SPECIAL: "pipes or devices that are named as pictures",
 }
 _SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,12}")
-_NAMED = 8  # kinds in one line
+_NAMED = 8  # largest number of kinds in one line
 
 
 @dataclass(frozen=True)
 class FoundImages:
-    """Image files, and what was beside them.
+    """Image files, and counts of the other files beside them.
 
     Attributes:
-        files: sorted within each folder that was searched.
-        left_out: how many files of each other suffix (``.mov``; ``without a suffix``) are there, and linked folders, which are not
-            entered, folders that cannot be read, and pipes, sockets and devices that are named as pictures. Hidden files
-            and folders are not counted.
+        files: image files, sorted within each folder that was searched.
+        left_out: number of files by other suffix (``.mov``; ``without a suffix``), of linked folders, which are not searched, of
+            folders that cannot be read, and of pipes, sockets and devices that are named as pictures. Hidden files and folders are
+            not counted.
     """
 
     files: list[Path]
@@ -46,10 +46,10 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
 
     Args:
         path: a file or a folder.
-        own_files: names at the top of the folder that are known to be no pictures, such as captions.txt: not counted.
+        own_files: names of files at the top of the folder that are expected beside pictures, such as captions.txt: not counted.
 
     Raises:
-        InputError: there is nothing at `path`, or no image in it; it cannot be reached, or is a pipe or a device.
+        InputError: there is nothing at `path`, or no image in it; or it cannot be reached, or is a pipe or a device.
     """
     mode = mode_of(path, str(path), InputError)
     if mode is None:
@@ -58,7 +58,7 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
         return FoundImages([path])
     if not stat.S_ISDIR(mode):
         raise InputError(f"{path} is not a regular file: save what it gives to a file, and pass that")
-    found, left_out, own = [], Counter[str](), frozenset(own_files)
+    found, left_out, expected_names = [], Counter[str](), frozenset(own_files)
     folders = [path]
     while folders:
         folder = folders.pop()
@@ -78,7 +78,7 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
                     left_out[_SPECIAL] += 1
                 else:
                     found.append(Path(entry.path))
-            elif folder is not path or entry.name not in own:
+            elif folder is not path or entry.name not in expected_names:
                 left_out[kind_of(entry.name)] += 1
     counted = {kind: count for kind, count in left_out.most_common() if count}
     if not found:
@@ -95,14 +95,15 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to where this user may not look
+    except OSError:  # a link to a place that this user may not read
         return False
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a named pipe, a socket or a device, or a link to one. The system is asked only about what is no regular file.
+    """Whether an entry is a named pipe, a socket or a device, or a link to one.
 
-    A link to nothing is not: it is named when its picture is to be read.
+    ``stat`` is called only for entries that are no regular files. A link to nothing is not special: reading its picture raises the
+    error.
     """
     try:
         return not entry.is_file() and not stat.S_ISREG(entry.stat().st_mode)
@@ -111,7 +112,7 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
 
 
 def find_all_images(paths: Iterable[Path]) -> FoundImages:
-    """The image files of several files and folders, in the order that they are named in; see `find_images`."""
+    """The image files of several files and folders, in the order of `paths`; see `find_images`."""
     files, left_out = [], Counter[str]()
     for path in paths:
         found = find_images(path)
@@ -121,13 +122,13 @@ def find_all_images(paths: Iterable[Path]) -> FoundImages:
 
 
 def kind_of(name: str) -> str:
-    """What a file that is left out is counted as: its suffix in lower case, or ``without a suffix``."""
+    """The kind of a file that is left out, for its count: its suffix in lower case, or ``without a suffix``."""
     suffix = os.path.splitext(name)[1].lower()
     return suffix if _SUFFIX.fullmatch(suffix) else _NO_SUFFIX
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """One line, such as ``left out: 12 .heic, 3 .mov: not among the image suffixes``; of many kinds, the rarest are one figure."""
+    """One line, such as ``left out: 12 .heic, 3 .mov: not among the image suffixes``; the rarest of many kinds are one figure."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count:,} {_plural(kind, count)}" for kind, count in kinds[:_NAMED]]
     if len(kinds) > _NAMED:
@@ -144,7 +145,7 @@ def _plural(kind: str, count: int) -> str:
 
 
 def read_list(path: Path) -> list[Path]:
-    """The files named in a text file, one a line; relative ones are relative to the working directory.
+    """The files named in a text file, one a line; relative paths are relative to the working directory.
 
     Raises:
         InputError: the list cannot be read, is not text (see `engines.files.text_files`), or is empty.

@@ -1,6 +1,6 @@
-"""Which files are pictures: suffixes that folders are searched for, and the format that Pillow reads only with another package.
+"""Formats of pictures: the suffixes of picture files in folders, and HEIC, which Pillow reads only with another package.
 
-HEIC, as phones write it, needs pillow-heif. It is imported when the first such file is met, be it by its suffix or by its content,
+HEIC, a format of phones, needs pillow-heif. It is imported at the first such file, recognized by its suffix or by its content,
 because the import costs time and most machines have no such file.
 """
 
@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from engines.process.optional import broken, import_or_reason
 
-# Pictures as people keep them. Pillow registers more (`Image.registered_extensions`): videos, documents that start Ghostscript,
-# data of weather models, textures of games. Those are named as left out, and a file that the user names is always tried.
+# Suffixes of usual picture files. Pillow registers more (`Image.registered_extensions`): videos, documents that start Ghostscript,
+# data of weather models, textures of games. Those are counted as left out, and a file that the user names is always tried.
 SUFFIXES = frozenset(
     (
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -32,17 +32,17 @@ SUFFIXES = frozenset(
 HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 HEIF_REMEDY = "pip install pillow-heif"
 
-# What a plugin raises about a file of another format, as `PIL.Image.open` understands it.
+# Exceptions of a plugin for a file of another format; `PIL.Image.open` catches the same ones.
 _NOT_THIS_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 
 
 @functools.cache
 def heif_problem() -> str | None:
-    """Why HEIC cannot be read here; None where it can, because pillow-heif is there and registered with Pillow now.
+    """The reason why HEIC cannot be read here; None where it can, because pillow-heif is installed and now registered with Pillow.
 
-    Two threads that come at once register the same thing twice, which changes nothing; so there is no lock that a fork could copy
-    while it is held.
+    Two threads that call this at once register the same opener twice, which changes nothing; so no lock is needed, which a fork
+    could copy while it is held.
     """
     name = "HEIC needs pillow-heif, which"
     library = import_or_reason("pillow_heif", name, HEIF_REMEDY)
@@ -58,13 +58,13 @@ def heif_problem() -> str | None:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's suffix, in upper or lower case, is that of a picture that can be read here."""
+    """Whether a file's suffix, in upper or lower case, belongs to a picture format that can be read here."""
     suffix = os.path.splitext(name)[1].lower()
     return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and heif_problem() is None)
 
 
 def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
-    """``Image.open``, for HEIC too where pillow-heif is installed. What it raises is what Pillow raises."""
+    """Open an image as ``Image.open`` does, HEIC too where pillow-heif is installed; it raises Pillow's own errors."""
     try:
         return Image.open(file)
     except UnidentifiedImageError:
@@ -74,18 +74,18 @@ def open_image(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
 
 
 def open_unlimited(file: IO[bytes], filename: str) -> Image.Image:
-    """As ``PIL.Image.open``, for HEIC too where pillow-heif is installed, and without Pillow's limit of pixels and its warning.
+    """Open an image as ``PIL.Image.open`` does, HEIC too with pillow-heif, but without Pillow's limit of pixels and its warning.
 
-    Those hold for the whole process and cannot be set for one caller; the caller of this function compares the image's size
-    instead. A few of Pillow's plugins check the limit by themselves.
+    Pillow's limit holds for the whole process and cannot be set for one caller, so the caller of this function compares the
+    image's size instead. A few of Pillow's plugins check the limit by themselves.
 
     Args:
-        file: opened in binary mode, at its start.
-        filename: its name, which some formats map into memory by; empty where it has none.
+        file: a file opened in binary mode, at its start.
+        filename: the file's name, because some formats map the file into memory by its name; empty where it has none.
 
     Raises:
-        UnidentifiedImageError: no plugin knows the format.
-        Exception: whatever a plugin raises about a damaged header.
+        UnidentifiedImageError: no plugin supports the format.
+        Exception: any error of a plugin for a damaged header.
     """
     try:
         return _identified(file, filename)
@@ -106,7 +106,7 @@ def _identified(file: IO[bytes], filename: str) -> Image.Image:
             factory, accepts = Image.OPEN[name]
             try:
                 accepted = accepts is None or accepts(prefix)
-                if not accepted or isinstance(accepted, str):  # a str says why not
+                if not accepted or isinstance(accepted, str):  # a str is the reason for a refusal
                     continue
                 file.seek(0)
                 return factory(file, filename)
@@ -116,15 +116,15 @@ def _identified(file: IO[bytes], filename: str) -> Image.Image:
 
 
 def advice(file: str | os.PathLike[str] | IO[bytes]) -> str:
-    """What to do about a file that is not empty and that Pillow does not know."""
+    """The remedy for a file that is not empty and whose format Pillow does not recognize."""
     problem = heif_problem() if _is_heif(file) else None
     return problem or "not an image that Pillow can read; convert it to JPEG, PNG or WebP"
 
 
 def _is_heif(file: str | os.PathLike[str] | IO[bytes]) -> bool:
-    """Whether a file begins as HEIC does: the length of a box, ``ftyp`` and a brand."""
+    """Whether a file has the beginning of HEIC: the length of a box, ``ftyp`` and a brand."""
     if isinstance(file, (str, os.PathLike)):
-        if not os.path.isfile(file):  # a pipe that was read is empty, or waits for ever
+        if not os.path.isfile(file):  # reading a pipe again gives nothing, or waits for ever
             return False
         with open(file, "rb") as opened:
             head = opened.read(12)

@@ -1,8 +1,8 @@
-"""What a caller passes as an image → something that one thread can read with nobody else touching it → an opened Pillow image.
+"""Conversion of callers' images: first into a private image that another thread can read safely, then into an opened Pillow image.
 
-Pillow images that were opened and not decoded share file handles (all members of one tar file do), and decoding changes them. So
-their pixels are decoded in the caller's thread, one image at a time in the whole process; file objects are read there, too. Paths,
-bytes, arrays and decoded images can be given to other threads.
+Pillow images that were opened but not decoded share file handles (all members of one tar file do), and decoding changes the
+handles' positions. So their pixels are decoded in the caller's thread, one image at a time in the whole process; file objects are
+read there, too. Paths, bytes, arrays and decoded images can be passed to other threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engines.inputs.arguments import iterable
 from engines.inputs.image_formats import advice, open_unlimited
 from engines.process.forks import ForkSafeLock
 
-# Twice Pillow's MAX_IMAGE_PIXELS, which is where Pillow itself refuses a file unless that is changed.
+# Twice Pillow's default MAX_IMAGE_PIXELS, because Pillow itself refuses larger files.
 MAX_PIXELS = 178_956_970
 
 ImageInput: TypeAlias = (
@@ -36,19 +36,19 @@ _SHARED_FILES = ForkSafeLock()
 
 
 def pixel_limit(max_pixels: int | None) -> int:
-    """Width x height that may be decoded: `max_pixels`; None is 178,956,970, or Pillow's own limit where that was set lower."""
+    """Largest width x height that may be decoded: `max_pixels`; None is 178,956,970, or Pillow's limit where that was set lower."""
     if max_pixels is not None:
         return max_pixels
     return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else min(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS)
 
 
 def private_image(image: object, max_pixels: int | None = None, copy: bool = False) -> PrivateImage:
-    """An image that can be read in another thread while the caller goes on; called in the caller's thread.
+    """An image that can be read in another thread while the caller continues; call this in the caller's thread.
 
     Args:
         image: a path, an encoded file as bytes or as a file object (read from its start), a Pillow image of any mode, or RGB pixels
             (H, W, 3) uint8.
-        max_pixels: limit of `pixel_limit`, compared with a Pillow image's size before it is decoded.
+        max_pixels: argument of `pixel_limit`, whose limit is compared with a Pillow image's size before it is decoded.
         copy: whether the caller may change the image before it is used, because a generator reuses it for the next one. Arrays and
             Pillow images are copied then.
 
@@ -56,7 +56,7 @@ def private_image(image: object, max_pixels: int | None = None, copy: bool = Fal
         The path, the bytes, the array, or the Pillow image with its pixels decoded.
 
     Raises:
-        ImageError: the pixels of a Pillow image cannot be decoded, or are too many; a file object cannot be read.
+        ImageError: the pixels of a Pillow image cannot be decoded, or are too many; or a file object cannot be read.
         InputError: `image` is of another type, or an array of another shape or dtype.
     """
     if isinstance(image, (str, bytes)):
@@ -80,21 +80,21 @@ def several_images(images: object) -> Iterable[ImageInput]:
     """Images in a list or any other iterable.
 
     Raises:
-        InputError: one image in the place of several, in whatever form, or something that holds none.
+        InputError: the value is one image in any form, or is no iterable.
     """
     one = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image))
-    found = None if one or hasattr(images, "read") else iterable(images)
-    if found is None:
+    items = None if one or hasattr(images, "read") else iterable(images)
+    if items is None:
         raise InputError(f"images must be a list of images or a uint8 array (N, H, W, 3), not {type(images).__name__}")
-    return found
+    return items
 
 
 @contextmanager
 def opened_image(image: PrivateImage, max_pixels: int | None = None) -> Iterator[tuple[Image.Image, str]]:
-    """A Pillow image of what `private_image` gave, and its name for messages; its pixels may still be undecoded.
+    """A Pillow image made from a result of `private_image`, and its name for messages; its pixels may still be undecoded.
 
     Raises:
-        ImageError: the file is missing, empty, not an image, or its header names more pixels than `max_pixels`.
+        ImageError: the file is missing, empty, not an image, or has more pixels than `max_pixels` by its header.
     """
     limit = pixel_limit(max_pixels)
     if isinstance(image, Image.Image):
@@ -160,7 +160,7 @@ def _decoded(image: Image.Image, limit: int, copy: bool) -> Image.Image:
     name = name_of(image)
     with _SHARED_FILES:
         check_size(image.size, name, limit)
-        # Once a decoder has failed, Pillow takes the image for decoded, and what is in it for its pixels.
+        # After a decoder has failed, Pillow treats the image as decoded, with whatever its memory holds as pixels.
         frame, failed = getattr(image, _FAILED, (None, None))
         if failed is not None and frame == image.tell() and not getattr(image, "tile", None):
             raise damaged(name, failed) from failed
@@ -191,7 +191,7 @@ def _read_all(file: Any) -> bytes:
                 data = file.read()
         else:
             data = file.read()
-    except Exception as error:  # of whatever stands behind the object: a socket, an archive
+    except Exception as error:  # the object's source, a socket or an archive, may raise anything
         raise ImageError(f"{name}: cannot be read ({error}); pass an open file, or its bytes") from error
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InputError(f"{name} gives {type(data).__name__} and not bytes: open the file in binary mode ('rb')")
@@ -201,19 +201,19 @@ def _read_all(file: Any) -> bytes:
 
 
 def _can_seek(file: Any) -> bool:
-    """Whether a file object can be read from its start; some have ``seek`` and do not say whether it works."""
+    """Whether a file object can be read from its start; some have ``seek`` but no ``seekable`` that tells whether it works."""
     if hasattr(file, "seekable"):
         return bool(file.seekable())
     return hasattr(file, "seek")
 
 
 def _plain(image: os.PathLike[str] | bytearray | memoryview) -> str | bytes:
-    """A path as str, a buffer as bytes of its own."""
+    """A path as str, or a buffer as a copy in bytes."""
     try:
         if not isinstance(image, (bytearray, memoryview)):
             return os.fspath(image)
         return bytes(image)
-    except (TypeError, ValueError) as error:  # an object that gives no path, a view that was released
+    except (TypeError, ValueError) as error:  # an object whose __fspath__ returns no path, or a view that was released
         raise InputError(f"cannot read an image from a {type(image).__name__}: {error}") from error
 
 
@@ -230,7 +230,7 @@ def _check_array(array: npt.NDArray[Any]) -> None:
 def _opened_file(name: str) -> Iterator[IO[bytes]]:
     try:
         mode = os.stat(name).st_mode
-        # A pipe without a writer waits for ever when it is opened. A folder is refused by the system.
+        # Opening a pipe without a writer would wait for ever. The system refuses to open a folder.
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise ImageError(f"{name}: is not a regular file; save what it gives to a file, or pass its bytes")
         file = open(name, "rb")  # noqa: SIM115
@@ -246,14 +246,14 @@ def _opened_file(name: str) -> Iterator[IO[bytes]]:
 
 
 def _identified(file: IO[bytes], filename: str, name: str, limit: int) -> Image.Image:
-    """An image whose header was read and whose pixels were not."""
+    """An opened image whose header has been read and whose pixels have not."""
     try:
         image = open_unlimited(file, filename)
         check_size(image.size, name, limit)
         return image
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:  # of a plugin that checks for itself
+    except Image.DecompressionBombError as error:  # some plugins check the limit by themselves
         raise ImageError(
             f"{name}: Pillow's reader of this format refuses so many pixels ({error}); scale the image down first, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS"

@@ -1,7 +1,7 @@
-"""Images to pixels: open_clip's inference transform to the bit, with Pillow and numpy alone.
+"""Preprocessing of images to pixels: open_clip's inference transform to the bit, with Pillow and numpy alone.
 
 The order is the transform's: resize, crop or pad, and only then conversion to RGB. So a palette image is resized by its
-indices (Pillow falls back to nearest), a 16-bit image in 16 bits, and EXIF orientation is not applied.
+indices (Pillow then takes the nearest pixel), a 16-bit image in 16 bits, and EXIF orientation is not applied.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int | No
         image: a path, an encoded file as bytes or as a file object (read from its start), a Pillow image of any mode, or RGB pixels
             (H, W, 3) uint8.
         config: size, resize mode, interpolation and fill colour of the checkpoint.
-        max_pixels: largest width x height that is decoded, and that resizing may make on the way. It is compared with the file's
-            header, before anything is decoded. None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS`` where that is less.
+        max_pixels: largest width x height of a decoded image and of the resized one before the crop. It is compared with the
+            file's header before pixels are decoded. None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS`` where that is
+            less.
 
     Returns:
         (H, W, 3) uint8, RGB, with (H, W) = `config.size`.
@@ -38,18 +39,18 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int | No
 
 
 def preprocess_private(image: PrivateImage, config: Preprocess, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
-    """As `preprocess_image`, of what `engines.inputs.image_inputs.private_image` gave: in any thread."""
+    """The pixels of `preprocess_image` for a result of `engines.inputs.image_inputs.private_image`; any thread may call it."""
     with opened_image(image, max_pixels) as (opened, name):
         return resize_and_crop(opened, name, config, pixel_limit(max_pixels))
 
 
 def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.NDArray[np.float32]:
-    """Pixels as a float32 graph takes them: what ``ToTensor`` and ``Normalize`` make of them, to the bit.
+    """Pixels as input of a float32 graph: equal to the result of ``ToTensor`` and ``Normalize`` to the bit.
 
-    The same float32 operations in the same order: divide by 255, subtract the mean, divide by the standard deviation.
+    The float32 operations and their order are the same: divide by 255, subtract the mean, divide by the standard deviation.
 
     Args:
-        pixels: (N, H, W, 3) uint8, as stacked from :func:`preprocess_image`.
+        pixels: (N, H, W, 3) uint8, stacked results of :func:`preprocess_image`.
         config: mean and standard deviation of the checkpoint.
 
     Returns:

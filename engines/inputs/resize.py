@@ -1,24 +1,24 @@
-"""Resizing by one rule, whichever Pillow is installed.
+"""Resizing by one rule, independent of the installed version of Pillow.
 
-Pillow resizes one axis after the other and rounds in between, so the order decides about the result, by up to 8 levels. Its
-releases choose differently: up to 12.1 the width always comes first, 12.2 and 12.3 begin with the height of pictures that are
-more than 100 times as tall as wide, and 13.0 looks at how many rows and columns go. Here each axis is a call of its own, in 13.0's
-order, because a call for one axis gives the same in all releases.
+Pillow resizes one axis after the other and rounds in between, so the order changes the result, by up to 8 levels. Its releases
+differ in the order: up to 12.1 the width always comes first, 12.2 and 12.3 begin with the height where a picture is more than 100
+times as tall as wide, and 13.0 compares the numbers of rows and columns that are lost. Here each axis is a separate call, in 13.0's
+order, because a call for one axis gives equal results in all releases.
 """
 
 from __future__ import annotations
 
 from PIL import Image
 
-# Premultiplied kinds of the modes with an alpha channel: colours are resized weighted by it.
+# Modes with an alpha channel and their premultiplied modes, in which resizing weights colours by alpha.
 _PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}
 
 
 def resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
-    """What ``image.resize(size, resampling)`` of Pillow 13.0 gives, to the bit, from Pillow 11.0 on.
+    """The image resized as by ``image.resize(size, resampling)`` of Pillow 13.0, to the bit, with Pillow 11.0 or later.
 
     Args:
-        image: of any mode; a palette's indices and single bits are resized to the nearest pixel, as Pillow does.
+        image: an image of any mode; palette indices and single bits are resized to the nearest pixel, as in Pillow.
         size: (width, height) in pixels, both at least 1.
         resampling: ``BICUBIC`` or ``BILINEAR``.
 
@@ -35,13 +35,13 @@ def resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampli
 
 
 def height_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
-    """Whether the height is resized before the width: it loses rows, and more than twice as many as the width loses columns.
+    """Whether the height is resized before the width: rows are lost, and more than twice as many rows as columns.
 
-    A width that grows loses a negative number.
+    A width that grows loses a negative number of columns.
 
     Args:
         old: (width, height) of the image.
-        new: (width, height) to be made of it.
+        new: (width, height) after resizing.
     """
     rows, columns = old[1] - new[1], old[0] - new[0]
     return rows > 0 and rows > 2 * columns
@@ -57,13 +57,14 @@ def _one_pass(image: Image.Image, size: tuple[int, int], resampling: Image.Resam
     if size == image.size:
         return image
     if image.mode.startswith("I;16"):
-        # Before 12.3 the low byte of what lies over 65535 is not clipped; in 32 bits the arithmetic is the same, and the way back
-        # clips. Pillow resizes I;16B, of TIFF files with the high byte first, as if the low byte came first; so does this.
+        # Before 12.3, Pillow does not clip the low byte of values over 65535; in 32 bits the arithmetic is the same, and the
+        # conversion back clips. Pillow resizes I;16B (TIFF files with the high byte first) as if the low byte came first; this
+        # function does the same.
         words = _reinterpret(image, "I;16").convert("I").resize(size, resampling).convert("I;16")
         return _reinterpret(words, image.mode)
     return image.resize(size, resampling)
 
 
 def _reinterpret(image: Image.Image, mode: str) -> Image.Image:
-    """The same bytes in another mode with as many a pixel."""
+    """The same bytes in another mode that has as many bytes a pixel."""
     return image if image.mode == mode else Image.frombytes(mode, image.size, image.tobytes())

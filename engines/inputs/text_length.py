@@ -1,4 +1,4 @@
-"""How many ids of a row the text tower needs, and which rows to send together so that little padding is computed."""
+"""The number of ids that the text tower needs of each row, and batches of rows with little padding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engines.manifest import TextLength
 
 
 def needed_lengths(ids: npt.NDArray[np.integer], length: TextLength, pad_id: int) -> npt.NDArray[np.int64]:
-    """Ids that each row needs, between ``length.min`` and ``length.max``.
+    """The number of ids that each row needs, between ``length.min`` and ``length.max``.
 
     Args:
         ids: (N, L) token ids.
@@ -33,12 +33,12 @@ def needed_lengths(ids: npt.NDArray[np.integer], length: TextLength, pad_id: int
 def plan_batches(lengths: npt.NDArray[np.integer], max_batch: int) -> list[npt.NDArray[np.int64]]:
     """Row indices of each batch: sorted by length, cut into batches of at most `max_batch` rows.
 
-    A batch is as long as its longest row, so a batch is also cut where its rows would be padded by more than a quarter: running
-    twice costs less than padding then.
+    A batch is as long as its longest row, so a batch is also cut where its rows would be padded by more than a quarter, because two
+    runs then cost less than the padding.
 
     Args:
-        lengths: (N,) of the rows.
-        max_batch: most rows in a batch, at least 1.
+        lengths: (N,) lengths of the rows.
+        max_batch: largest number of rows in a batch, at least 1.
 
     Returns:
         Index arrays that together hold every row once.
@@ -47,7 +47,7 @@ def plan_batches(lengths: npt.NDArray[np.integer], max_batch: int) -> list[npt.N
     batches = []
     start = 0
     while start < len(order):
-        # From the shortest row on, as many as stay within a quarter more than it (and at least 4 ids).
+        # The batch takes rows up to a quarter longer than its shortest row, or up to 4 ids longer where that is more.
         longest = max(int(lengths[order[start]] * 1.25), int(lengths[order[start]]) + 4)
         end = start
         while end < len(order) and end - start < max_batch and lengths[order[end]] <= longest:

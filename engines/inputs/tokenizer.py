@@ -1,4 +1,4 @@
-"""Texts to token ids: open_clip's cleaning in Python, everything after it by the bundle's ``tokenizer.json``."""
+"""Conversion of texts to token ids: open_clip's cleaning in Python, and the rest by the bundle's ``tokenizer.json``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DROP_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 
 class TextTokenizer:
-    """A bundle's tokenizer: the same ids as open_clip's for the same text.
+    """A bundle's tokenizer: its ids equal open_clip's for every text.
 
-    It holds no state that a call changes, so threads may share one.
+    Threads may share one, because a call changes no state.
 
     Args:
         file: the bundle's ``tokenizer.json`` (Hugging Face ``tokenizers`` format, truncation and padding included).
@@ -41,7 +41,8 @@ class TextTokenizer:
         except Exception as error:  # the library raises nothing more specific
             raise BundleError(f"{file}: not a readable tokenizer file ({error}); export the bundle again") from error
         self._clean = _CLEANERS[config.clean]
-        # What the file truncates and pads to; the last position may be one that the file cannot express.
+        # The length to which the file truncates and pads; one less than the context length where `last_id` takes the last position,
+        # because the file cannot express that.
         length = config.context_length - (config.last_id is not None)
         truncation, padding = self._tokenizer.truncation or {}, self._tokenizer.padding or {}
         if truncation.get("max_length") != length or padding.get("length") != length:
@@ -51,10 +52,10 @@ class TextTokenizer:
             )
 
     def __call__(self, texts: str | Sequence[str]) -> npt.NDArray[np.int32]:
-        """Ids of `texts`, (N, context_length) int32, one row a text; one str is taken as a list of one.
+        """Ids of `texts`, (N, context_length) int32, one row a text; one str counts as a list of one.
 
         Raises:
-            InputError: `texts` is empty, or something in it is not a str.
+            InputError: `texts` is empty, or an item is not a str.
         """
         if isinstance(texts, str):
             texts = [texts]
@@ -75,7 +76,7 @@ class TextTokenizer:
 
 
 def _clean_basic(text: str) -> str:
-    """Mend wrongly decoded text, and resolve HTML entities that were escaped up to twice."""
+    """The text with wrong decodings repaired and HTML entities resolved, also where they were escaped twice."""
     return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
 
 
@@ -88,7 +89,7 @@ def _clean_lower(text: str) -> str:
 
 
 def _clean_canonicalize(text: str) -> str:
-    """Lower case, without ASCII punctuation; an underscore becomes a space."""
+    """The text in lower case and without ASCII punctuation; an underscore becomes a space."""
     return " ".join(_clean_basic(text).translate(_DROP_PUNCTUATION).lower().split())
 
 

@@ -15,7 +15,7 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 
 
 def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Resize, crop or pad, convert to RGB. `image` may still be undecoded: only its size is read before the checks."""
+    """Resize, crop or pad an image, and convert it to RGB. It may still be undecoded: only its size is read before the checks."""
     check_size(image.size, name, max_pixels)
     width, height = image.size
     new_height, new_width = _resized_size((height, width), config)
@@ -33,12 +33,12 @@ def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixel
             fill = config.fill_color if config.resize_mode == "longest" else 0
             image = _center_crop_or_pad(image, config.size, fill)
         return np.array(image.convert("RGB"))
-    except Exception as error:  # Pillow decodes in here, and on damaged data its plugins raise anything
+    except Exception as error:  # Pillow decodes inside this block, and on damaged data its plugins raise anything
         raise damaged(name, error) from error
 
 
 def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:
-    """(height, width) after resizing, rounded as torchvision and open_clip round in each of their cases."""
+    """The size (height, width) after resizing, rounded as torchvision and open_clip round in each of their cases."""
     height, width = size
     target_height, target_width = config.size
     if config.resize_mode == "squash":
@@ -52,10 +52,10 @@ def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:
 
 
 def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int | tuple[int, int, int]) -> Image.Image:
-    """The middle (height, width) of `image`, on a border of `fill` where it is smaller.
+    """The middle (height, width) of `image`, with a border of `fill` where the image is smaller.
 
-    A number fills every channel, also of a palette's indices. A colour fills the three channels of the image's own mode, as it
-    does in open_clip; its transform refuses a colour for other modes, and here such images become RGB before they are padded.
+    A number fills every channel, also that of a palette's indices. A colour fills the three channels of the image's own mode, as
+    in open_clip; open_clip's transform refuses a colour for other modes, and here such images become RGB before they are padded.
     """
     height, width = size
     missing_x, missing_y = max(0, width - image.width), max(0, height - image.height)

@@ -1,1 +1,1 @@
-"""ONNX Runtime on a GPU: binding, streams, CUDA graphs and the nodes that stay on the CPU."""
+"""Parts of the ONNX Runtime runtime on a GPU: binding, streams, CUDA graphs and the nodes that stay on the CPU."""

@@ -1,10 +1,9 @@
-"""Runs of an ONNX Runtime session where the data lies, by I/O binding, and the bound on the memory that its arena takes.
+"""Runs of an ONNX Runtime session on data where it lies, by I/O binding, within the limit of the session's memory arena.
 
-The arena grows by what a run asks for, up to its limit, and keeps that for the next run. Two things follow. Giving idle memory
-back after every run (``memory.enable_memory_arena_shrinkage``) would free and allocate every intermediate result at every call,
-and each of these waits for the device. And an arena that is never shrunk can fill up with pieces that are too small for a new
-shape, and then refuses this shape for good. So it is shrunk when a run finds it full, and the run
-is repeated, alone.
+The arena grows by the memory that a run needs, up to its limit, and keeps the memory for the next run. It is not shrunk after every
+run (``memory.enable_memory_arena_shrinkage``), because then every call would free and allocate every intermediate result, and each
+of these operations waits for the device. But an arena that is never shrunk can fill up with pieces that are too small for a new
+shape, and then refuses this shape for good. So the arena is shrunk when it is full for a run, and the run is repeated, alone.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from engines.onnxruntime.run_gate import Gate
 
 Room = Callable[[], AbstractContextManager[None]]
 
-# What ONNX Runtime's arena and the CUDA provider say where memory is short.
+# Words in the errors of ONNX Runtime's arena and of the CUDA provider where memory is short.
 _FULL = re.compile(r"is smaller than requested bytes|[Ff]ailed to allocate memory|CUDA failure 2\b|out of memory")
 _LOG_FATAL = 4
 MEMORY_REMEDY = "raise cuda_memory_limit, free device memory, or load one tower only"
@@ -39,8 +38,8 @@ class Place:
     """Memory of one device.
 
     Attributes:
-        kind: ONNX Runtime's name of it, ``cuda`` or ``cpu``.
-        number: which of them.
+        kind: ONNX Runtime's name of the kind of device, ``cuda`` or ``cpu``.
+        number: the device's number.
     """
 
     kind: str
@@ -48,7 +47,7 @@ class Place:
 
     @property
     def arena(self) -> str:
-        """As the shrinkage option names it."""
+        """The arena's name in the shrinkage option."""
         return f"{'gpu' if self.kind == 'cuda' else self.kind}:{self.number}"
 
 
@@ -59,8 +58,8 @@ class BoundSession:
         ort: the library's module.
         session: an `onnxruntime.InferenceSession`.
         tower: the tower's signature.
-        place: where the session's inputs and outputs lie in `run_bound`.
-        description: what runs, for messages.
+        place: memory in which the session's inputs and outputs lie in `run_bound`.
+        description: library, version and provider, for messages.
         common: entries of every run's options, name and value.
     """
 
@@ -78,7 +77,7 @@ class BoundSession:
         self._input, self._output = tower.input.name, tower.output.name
         self.description, self.on_gpu = description, place.kind == "cuda"
         self.dtype = np.dtype(tower.input.dtype)
-        # Sizes of a row: None where it is dynamic, which only the number of tokens is.
+        # Sizes of a row: None where a size is dynamic, and only the number of tokens is.
         self.row = tuple(size if isinstance(size, int) else None for size in tower.input.shape[1:])
         self.length = tower.length
         dim = tower.output.shape[1]
@@ -87,9 +86,9 @@ class BoundSession:
         self._plain = self.options()
 
     def options(self, *entries: tuple[str, str]) -> Any:
-        """Options of a run: the common ones, and these in their place where the names are equal."""
+        """Options of a run: the common entries and `entries`; the latter win where names are equal."""
         options = self._ort.RunOptions()
-        options.log_severity_level = _LOG_FATAL  # errors come as exceptions
+        options.log_severity_level = _LOG_FATAL  # errors need no log, because they are exceptions
         for name, value in {**dict(self._common), **dict(entries)}.items():
             options.add_run_config_entry(name, value)
         return options
@@ -104,17 +103,17 @@ class BoundSession:
         session = self._open_session()
         try:
             with self._gate.together():
-                found = session.run([self._output], {self._input: inputs}, options or self._plain)
+                outputs = session.run([self._output], {self._input: inputs}, options or self._plain)
         except Exception as error:
             raise self._failure(error, inputs.dtype, inputs.shape) from error
-        result: npt.NDArray[np.float32] = found[0]
+        result: npt.NDArray[np.float32] = outputs[0]
         return result
 
     def bind(self, shape: tuple[int, ...], source: int, target: int) -> Any:
-        """A binding of memory that lies at the session's place: for `run_bound`, as often as wanted.
+        """A binding of memory at the session's place, for any number of calls of `run_bound`.
 
         Args:
-            shape: of the input, rows first.
+            shape: shape of the input, rows first.
             source: address of the input, contiguous and of the tower's dtype.
             target: address for shape[0] float32 embeddings.
         """
@@ -124,7 +123,7 @@ class BoundSession:
         return binding
 
     def run_bound(self, binding: Any, shape: tuple[int, ...], options: Any = None) -> None:
-        """Embed what a binding of `bind` names, without a copy.
+        """Embed the rows of a binding made by `bind`, without a copy.
 
         Raises:
             ArenaFullError: there is no memory for so many rows.
@@ -138,10 +137,10 @@ class BoundSession:
             raise self._failure(error, self.dtype, shape) from error
 
     def shrink(self) -> None:
-        """Give back what the arena holds and no run uses, by the smallest run there is.
+        """Free the arena's memory that no run uses; the option acts after a run, so the smallest possible run is made.
 
         Raises:
-            ArenaFullError: there is no memory even for that.
+            ArenaFullError: there is no memory even for that run.
         """
         sizes = [self.length.min if size is None and self.length is not None else size for size in self.row]
         entry = ("memory.enable_memory_arena_shrinkage", self._place.arena)
@@ -149,17 +148,17 @@ class BoundSession:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Inside, no other thread's run is under way, and the arena holds nothing idle.
+        """Hold off other threads' runs, with no idle memory in the arena, for the time of the block.
 
         Raises:
-            ArenaFullError: as `shrink`.
+            ArenaFullError: see `shrink`.
         """
         with self._gate.alone():
             self.shrink()
             yield
 
     def run_in_parts(self, inputs: npt.NDArray[Any], room: Room | None) -> npt.NDArray[np.float32]:
-        """As `run`, where the arena has a limit: see the function `run_in_parts`."""
+        """Embed rows on the host like `run`, but in parts where memory is short: see the function `run_in_parts`."""
         found: list[npt.NDArray[np.float32]] = []
 
         def part(start: int, count: int) -> None:
@@ -169,11 +168,11 @@ class BoundSession:
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.dim), np.float32), *found])
 
     def close(self) -> None:
-        """Drop the session; a run that has begun keeps it to its end."""
+        """Free the session; a run that has begun keeps it to its end."""
         self._session = None
 
     def _open_session(self) -> Any:
-        session = self._session  # read once: another thread may close the tower
+        session = self._session  # read once, because another thread may close the tower
         if session is None:
             raise EngineError("the engine was closed: load the bundle again")
         return session
@@ -187,14 +186,14 @@ class BoundSession:
 def run_in_parts(rows: int, most: int, run: Callable[[int, int], None], room: Room | None) -> None:
     """Run any number of rows in as few parts as memory allows.
 
-    Where the arena is full, because of idle memory or of other threads' runs, the part is repeated with room made for it; where
+    Where the arena is full, because of idle memory or of other threads' runs, `room` makes room and the part is repeated; where
     that does not help, the part is halved.
 
     Args:
-        rows: how many there are.
-        most: of one run.
-        run: embeds the rows from the first number on, as many as the second says; raises `ArenaFullError`.
-        room: makes room, such as `BoundSession.room`; None where idle memory may not be freed.
+        rows: number of rows.
+        most: largest number of rows in one run.
+        run: function that embeds the rows from its first argument on, its second argument many; raises `ArenaFullError`.
+        room: function that makes room, such as `BoundSession.room`; None where idle memory must not be freed.
 
     Raises:
         EngineError: there is no room for one row, or a run failed in another way.
@@ -222,10 +221,10 @@ def _run_with_room(start: int, count: int, run: Callable[[int, int], None], room
 
 
 def is_about_memory(error: Exception) -> bool:
-    """Whether an error of the library says that memory is short, the arena's or the device's."""
+    """Whether an error of the library means that memory is short, the arena's or the device's."""
     return _FULL.search(str(error)) is not None
 
 
 def first_line(error: Exception) -> str:
-    """An error of the library in one line."""
+    """The message of a library's error in one line."""
     return " ".join((str(error).strip() or type(error).__name__).split())[:300]

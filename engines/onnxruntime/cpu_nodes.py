@@ -1,12 +1,12 @@
-"""Which nodes of a graph ONNX Runtime runs on the CPU although the graph is on a GPU, and which of them nobody asked for.
+"""Nodes of a graph that ONNX Runtime runs on the CPU although the graph is on a GPU, and the unwanted ones among them.
 
-ONNX Runtime gives every node that its CUDA provider does not take to the CPU, and says nothing: the values are copied to the host
-and back at every call, and the GPU waits for it. Releases before 1.25 did so with the Attention operator of opset 23.
+ONNX Runtime runs every node that its CUDA provider does not take on the CPU, without a message: the values are copied to the host
+and back at every call, and the GPU waits for the copies. Releases before 1.25 did so with the Attention operator of opset 23.
 
 Its own option against that, ``session.disable_cpu_ep_fallback``, cannot be used here: it also refuses the few nodes that compute
 shapes, which ONNX Runtime puts on the CPU on purpose, because shapes are there already and nothing is copied for them. So the
-session is asked which node is where (``session.record_ep_graph_assignment_info``, since 1.24), and the graph's file says which
-nodes compute from shapes alone.
+places of nodes are read from the session (``session.record_ep_graph_assignment_info``, since 1.24), and the nodes that compute from
+shapes alone are read from the graph's file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engines.files.onnx_external_data import message_fields, read_varint
 RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"  # a session option: "1" makes `cpu_nodes` possible
 _CPU = "CPUExecutionProvider"
 _OR = "or load with device='cpu' (on the command line: --device cpu), or, in Python, with cpu_nodes='allow'"
-_NAMED = 3  # nodes that a message names
+_NAMED = 3  # largest number of nodes that a message names
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN = 1, 2, 3, 4, 7
@@ -31,9 +31,9 @@ _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR = 5, 5
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME = 1, 2, 8
 _WHOLE = (6, 7, 9)  # int32, int64, bool of TensorProto.DataType
 _SHAPES = ("Shape", "Size")  # operators whose result lies on the host, wherever their input is
-_CONTROL_FLOW = ("If", "Loop", "Scan")  # may read values that are not among their inputs
-# Elements of a constant that ONNX Runtime lets shape arithmetic on the CPU have (its kSmallInitializerThreshold); of other numbers
-# than whole ones, a single one: a weight may be that short, too.
+_CONTROL_FLOW = ("If", "Loop", "Scan")  # operators that may read values that are not among their inputs
+# Largest number of elements of a constant in shape arithmetic on the CPU (ONNX Runtime's kSmallInitializerThreshold). A constant of
+# other numbers than whole ones may have a single element, because weights may be that short, too.
 _SMALL = 100
 
 
@@ -49,7 +49,7 @@ class Node:
 
 
 def cpu_nodes(session: Any) -> list[Node] | None:
-    """The nodes that a session runs on the CPU; None if this release of ONNX Runtime cannot tell.
+    """The nodes that a session runs on the CPU; None if this release of ONNX Runtime does not report them.
 
     Args:
         session: an `onnxruntime.InferenceSession` that was made with `RECORD_ASSIGNMENT` set to ``"1"``.
@@ -62,7 +62,7 @@ def cpu_nodes(session: Any) -> list[Node] | None:
 
 
 def shape_nodes(path: Path) -> frozenset[str]:
-    """Names of a graph's nodes that compute from shapes and small constants alone: nothing is copied to run them on the CPU.
+    """Names of a graph's nodes that compute from shapes and small constants alone, for which nothing is copied to the CPU.
 
     Args:
         path: the ONNX file.
@@ -80,7 +80,7 @@ def shape_nodes(path: Path) -> frozenset[str]:
 
 
 def unasked(nodes: Iterable[Node], path: Path) -> list[Node]:
-    """Those of `cpu_nodes` that do not compute shapes. A node that the optimizer made, and the file has not, is one of them."""
+    """The nodes of `cpu_nodes` that do not compute shapes; nodes that the optimizer made and that the file lacks are among them."""
     found = list(nodes)
     expected = shape_nodes(path) if found else frozenset()
     return [node for node in found if node.name not in expected]
@@ -90,12 +90,12 @@ def check_nodes(session: Any, path: Path, version: str) -> None:
     """Refuse a session on a GPU that runs nodes on the CPU.
 
     Args:
-        session: as for `cpu_nodes`.
-        path: the ONNX file that it was made of.
-        version: of ONNX Runtime.
+        session: see `cpu_nodes`.
+        path: the ONNX file of the session.
+        version: version of ONNX Runtime.
 
     Raises:
-        EngineUnavailableError: it does, and the message names them; or it cannot be known.
+        EngineUnavailableError: nodes run on the CPU, and the message names them; or ONNX Runtime does not report them.
     """
     nodes = cpu_nodes(session)
     if nodes is None:
@@ -111,9 +111,9 @@ def refusal(nodes: list[Node], file: str, version: str) -> str:
     """The sentence about nodes that would run on the CPU.
 
     Args:
-        nodes: of `unasked`, at least one.
+        nodes: nodes that `unasked` returned, at least one.
         file: the graph's name.
-        version: of ONNX Runtime.
+        version: version of ONNX Runtime.
     """
     one = len(nodes) == 1
     rest = len(nodes) - _NAMED
@@ -132,7 +132,7 @@ def refusal(nodes: list[Node], file: str, version: str) -> str:
 
 
 def _shape_nodes(graph: memoryview) -> frozenset[str]:
-    nodes, on_host = [], {""}  # an input that is left out has no name
+    nodes, on_host = [], {""}  # the empty name stands for an input that is left out
     for number, _, payload in message_fields(graph):
         if not isinstance(payload, memoryview):
             continue
@@ -143,7 +143,7 @@ def _shape_nodes(graph: memoryview) -> frozenset[str]:
             if small:
                 on_host.add(name)
     names = set()
-    for node in nodes:  # in an order in which every value comes before its use: ONNX demands it
+    for node in nodes:  # every value comes before its use, because ONNX demands that order
         inputs, outputs, name, operator, domain = _node(node)
         if (operator in _SHAPES and not domain) or (operator == "Constant" and _small_constant(node)):
             on_host.update(outputs)
@@ -154,8 +154,8 @@ def _shape_nodes(graph: memoryview) -> frozenset[str]:
 
 
 def _node(view: memoryview) -> tuple[list[str], list[str], str, str, str]:
-    """Inputs, outputs, name, operator and domain."""
-    found: dict[int, list[str]] = {}
+    """A node's inputs, outputs, name, operator and domain."""
+    fields: dict[int, list[str]] = {}
     for number, _, payload in message_fields(view):
         if isinstance(payload, memoryview) and number in (
             _NODE_INPUT,
@@ -164,13 +164,13 @@ def _node(view: memoryview) -> tuple[list[str], list[str], str, str, str]:
             _NODE_OPERATOR,
             _NODE_DOMAIN,
         ):
-            found.setdefault(number, []).append(_text(payload))
-    name, operator, domain = (found.get(number, [""])[-1] for number in (_NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN))
-    return found.get(_NODE_INPUT, []), found.get(_NODE_OUTPUT, []), name, operator, domain
+            fields.setdefault(number, []).append(_text(payload))
+    name, operator, domain = (fields.get(number, [""])[-1] for number in (_NODE_NAME, _NODE_OPERATOR, _NODE_DOMAIN))
+    return fields.get(_NODE_INPUT, []), fields.get(_NODE_OUTPUT, []), name, operator, domain
 
 
 def _small_constant(node: memoryview) -> bool:
-    """Whether a Constant node's value is as small as those of shape arithmetic are; one that is no tensor is a number or a few."""
+    """Whether a Constant node's value is as small as in shape arithmetic; a value that is no tensor is one number or a few."""
     attributes = [payload for number, _, payload in message_fields(node) if number == _NODE_ATTRIBUTE]
     tensors = [
         payload
@@ -183,7 +183,7 @@ def _small_constant(node: memoryview) -> bool:
 
 
 def _tensor(view: memoryview) -> tuple[str, bool]:
-    """Name, and whether it is as small as the constants of shape arithmetic are."""
+    """A tensor's name, and whether the tensor is as small as the constants of shape arithmetic."""
     name, elements, whole = "", 1, False
     for number, _, payload in message_fields(view):
         if number == _TENSOR_NAME and isinstance(payload, memoryview):
@@ -197,7 +197,7 @@ def _tensor(view: memoryview) -> tuple[str, bool]:
 
 
 def _sizes(payload: memoryview | int) -> list[int]:
-    """A dimension, or several that are packed into one field."""
+    """The dimensions in a field: one, or several that are packed."""
     if isinstance(payload, int):
         return [payload]
     sizes, at = [], 0

@@ -1,16 +1,16 @@
 """CUDA graphs of an ONNX Runtime session: the shapes that are captured, and their replay.
 
-What the library's CUDA provider does (read in its sources; the first two seen with 1.28.0 and 1.31.1), and what follows here:
+Facts about the library's CUDA provider (read in its sources; the first two seen with 1.28.0 and 1.31.1), and their consequences:
 
-- A graph belongs to the thread that captured it; another thread's run of the same ``gpu_graph_id`` captures anew. So all runs of a
-  session with graphs are made by one thread of its own.
-- It is captured in CUDA's global mode: until the capture ends, an allocation on the device by *any* thread of the process fails and
-  breaks it. So shapes are captured when the tower is opened, and never while it serves.
-- Inputs and outputs are read and written at the addresses of the capture: there is one buffer for each, which all graphs share.
-- The arena's memory that a graph works in is free for other runs as soon as the capture ended. Runs one after the other in one
-  stream may share it; giving it back to the device (shrinking the arena) would let the graph write into others' memory, so the
-  arena of such a session is never shrunk.
-- Graphs cannot be dropped one by one: their number is fixed when the tower is opened.
+- A graph belongs to the thread that captured it; another thread's run of the same ``gpu_graph_id`` captures anew. So one thread of
+  its own makes all runs of a session with graphs.
+- A graph is captured in CUDA's global mode: until the capture ends, an allocation on the device by *any* thread of the process
+  fails and breaks the capture. So shapes are captured when the tower is opened, and never while it serves.
+- Inputs and outputs are read and written at the addresses of the capture. So there is one buffer for each, which all graphs share.
+- The arena's memory in which a graph works is free for other runs as soon as the capture has ended. Consecutive runs in one stream
+  may share it. But if the arena were shrunk, the graph would write into memory that is no longer its own, so the arena of such a
+  session is never shrunk.
+- Graphs cannot be freed one by one. So their number is fixed when the tower is opened.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from engines.manifest import TextLength
 from engines.onnxruntime.binding import BoundSession
 
 DEFAULT_BATCHES = (1, 2, 4, 8)
-_TOKENS = (16, 32)  # and the longest: lengths of text that are captured
-_MOST = 64  # graphs of one tower
-_ROWS = 1024  # of the largest graph
+_TOKENS = (16, 32)  # lengths of text that are captured besides the longest
+_MOST = 64  # largest number of graphs for one tower
+_ROWS = 1024  # number of rows in the largest possible graph
 _CAPTURE_RUNS = 3  # a graph is captured by the third run at the latest
-# Names of run options, and the graph id that neither captures nor replays.
+# Names of run options, and the graph id with which a run neither captures nor replays.
 _GRAPH_ID, _NO_WAIT = "gpu_graph_id", ("disable_synchronize_execution_providers", "1")
 WITHOUT_GRAPH = (_GRAPH_ID, "-1")
 
@@ -45,8 +45,8 @@ class GraphShape:
     """A shape that is captured.
 
     Attributes:
-        rows: of the batch.
-        tokens: of a text; None for images.
+        rows: number of rows in the batch.
+        tokens: number of tokens in a text; None for images.
     """
 
     rows: int
@@ -57,13 +57,13 @@ def graph_batches(wanted: bool | int | Iterable[int] | None) -> tuple[int, ...]:
     """Batch sizes to capture: none for False and None, `DEFAULT_BATCHES` for True, one for a number.
 
     Raises:
-        InputError: they are no whole numbers, or one is below 1 or beyond what a graph is of use for.
+        InputError: a size is no whole number, is below 1 or too large for a graph.
     """
     if wanted is None or isinstance(wanted, (bool, np.bool_)):
         return DEFAULT_BATCHES if wanted else ()
     given: list[Any] = [wanted]
     if isinstance(wanted, Iterable):
-        with suppress(TypeError):  # an array of no dimension calls itself iterable
+        with suppress(TypeError):  # an array without dimensions counts as Iterable but is none
             given = list(wanted)
     for size in given:
         if isinstance(size, bool) or not isinstance(size, Integral) or not 1 <= int(size) <= _ROWS:
@@ -75,11 +75,11 @@ def graph_shapes(batches: Sequence[int], length: TextLength | None) -> tuple[Gra
     """The shapes to capture, smallest first.
 
     Args:
-        batches: of `graph_batches`.
-        length: of a text tower: its longest texts are captured, and where shorter ones can be sent, 16 and 32 tokens too.
+        batches: batch sizes that `graph_batches` returned.
+        length: a text tower's lengths: the longest texts are captured, and where shorter ones are allowed, 16 and 32 tokens, too.
 
     Raises:
-        InputError: they are too many.
+        InputError: the shapes are too many.
     """
     tokens: list[int | None] = [None]
     if length is not None:
@@ -97,10 +97,10 @@ def fitting(shapes: Sequence[GraphShape], rows: int, tokens: int | None, exact_t
     """The smallest captured shape that holds a batch; None if none does.
 
     Args:
-        shapes: that are captured, smallest batch first.
-        rows: of the batch.
-        tokens: of a text, None for images.
-        exact_tokens: whether the text cannot be filled up.
+        shapes: captured shapes, smallest batch first.
+        rows: number of rows in the batch.
+        tokens: number of tokens in a text; None for images.
+        exact_tokens: whether texts cannot be filled up, so that the number of tokens must be equal.
     """
     for shape in shapes:
         if shape.rows < rows:
@@ -113,13 +113,13 @@ def fitting(shapes: Sequence[GraphShape], rows: int, tokens: int | None, exact_t
 
 
 class CapturedShapes:
-    """The graphs of one tower. Every method is called by the same thread, with the device current.
+    """The graphs of one tower. One and the same thread must call every method, with the device current.
 
     Args:
         cuda: the device.
         bound: the session, whose CUDA provider has graphs enabled and works in `stream`.
-        stream: handle.
-        shapes: to capture.
+        stream: the stream's handle.
+        shapes: shapes to capture.
     """
 
     def __init__(self, cuda: Cuda, bound: BoundSession, stream: int, shapes: Sequence[GraphShape]) -> None:
@@ -130,14 +130,14 @@ class CapturedShapes:
         self._buffers: list[int] = []
         try:
             self._allocate()
-            for shape in reversed(self.shapes):  # the largest first: the arena grows once
+            for shape in reversed(self.shapes):  # the largest first, so that the arena grows once
                 self._capture(shape)
         except BaseException:
             self.close()
             raise
 
     def embed_host(self, shape: GraphShape, rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed rows on the host, at most as many and as long as the shape says."""
+        """Embed rows on the host, which may be fewer and shorter than the shape's."""
         dims, count = self._dims(shape), len(rows)
         staged = self._pinned[0].bytes[: self._bytes(shape)].view(self._bound.dtype).reshape(dims)
         if rows.shape[1:] != dims[1:]:
@@ -146,7 +146,7 @@ class CapturedShapes:
             staged[:count, : rows.shape[1]] = rows
         else:
             staged[:count] = rows
-        # Rows after them hold those of earlier runs, or zeros: valid ones, whose embeddings are dropped.
+        # The rows after them hold rows of earlier runs, or zeros. Those are valid inputs, whose embeddings are dropped.
         cuda, size = self._cuda, count * self._bound.dim * 4
         cuda.copy(self._buffers[0], self._pinned[0].address, self._bytes(shape), self._stream)
         self._replay(shape)
@@ -155,12 +155,12 @@ class CapturedShapes:
         return self._pinned[1].bytes[:size].view(np.float32).reshape(count, self._bound.dim).copy()
 
     def embed_on_device(self, shape: GraphShape, rows: int, source: int, target: int) -> None:
-        """Embed rows that lie on the device and are as long as the shape says, in the order of the stream.
+        """Embed rows that lie on the device and have the shape's length, in the order of the stream.
 
         Args:
-            shape: with at least as many rows.
-            rows: how many there are.
-            source: address of them.
+            shape: a captured shape with at least as many rows.
+            rows: number of rows.
+            source: address of the rows.
             target: address for their embeddings.
         """
         self._cuda.copy(self._buffers[0], source, self._bytes(shape) // shape.rows * rows, self._stream)
@@ -168,7 +168,7 @@ class CapturedShapes:
         self._cuda.copy(target, self._buffers[1], rows * self._bound.dim * 4, self._stream)
 
     def close(self) -> None:
-        """Free the buffers; the graphs go with the session."""
+        """Free the buffers; the session frees the graphs."""
         self._cuda.wait_for_stream(self._stream)
         self._bindings.clear()
         while self._buffers:

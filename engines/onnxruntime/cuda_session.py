@@ -1,9 +1,9 @@
 """A tower in ONNX Runtime's CUDA provider: rows on the host or on the device, in the order of the caller's stream.
 
-The session works in one stream of this tower's. For rows on the device that stream waits for the caller's by an event, and the
-caller's for it by another one: nothing is copied, and the host waits for nothing. The price is that runs of several threads follow
-each other, on the host as well as on the device: in a stream that is given to it, ONNX Runtime has one cuBLAS and one cuDNN
-handle for all runs of a session, and a cuDNN handle may be used by one thread at a time.
+The session works in one stream, which belongs to the tower. For rows on the device this stream waits for the caller's stream by an
+event, and the caller's stream waits for it by another event: nothing is copied, and the host waits for nothing. The price is that
+runs of several threads follow each other, on the host as well as on the device, because with a user's stream ONNX Runtime has one
+cuBLAS and one cuDNN handle for all runs of a session, and only one thread at a time may use a cuDNN handle.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from engines.manifest import BatchProfile, Engine
 from engines.onnxruntime.binding import ArenaFullError, BoundSession, Room, run_in_parts
 from engines.onnxruntime.cuda_graphs import CapturedShapes, GraphShape, fitting
 
-_ROWS = 256  # of one run on the device
-_ALIGNMENT = 16  # of inputs and outputs: kernels load and store that much at a time
+_ROWS = 256  # largest number of rows in one run on the device
+_ALIGNMENT = 16  # bytes to which inputs and outputs are aligned, because kernels load and store that much at a time
 _NO_WAIT = ("disable_synchronize_execution_providers", "1")  # a run returns when its work is in the stream
 _T = TypeVar("_T")
 
@@ -40,7 +40,7 @@ class OnnxRuntimeCudaTower:
         bound: the session, which works in `stream`.
         stream: handle of a stream that this tower owns from now on.
         engine: the manifest's entry.
-        shapes: to capture as CUDA graphs now; the session then has to have graphs enabled.
+        shapes: shapes to capture as CUDA graphs now; the session must have graphs enabled for them.
 
     Raises:
         EngineError: a shape cannot be captured, or there is no memory for it.
@@ -72,29 +72,29 @@ class OnnxRuntimeCudaTower:
                 raise
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch on the host; see `engines.runtimes.protocol.TowerRuntime`. Where memory is short, in parts.
+        """Embed a batch on the host, in parts where memory is short; see `engines.runtimes.protocol.TowerRuntime`.
 
         Raises:
-            EngineError: the run failed, the tower was closed, or there is no room for even one row.
+            EngineError: the run failed, the tower was closed, or there is no room even for one row.
         """
         with self._in_use():
             return self._do(lambda: self._run_host(inputs))
 
     def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
-        """Embed (N, …) rows that lie on the GPU, where they lie.
+        """Embed (N, …) rows that lie on the GPU, without a copy to the host.
 
         Args:
-            inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape. Any N: 256
-                rows at a time, or what memory allows.
-            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
-                ready when the call returns.
+            inputs: an array of any library with DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape. N
+                is any number: 256 rows run at a time, or fewer where memory is short.
+            stream: handle of the caller's stream, in whose order the result is ready, without any wait. None: the result is ready
+                when the call returns.
 
         Returns:
             (N, D) float32 on the GPU.
 
         Raises:
-            InputError: another dtype, shape or device.
-            EngineError: as `run`.
+            InputError: the array has another dtype, shape or device.
+            EngineError: see `run`.
         """
         with self._in_use(), self._cuda.current():
             stream = LEGACY_STREAM if stream == 0 else stream
@@ -115,7 +115,7 @@ class OnnxRuntimeCudaTower:
             self._thread.shutdown()
         with self._cuda.current():
             self._cuda.wait_for_stream(self._stream)
-            self._bound.close()  # before the stream that it works in
+            self._bound.close()  # before the stream, because the session works in it
             self._cuda.destroy_stream(self._stream)
 
     def _run_host(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -156,26 +156,26 @@ class OnnxRuntimeCudaTower:
         return result
 
     def _embed(self, source: int, target: int, shape: tuple[int, ...], size: int) -> None:
-        """One run where the data lies; through memory of its own where an address does not suit the kernels."""
+        """One run on the data where it lies, or through temporary memory where an address is not aligned for the kernels."""
         cuda, stream, out = self._cuda, self._stream, shape[0] * self._bound.dim * 4
-        own: list[int] = []
+        blocks: list[int] = []
         try:
             read, write = source, target
             if source % _ALIGNMENT:
-                own.append(read := self._allocated(lambda: cuda.allocate_in_order(size, stream)))
+                blocks.append(read := self._allocated(lambda: cuda.allocate_in_order(size, stream)))
                 cuda.copy(read, source, size, stream)
             if target % _ALIGNMENT:
-                own.append(write := self._allocated(lambda: cuda.allocate_in_order(out, stream)))
+                blocks.append(write := self._allocated(lambda: cuda.allocate_in_order(out, stream)))
             self._bound.run_bound(self._bound.bind(shape, read, write), shape, self._no_wait)
             if write != target:
                 cuda.copy(target, write, out, stream)
         finally:
-            for block in own:
+            for block in blocks:
                 cuda.free_in_order(block, stream)
 
     @contextmanager
     def _in_order_of(self, stream: int) -> Iterator[None]:
-        """What is done inside in the tower's stream comes after what is in `stream` before, and before what comes later."""
+        """Order the block's work in the tower's stream after the work that is in `stream` now, and before later work there."""
         if stream == self._stream:
             yield
             return
@@ -185,17 +185,17 @@ class OnnxRuntimeCudaTower:
             self._cuda.order_after(self._stream, event)
             try:
                 yield
-            finally:  # after an error, too: what was begun still uses the caller's memory
+            finally:  # after an error, too, because work that was begun still uses the caller's memory
                 self._cuda.record(event, self._stream)
                 self._cuda.order_after(stream, event)
         finally:
-            self._cuda.destroy_event(event)  # CUDA keeps it until it has happened
+            self._cuda.destroy_event(event)  # CUDA keeps the event until it has happened
 
     def _graph(self, rows: int, tokens: int | None, exact_tokens: bool) -> GraphShape | None:
         return None if self._graphs is None else fitting(self._graphs.shapes, rows, tokens, exact_tokens)
 
     def _room(self) -> Room | None:
-        """How room is made for a run; with graphs it is not, because they work in the arena's idle memory."""
+        """The function that makes room for a run; None with graphs, because they work in the arena's idle memory."""
         return None if self._thread is not None else self._bound.room
 
     def _allocated(self, allocate: Callable[[], int]) -> int:
@@ -205,7 +205,7 @@ class OnnxRuntimeCudaTower:
             raise ArenaFullError(f"{self.description} has no memory: {error}") from error
 
     def _do(self, work: Callable[[], _T]) -> _T:
-        """Work with the device current, one thread's at a time; with graphs, in the one thread that they belong to."""
+        """Run `work` with the device current, one thread at a time; with graphs, in the one thread to which they belong."""
 
         def inside() -> _T:
             with self._turn, self._cuda.current():
@@ -228,7 +228,7 @@ class OnnxRuntimeCudaTower:
 
     def _free(self, stream: int | None, address: int) -> None:
         with self._cuda.current():
-            if stream is None:  # who still reads it, and in which stream, is not known: this waits for all
+            if stream is None:  # `free` waits for all work, because the streams that read the memory are not known
                 self._cuda.free(address)
             else:
                 self._cuda.free_in_order(address, stream)

@@ -1,4 +1,4 @@
-"""Runs side by side, and now and then one alone."""
+"""A lock that admits concurrent runs, or one run alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 
 class Gate:
-    """Lets any number of threads in, or one alone."""
+    """A lock that any number of threads hold together, or one thread alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
-        self._alone: int | None = None  # the thread that is, or waits to be
+        self._alone: int | None = None  # the thread that is alone inside, or waits for that
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Inside, no other thread is alone. The thread that is alone may enter, too."""
+        """Enter unless another thread is alone; the thread that is alone may enter, too."""
         with self._changed:
             while self._alone not in (None, threading.get_ident()):
                 self._changed.wait()
@@ -31,18 +31,18 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other thread is in; those that come wait. Not to be entered from inside `together`."""
-        own = threading.get_ident()
+        """Enter with no other thread inside; later threads wait. It must not be entered from inside `together`."""
+        this_thread = threading.get_ident()
         try:
             with self._changed:
                 while self._alone is not None:
                     self._changed.wait()
-                self._alone = own
+                self._alone = this_thread
                 while self._inside:
                     self._changed.wait()
             yield
-        finally:  # after an interrupt of the second wait, too: the others would wait for ever
+        finally:  # after an interrupt of the second wait, too, because the other threads would wait for ever
             with self._changed:
-                if self._alone == own:  # not after an interrupt of the first wait: another thread is alone
+                if self._alone == this_thread:  # not after an interrupt of the first wait: another thread is alone
                     self._alone = None
                     self._changed.notify_all()

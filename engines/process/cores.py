@@ -1,7 +1,7 @@
-"""How many cores this process may use: its affinity, and the CPU quota of its container.
+"""The number of cores that this process may use, from its affinity and the CPU quota of its container.
 
 Sources: Linux' ``Documentation/admin-guide/cgroup-v2.rst`` (``cpu.max``), ``scheduler/sched-bwc.rst`` (``cpu.cfs_quota_us`` of
-version 1), and ``proc_pid_mountinfo(5)``. A quota of 1.5 CPUs counts as two cores, as Java and Go count it.
+version 1), and ``proc_pid_mountinfo(5)``. A quota of 1.5 CPUs counts as two cores, as in Java and Go.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _ROOT = Path("/")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use at a time, at least 1: no more than its affinity has, and than its CPU quota pays for."""
+    """The number of cores that this process may use at a time, at least 1, within its affinity and its CPU quota."""
     cores = len(_affinity())
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def engine_threads() -> int | None:
-    """Threads for one run of an engine where this process may not use the whole machine; None where it may.
+    """The number of threads for one run of an engine where this process may not use the whole machine; None where it may.
 
-    None leaves the number to the engine's library, which takes the physical cores of the machine. The number is that of the
-    physical cores within the affinity, and no more than the CPU quota pays for.
+    With None the engine's library takes the number of the machine's physical cores. Otherwise the number is that of the physical
+    cores within the affinity, limited by the CPU quota.
     """
     affinity, quota = _affinity(), cpu_quota()
     physical = _physical_cores(affinity)
@@ -34,9 +34,9 @@ def engine_threads() -> int | None:
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
-    """CPUs that the quota of this process's control groups pays for (1.5: one and a half seconds of CPU time a second); None: any.
+    """The CPU quota of this process's control groups (1.5: one and a half seconds of CPU time a second); None: no limit.
 
-    The groups above count, too: the smallest quota is the one that holds.
+    The groups above count, too: the smallest quota holds.
 
     Args:
         root: where ``proc`` and ``sys`` are mounted.
@@ -46,13 +46,13 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, int]]:
-    """Folders of the control groups that bound this process's CPU time, with the version of their interface."""
+    """Folders of the control groups that limit this process's CPU time, with the version of their interface."""
     paths = dict(_own_groups(root))
     for version, top, mounted in _mounts(root):
         if version not in paths:
             continue
-        # A mount shows the groups below `top`. A container without a namespace of its own reads its group's path as the host has
-        # it, and sees only its own folder: there the mount itself is the group.
+        # A mount contains the groups below `top`. A container without its own namespace reads its group's path as it is on the
+        # host, and has only the group's folder: there the mount itself is the group.
         path = PurePosixPath(paths[version])
         below = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
         folder = root / mounted.lstrip("/")
@@ -62,7 +62,7 @@ def _groups(root: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _own_groups(root: Path) -> Iterator[tuple[int, str]]:
-    """(1 or 2, path) of ``/proc/self/cgroup``: lines of ``number:controllers:path``."""
+    """Entries (1 or 2, path) of ``/proc/self/cgroup``, whose lines are ``number:controllers:path``."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -73,7 +73,7 @@ def _own_groups(root: Path) -> Iterator[tuple[int, str]]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[int, str, str]]:
-    """(1 or 2, group at the mount's top, where it is mounted) of ``/proc/self/mountinfo``."""
+    """Entries (1 or 2, group at the mount's top, path of the mount) of ``/proc/self/mountinfo``."""
     for line in _read(root / "proc/self/mountinfo").splitlines():
         left, separator, right = line.partition(" - ")
         fields, kind = left.split(), right.split()
@@ -92,10 +92,10 @@ def _quota_of(folder: Path, version: int) -> float | None:
     else:
         quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
     try:
-        found = int(quota) / int(period)
+        cpus = int(quota) / int(period)
     except (ValueError, ZeroDivisionError):  # "max", or nothing there
         return None
-    return found if found > 0 else None  # -1: no bound
+    return cpus if cpus > 0 else None  # -1: no limit
 
 
 def _affinity() -> set[int]:
@@ -103,14 +103,14 @@ def _affinity() -> set[int]:
 
 
 def _physical_cores(cpus: set[int]) -> int:
-    """Physical cores among these logical ones; their number where the system does not say which share a core."""
+    """The number of physical cores of these logical CPUs; the number of CPUs where the system does not report shared cores."""
     base = _ROOT / "sys/devices/system/cpu"
     cores = {_read(base / f"cpu{cpu}/topology/thread_siblings_list").strip() or f"cpu {cpu}" for cpu in cpus}
     return max(1, len(cores))
 
 
 def _unescaped(path: str) -> str:
-    """A path of mountinfo, where a space is written as ``\\040``."""
+    """A path of mountinfo without its escapes, such as ``\\040`` for a space."""
     for code in ("\\040", "\\011", "\\012", "\\134"):
         path = path.replace(code, chr(int(code[1:], 8)))
     return path

@@ -1,8 +1,8 @@
-"""Values that do not survive a fork, such as pools of threads and opened engines: made anew in the child process.
+"""Values that a forked child process must make anew, such as pools of threads and opened engines.
 
-A forked child has one thread, the one that called ``fork``. Threads of a pool are missing there, locks that other threads held stay
+A forked child has only the thread that called ``fork``. Threads of a pool are missing there, locks that other threads held stay
 locked, and the destructor of an engine waits for threads that do not exist. So the child makes its own value when it first needs
-one, and the parent's is never destroyed there.
+one, and never destroys the parent's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ _T = TypeVar("_T")
 
 
 class PerProcess(Generic[_T]):
-    """A value for each process; many threads may ask for it.
+    """A value for each process; many threads may call `get`.
 
     Args:
-        make: makes the value, in this process now and in a forked child when it is first asked for.
-        make_in_child: makes the child's value, where that differs; it may raise an error that says why there can be none.
+        make: function that makes the value, in this process now and in a forked child at the first `get`.
+        make_in_child: function that makes the child's value, where that differs; it may raise an error with the reason why there
+            can be none.
     """
 
     def __init__(self, make: Callable[[], _T], make_in_child: Callable[[], _T] | None = None) -> None:
@@ -43,12 +44,12 @@ class PerProcess(Generic[_T]):
             return self._held[1]
 
     def made_here(self) -> _T | None:
-        """The value, if this process has made one; None in a child that never asked."""
+        """The value, if this process has made one; None in a child that has not called `get`."""
         held = self._held
         return held[1] if held is not None and held[0] == os.getpid() else None
 
     def _forget(self) -> None:
-        """Leave the parent's value alone for ever: its destructor would wait for threads that are missing here."""
+        """Drop the parent's value but never destroy it, because its destructor would wait for threads that are missing here."""
         held, self._held = self._held, None
         self._lock = threading.Lock()
         if held is not None:
@@ -56,7 +57,7 @@ class PerProcess(Generic[_T]):
 
 
 class ForkSafeLock:
-    """A lock that is free in a forked child, whoever held it in the parent."""
+    """A lock that is free in a forked child, even if a thread held it in the parent."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -79,11 +80,11 @@ def in_forked_child() -> bool:
 
 
 def skip_exit_handlers_in_children() -> None:
-    """From now on, children that are forked end without the handlers that libraries of this process registered with C's ``exit``.
+    """Let children that are forked from now on end without the handlers that libraries have registered with C's ``exit``.
 
-    ONNX Runtime's wait there for threads that only the parent has, for ever (seen with 1.32). Python's own ``atexit`` functions
-    run, open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow. Does
-    nothing where the C library has no ``on_exit``, which glibc has.
+    ONNX Runtime's handlers would wait there for ever for threads that only the parent has (seen with 1.32). Python's own ``atexit``
+    functions run, open C streams are flushed, and the exit status stays; processes of `multiprocessing` skip those handlers anyhow.
+    The function does nothing where the C library has no ``on_exit``; glibc has it.
     """
     global _C_LIBRARY
     library = ctypes.CDLL(None)
@@ -92,7 +93,7 @@ def skip_exit_handlers_in_children() -> None:
 
 
 def never_destroy(value: Any) -> None:
-    """Keep an object to the end of the process, and beyond the interpreter's own cleaning up at exit."""
+    """Keep an object to the end of the process, even beyond the interpreter's own cleanup at exit."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
@@ -108,14 +109,14 @@ def _in_child() -> None:
 
 
 def _end_without_exit_handlers(library: ctypes.CDLL) -> None:
-    # The handler that is registered last is called first. Both are given the status and a pointer; `fcloseall` takes neither.
+    # C calls the handler that was registered last first. It passes the status and a pointer to both; `fcloseall` ignores them.
     library.on_exit(ctypes.cast(library._exit, ctypes.c_void_p), None)
     library.on_exit(ctypes.cast(library.fcloseall, ctypes.c_void_p), None)
 
 
 _FIRST = os.getpid()
-_C_LIBRARY: ctypes.CDLL | None = None  # where children skip its exit handlers
-_CHANGING = threading.Lock()  # the collections below
+_C_LIBRARY: ctypes.CDLL | None = None  # the C library whose exit handlers children skip; None: they skip none
+_CHANGING = threading.Lock()  # guards the collections below
 _ALL: weakref.WeakSet[PerProcess[Any]] = weakref.WeakSet()
 _LOCKS: list[ForkSafeLock] = []
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

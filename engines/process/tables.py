@@ -15,9 +15,9 @@ def format_table(
 
     Args:
         header: one title for each column.
-        rows: a cell for each column; line breaks, control characters and the like in a cell become visible escapes.
-        indent: before each line.
-        encoding: what it lacks is replaced; None is standard output's.
+        rows: rows with a cell for each column; line breaks, control characters and the like in a cell become visible escapes.
+        indent: text before each line.
+        encoding: the output's encoding; characters that it lacks are replaced; None is standard output's.
     """
     target = encoding_of(sys.stdout) if encoding is None else encoding
     cells = [[fit(visible(cell), target) for cell in row] for row in (header, *rows)]

@@ -1,1 +1,1 @@
-"""Pixels or ids to embeddings: the runtime of each engine kind, one file a kind, and the choice among them."""
+"""Runtimes, which turn pixels or ids into embeddings: one file for each kind of engine, and the choice among them."""

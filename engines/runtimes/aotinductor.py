@@ -1,7 +1,7 @@
-"""AOTInductor packages: compiled code for the CPU or an NVIDIA GPU, loaded by PyTorch's library.
+"""The runtime of AOTInductor packages: compiled code for the CPU or an NVIDIA GPU, loaded by PyTorch's library.
 
-The one engine that needs PyTorch where it serves. PyTorch takes two seconds to import: it is imported when a package is opened, and
-to tell whether one can be that fits this machine and the installed version.
+This is the only engine that needs PyTorch where it serves. PyTorch is imported only when a package is opened, or when a package
+that fits this machine and the installed version is checked, because the import takes two seconds.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from engines.process.optional import error_line
 from engines.runtimes.torch_library import torch_or_reason, version_problem
 
 _CPU = "cpu"
-_ALIGNMENT = 16  # of inputs on a GPU: kernels load that much at a time
+_ALIGNMENT = 16  # bytes to which inputs on a GPU are aligned, because kernels load that much at a time
 _AVX2 = frozenset({"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe", "abm"})
-# Instruction set that a package's code uses to the processor's flags (/proc/cpuinfo) that it needs, best first.
+# Instruction set of a package's code to the processor's flags (/proc/cpuinfo) that it needs, best first.
 _FLAGS = {"avx512": _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}, "avx2": _AVX2}
-# PyTorch reads a package's description into one object for the whole process.
+# Loads take turns because PyTorch reads a package's description into one object for the whole process.
 _LOADING = ForkSafeLock()
 
 
 def cpu_isa() -> str | None:
-    """The best instruction set of `Target.isa` that this processor has; None if it has none of them."""
+    """The best instruction set for `Target.isa` that this processor has; None if it has none of them."""
     return next((isa for isa, flags in _FLAGS.items() if flags <= _cpu_flags()), None)
 
 
 def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> str | None:
-    """Why this engine cannot run here; None if it can."""
+    """The reason why this engine cannot run here; None if it can."""
     target = engine.target
     if target.device == _CPU and device == "cuda":
         return "built for the CPU, and the device is a GPU"
@@ -87,21 +87,21 @@ def open_tower(
     """Load a package.
 
     Args:
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         tower: the tower's signature.
-        precision: of the bundle.
-        device: ``auto``, or what the package was built for: ``cpu`` or ``cuda``.
-        threads: of the CPU, **for all of PyTorch in this process** (`torch.set_num_threads`); None leaves them as they are, one per
-            physical core unless something set another number, but no more than affinity and CPU quota allow.
-        parallel: most runs at a time on a GPU. On the CPU runs take turns, each on all threads.
-        device_id: which GPU.
+        precision: the bundle's precision.
+        device: ``auto``, or the device for which the package was built: ``cpu`` or ``cuda``.
+        threads: number of CPU threads **for all of PyTorch in this process** (`torch.set_num_threads`); None leaves the number
+            unchanged, one per physical core unless other code set it, but no more than affinity and CPU quota allow.
+        parallel: largest number of runs at a time on a GPU. On the CPU runs take turns, each on all threads.
+        device_id: the GPU's number.
 
     Raises:
         EngineUnavailableError: PyTorch is missing, broken or of another version, or the package was built for another machine.
         InputError: `threads` or `parallel` is less than 1.
-        BundleError: the package is missing or was changed. It is checked before it is loaded, for it holds code.
-        EngineError: PyTorch cannot load it.
+        BundleError: the package is missing or was changed. It is checked before it is loaded, because it holds code.
+        EngineError: PyTorch cannot load the package.
     """
     for name, value in (("threads", threads), ("parallel", parallel)):
         if value is not None:
@@ -121,7 +121,7 @@ def open_tower(
         torch.set_num_threads(threads)
     try:
         with _LOADING:
-            # Not torch._inductor.aoti_load_package: it compiles a test program to compare processors, and so needs a compiler.
+            # Not torch._inductor.aoti_load_package, because it compiles a test program to compare processors and needs a compiler.
             loader = torch._C._aoti.AOTIModelPackageLoader(
                 str(path), "model", False, parallel if on_gpu else 1, device_id if on_gpu else -1
             )
@@ -134,10 +134,10 @@ def open_tower(
 class AOTInductorTower:
     """A tower in an AOTInductor package; many threads may call it.
 
-    PyTorch holds Python's interpreter lock while a package runs: on the CPU, other Python threads wait for the end of a run.
+    PyTorch holds Python's interpreter lock while a package runs, so on the CPU other Python threads wait for the end of a run.
 
-    In a forked child packages for the CPU run in a thread of their own: GNU's OpenMP keeps a pool for each thread that computes,
-    and that of the thread that forked waits there for threads that do not exist.
+    In a forked child, packages for the CPU run in a separate thread, because GNU's OpenMP keeps a pool for each thread that
+    computes, and the pool of the thread that forked would wait in the child for threads that do not exist.
     """
 
     kind = "aotinductor"
@@ -159,14 +159,14 @@ class AOTInductorTower:
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`.
 
-        A package that takes packed captions gets each row up to its end of text, all of them end to end.
+        A package for packed captions gets each row up to its end of text, all of them end to end.
 
-        Ids have to be within the vocabulary, as `Embedder` sees to: the package ends the process on others, for its check fails in
-        a thread that nothing catches errors of.
+        Ids must be within the vocabulary; `Embedder` checks them. The package ends the process on other ids, because its own check
+        fails in a thread whose errors are not caught.
 
         Raises:
-            InputError: another dtype or shape. The package itself would read beyond the array.
-            EngineError: it was closed, or failed.
+            InputError: the array has another dtype or shape; the package itself would read beyond the array.
+            EngineError: the engine was closed, or failed.
         """
         self._check(str(inputs.dtype), inputs.shape)
         if self._thread is None:
@@ -178,7 +178,7 @@ class AOTInductorTower:
         return running.result()
 
     def _run_rows(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        # OpenMP's number of threads belongs to the thread that calls it: PyTorch sets it in a thread that asks for the number.
+        # OpenMP's number of threads belongs to the calling thread, and PyTorch sets it in a thread that calls get_num_threads.
         self._torch.get_num_threads()
         given = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
         if self._place == _CPU:
@@ -190,15 +190,15 @@ class AOTInductorTower:
         """Embed (N, …) rows that lie on the GPU.
 
         Args:
-            inputs: anything that speaks DLPack, of the tower's dtype and shape, N within `batch`.
-            stream: handle of the caller's; the result is ready in its order. None: it is ready when the call returns.
+            inputs: an array of any library with DLPack, of the tower's dtype and shape, N within `batch`.
+            stream: handle of the caller's stream, in whose order the result is ready. None: it is ready when the call returns.
 
         Returns:
             (N, D) float32 on the GPU.
 
         Raises:
-            InputError: another dtype, shape or device.
-            EngineError: as `run`.
+            InputError: the array has another dtype, shape or device.
+            EngineError: see `run`.
         """
         torch = self._torch
         if self._place == _CPU:
@@ -218,22 +218,22 @@ class AOTInductorTower:
                 used.synchronize()
 
         def keep(address: int, embeds: Any = embeds) -> None:
-            """Hold the tensor for as long as the result is in use."""
+            """Do nothing; the default argument keeps the tensor for as long as the result is in use."""
 
         return DeviceEmbeddings(embeds.data_ptr(), tuple(embeds.shape), embeds.device.index, stream, keep)
 
     def close(self) -> None:
-        """Drop the package and its memory, once the runs that have begun are done."""
+        """Free the package and its memory, once the runs that have begun are done."""
         self._loader = None
         if self._thread is not None:
             self._thread.shutdown(wait=False)
 
     def _inputs(self, rows: Any) -> list[Any]:
-        """What the package takes for these rows."""
+        """The package's inputs for these rows."""
         return self._pack(rows) if self._packed else [rows]
 
     def _run(self, inputs: list[Any]) -> Any:
-        loader = self._loader  # a run that has begun keeps the package when another thread closes the tower
+        loader = self._loader  # keeps the package until the run ends, even if another thread closes the tower
         if loader is None:
             raise EngineError("the engine was closed: load the bundle again")
         try:
@@ -245,12 +245,12 @@ class AOTInductorTower:
             ) from error
 
     def _pack(self, ids: Any) -> list[Any]:
-        """Ids (N, L) as the ids that are needed, (T,), and where each row's start, int32 (N + 1,); on the same device."""
+        """The needed ids (T,) of ids (N, L), and the start of each row's in them, int32 (N + 1,); on the same device."""
         torch = self._torch
-        lengths = ids.argmax(dim=1) + 1  # the first of the highest id
-        kept = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        lengths = ids.argmax(dim=1) + 1  # up to and with the first place of the highest id
+        needed = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
         starts = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        return [ids[kept], starts]
+        return [ids[needed], starts]
 
     def _check(self, dtype: str, shape: tuple[int, ...]) -> None:
         expected, batch, length = self._input, self.batch, self._length

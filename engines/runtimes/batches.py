@@ -1,4 +1,4 @@
-"""Any number of rows through an engine that takes only some batch sizes, and the check of what comes out."""
+"""Runs of any number of rows in an engine that takes only some batch sizes, and the check of its embeddings."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from engines.runtimes.protocol import TowerRuntime
 
 
 def batch_size(profile: BatchProfile, usual: int) -> int:
-    """Rows to send at a time: the profile's most, or `usual` where it sets no limit (but never less than its least)."""
+    """The number of rows in one run: the profile's largest batch, or `usual` where it sets no limit (at least its smallest)."""
     return profile.max if profile.max is not None else max(profile.min, usual)
 
 
 def run_in_batches(runtime: TowerRuntime, inputs: npt.NDArray[Any], usual: int) -> npt.NDArray[np.float32]:
     """Run any number of rows.
 
-    A rest that is smaller than the profile's least batch is filled up with its last row, and the surplus is dropped.
+    A rest that is smaller than the profile's smallest batch is filled up with its last row, and the surplus is dropped.
 
     Args:
         runtime: the tower.
         inputs: (N, …) of the tower's dtype, N at least 1.
-        usual: rows per run where the profile sets no limit.
+        usual: number of rows per run where the profile sets no limit.
 
     Returns:
         (N, D) float32.
@@ -47,7 +47,7 @@ def run_ids(
         ids: (N, L) int32, N at least 1; rows that are shorter than ``length.max`` are filled up.
         length: the tower's rule.
         pad_id: the id that fills rows up.
-        usual: rows per run where the engine's profile sets no limit.
+        usual: number of rows per run where the engine's profile sets no limit.
 
     Returns:
         (N, D) float32, in the order of the rows.
@@ -75,10 +75,10 @@ def _run(runtime: TowerRuntime, rows: npt.NDArray[Any]) -> npt.NDArray[np.float3
 
 
 def check_finite(embeds: npt.NDArray[np.float32], tower: str, precision: str) -> npt.NDArray[np.float32]:
-    """The embeddings, if every one is a number.
+    """The embeddings, if all of their values are finite.
 
     Raises:
-        EngineError: an engine overflowed; the message says on which input and what to do.
+        EngineError: an engine overflowed; the message names the input and a remedy.
     """
     finite = np.isfinite(embeds).all(axis=1)
     if finite.all():

@@ -1,9 +1,9 @@
-"""The choice among the engines of a bundle, and the loading of the one that was chosen.
+"""The choice among the engines of a bundle, and the loading of the chosen engine.
 
 The module that `engines.kinds` names as a kind's runtime (`engines.runtimes.protocol.RuntimeModule`) is imported only when an
-engine of that kind is considered. Its `why_not` imports the engine's library, and whatever that raises is a reason
-(`engines.process.optional`). So only those engines are considered whose answer is needed: those of the kind that the caller named,
-or with ``auto`` one after the other until one can run.
+engine of that kind is considered. Its `why_not` imports the engine's library, and any exception of that import is a reason
+(`engines.process.optional`). So only the necessary engines are considered: those of the kind that the caller named, or with
+``auto`` one after the other until one can run.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Candidate:
     """An engine of the bundle and whether it can run here."""
 
     engine: Engine
-    why_not: str | None  # None: it can
+    why_not: str | None  # the reason why it cannot run here; None: it can
 
 
 def candidates(
     bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
 ) -> list[Candidate]:
-    """All engines of a tower, best first; of one kind only, if it is given. Their libraries are imported."""
+    """All engines of a tower, best first; only those of `kind`, if it is given. Their libraries are imported."""
     return list(best_first(bundle, manifest, tower, device, kind))
 
 
 def best_first(
     bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
 ) -> Iterator[Candidate]:
-    """The same one by one: an engine's library is imported when the engine's turn comes."""
+    """The engines of `candidates` one by one: an engine's library is imported when the iteration reaches the engine."""
     for engine in _ranked(manifest, tower):
         if kind is None or engine.kind == kind:
             problem = engine_problem(bundle, manifest, engine)
@@ -55,7 +55,7 @@ def best_first(
 def _ranked(manifest: Manifest, tower: TowerName) -> list[Engine]:
     rank = {kind: i for i, kind in enumerate(KINDS)}
     engines = [engine for engine in manifest.engines if engine.tower == tower]
-    # What was built for a GPU comes before what runs on any device, which may mean the CPU, and that before what is for the CPU.
+    # Engines for a GPU come first, then engines for any device, because those may run on the CPU, and then engines for the CPU.
     order = {None: 1, "cpu": 2}
     return sorted(engines, key=lambda engine: (order.get(engine.target.device, 0), rank.get(engine.kind, len(rank))))
 
@@ -63,17 +63,17 @@ def _ranked(manifest: Manifest, tower: TowerName) -> list[Engine]:
 def choose_engine(
     bundle: Path, manifest: Manifest, tower: TowerName, engine: str = "auto", device: str = "auto"
 ) -> Engine:
-    """The engine to serve a tower with.
+    """The engine that serves a tower.
 
     Args:
-        bundle: the folder.
-        manifest: of the bundle.
-        tower: which tower.
-        engine: a kind, or ``auto`` for the best that can run here.
+        bundle: the bundle's folder.
+        manifest: the bundle's manifest.
+        tower: the tower's name.
+        engine: a kind, or ``auto`` for the best engine that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        EngineUnavailableError: there is none; the message says why for each.
+        EngineUnavailableError: no engine can run here; the message has the reason for each.
     """
     if device not in DEVICES:
         raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
@@ -97,12 +97,12 @@ def choose_engine(
 
 
 def report_choice(bundle: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:
-    """Log which engine serves a tower: as a warning where the choice was ours and better ones cannot run here, with the reasons."""
+    """Log which engine serves a tower; a warning with reasons where the engine was chosen here and better ones cannot run."""
     passed_over = []
     for item in best_first(bundle, manifest, chosen.tower, device) if chosen_here else ():
         if item.engine == chosen:
             break
-        # The same kind for another GPU was never meant for this one, and the caller may have excluded the CPU or the GPUs.
+        # Engines of the same kind were built for other GPUs, and the caller may have excluded the CPU or the GPUs.
         if item.engine.kind != chosen.kind and _may_be_on(item.engine, device):
             passed_over.append(f"{label(item.engine)}: {item.why_not}")
     words = f"the {chosen.tower} tower of {bundle} runs on {label(chosen)}"
@@ -120,7 +120,7 @@ def _may_be_on(engine: Engine, device: str) -> bool:
 
 
 def label(engine: Engine) -> str:
-    """An engine in a sentence: ``tensorrt sm80``."""
+    """An engine's label in a sentence: ``tensorrt sm80``."""
     return f"{engine.kind} {engine.target.device}" if engine.target.device else engine.kind
 
 
@@ -130,16 +130,16 @@ def open_tower(
     """Load one engine.
 
     Args:
-        bundle: the folder.
-        engine: of `choose_engine`.
+        bundle: the bundle's folder.
+        engine: an engine that `choose_engine` returned.
         tower: the tower's signature.
-        precision: of the bundle.
+        precision: the bundle's precision.
         device: ``auto``, ``cpu`` or ``cuda``.
-        options: of the engine's runtime; see its ``open_tower``.
+        options: options of the engine's runtime; see its ``open_tower``.
 
     Raises:
         InputError: the runtime has no such option.
-        EngineError: it cannot be loaded.
+        EngineError: the engine cannot be loaded.
     """
     module = _module(engine.kind)
     known = list(module.Options.__annotations__)
@@ -152,9 +152,9 @@ def open_tower(
 def open_for_forks(
     bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
 ) -> PerProcess[TowerRuntime]:
-    """As `open_tower`, opened again in a child process that was forked, when it is first used there.
+    """A tower of `open_tower` for this process; a forked child opens the engine again at its first use there.
 
-    In the child, an engine that was on a GPU in the parent raises an `EngineError`: CUDA does not survive a fork.
+    In the child, an engine that was on a GPU in the parent raises an `EngineError`, because CUDA does not work after a fork.
     """
 
     folder = Path(os.path.abspath(bundle))  # a child may work in another folder
@@ -177,7 +177,7 @@ def open_for_forks(
 
 
 def why_not(engine: Engine, precision: str, device: str = "auto") -> str | None:
-    """Why an engine of that precision cannot run here; None if it can."""
+    """The reason why an engine of that precision cannot run here; None if it can."""
     if engine.kind not in KINDS:
         return f"this release does not know the engine kind {engine.kind!r}; upgrade openclip-engines"
     return _module(engine.kind).why_not(engine, precision, device)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU and on NVIDIA GPUs."""
+"""The runtime of ONNX Runtime engines, on the CPU and on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _LOG = logging.getLogger("engines")
 
 _NAME = "ONNX Runtime"
 _INSTALL = "pip install 'openclip-engines[cpu]', or 'openclip-engines[gpu]' on a machine with an NVIDIA GPU"
-# Two distributions own the module: where both were installed, to uninstall one breaks the other, and pip does not see it.
+# Two distributions own the module: where both were installed, uninstalling one breaks the other, and pip does not notice.
 _UNINSTALL = "pip uninstall onnxruntime onnxruntime-gpu"
 _INSTALL_GPU = "pip install 'openclip-engines[gpu]'"
 _NOT_STARTED = "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver)"
 _PACKAGES = {"cuda-bindings": "cuda.bindings.driver", "cuda-core": "cuda.core.utils"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-# What the CUDA provider's arena may hold unless the caller says otherwise: enough for the largest tower in float16.
+# Default limit of the CUDA provider's arena: enough for the largest tower in float16.
 _CUDA_ARENA_BYTES = 16 << 30
 
 
 def onnxruntime_or_reason() -> ModuleType | str:
-    """The library; or why there is none that works here, as one sentence with the remedy."""
+    """The library; or the reason why there is no working one here, as one sentence with the remedy."""
     library = import_or_reason("onnxruntime", _NAME, _INSTALL, _UNINSTALL)
     if isinstance(library, str):
         return library
@@ -58,7 +58,7 @@ def onnxruntime_or_reason() -> ModuleType | str:
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
-    """Why this engine cannot run here; None if it can."""
+    """The reason why this engine cannot run here; None if it can."""
     library = onnxruntime_or_reason()
     if isinstance(library, str):
         return library
@@ -109,28 +109,28 @@ def open_tower(
     """Load a graph.
 
     Args:
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         tower: the tower's signature.
-        precision: of the graph, as the manifest names it.
+        precision: the graph's precision, a name in the manifest.
         device: ``auto`` (the GPU if there is one), ``cpu`` or ``cuda``.
-        threads: for one operator on the CPU; None is one per physical core that this process may use, and no more than its CPU
-            quota pays for.
-        cuda_memory_limit: most bytes of device memory that the CUDA provider's arena may take, for this tower, its weights
-            included. A batch that does not fit is computed in parts.
-        device_id: which GPU.
-        cpu_nodes: of a graph on a GPU: whether nodes that ONNX Runtime would run on the CPU are an ``error``, which names them, or
-            allowed. Nodes that compute shapes belong on the CPU and do not count.
+        threads: number of threads for one operator on the CPU; None is one per physical core that this process may use, limited by
+            its CPU quota.
+        cuda_memory_limit: largest number of bytes of device memory that the CUDA provider's arena may take for this tower, its
+            weights included. A batch that does not fit is computed in parts.
+        device_id: the GPU's number.
+        cpu_nodes: rule for nodes of a graph on a GPU that ONNX Runtime would run on the CPU: ``error`` raises an error that names
+            them, ``allow`` accepts them. Nodes that compute shapes belong on the CPU and do not count.
         cuda_graphs: batch sizes to capture as CUDA graphs while the tower is opened; smaller batches are filled up. True is
-            `engines.onnxruntime.cuda_graphs.DEFAULT_BATCHES`, a number is one size. Nothing else in the process may allocate
-            memory on the GPU until the tower is open. Off by default for that, and because the runs of such a tower are all made
-            by one thread.
+            `engines.onnxruntime.cuda_graphs.DEFAULT_BATCHES`, a number is one size. Other code in the process must not allocate
+            memory on the GPU until the tower is open. The option is off by default because of that, and because one thread makes
+            all runs of such a tower.
 
     Raises:
         EngineUnavailableError: ONNX Runtime is missing or broken, or has no provider for `device`, or nodes would run on the CPU.
-        InputError: `threads` is less than 1, or an option has a value that it does not take.
+        InputError: `threads` is less than 1, or an option has another value than those above.
         BundleError: the graph is missing.
-        EngineError: the graph cannot be loaded, or not be captured.
+        EngineError: the graph cannot be loaded or captured.
     """
     if threads is not None:
         threads = whole_number("threads", threads, 1)
@@ -184,7 +184,7 @@ class OnnxRuntimeTower(HostRuntime):
     Args:
         bound: the session.
         engine: the manifest's entry.
-        room: makes room for a run, where the session's arena has a limit.
+        room: function that makes room for a run, where the session's arena has a limit.
     """
 
     kind = "onnxruntime"
@@ -201,14 +201,14 @@ class OnnxRuntimeTower(HostRuntime):
         return self._bound.run(inputs) if self._room is None else self._bound.run_in_parts(inputs, self._room)
 
     def close(self) -> None:
-        """Drop the session and its memory."""
+        """Free the session and its memory."""
         self._bound.close()
 
 
 def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
     elsewhere = data_elsewhere(path)
     try:
-        # The library copies what it needs of them.
+        # The maps are needed only for the load, because the library copies the weights that it needs.
         mapped = {name: np.memmap(file, np.uint8, "r") for name, file in elsewhere.items() if file.stat().st_size}
     except OSError as error:
         raise BundleError(f"cannot read the weights of {path}: {error.strerror or error}") from error
@@ -217,8 +217,8 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
             list(mapped), list(mapped.values()), [len(data) for data in mapped.values()]
         )
     try:
-        # Without fallback: the library's Python layer would answer an error of the CUDA provider, at any call, with a new session
-        # on the CPU and a print.
+        # Without fallback, because after an error of the CUDA provider in any call the library's Python layer would make a new
+        # session on the CPU and print a line.
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         words = f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}"
@@ -232,9 +232,9 @@ def _bound(ort: Any, session: Any, tower: Tower, place: Place, common: Sequence[
 
 
 def _driver(device_id: int, shapes: Sequence[GraphShape]) -> Cuda | None:
-    """The device, for streams and memory; None where its packages are missing or broken: rows on the host do not need them."""
-    found = [import_or_reason(module, package, _INSTALL_GPU) for package, module in _PACKAGES.items()]
-    problems = [reason for reason in found if isinstance(reason, str)]
+    """The device, for streams and memory; None where its packages are missing or broken, because rows on the host need none."""
+    imported = [import_or_reason(module, package, _INSTALL_GPU) for package, module in _PACKAGES.items()]
+    problems = [reason for reason in imported if isinstance(reason, str)]
     if not problems:
         return Cuda(device_id)
     needed = f"{' and '.join(_PACKAGES)} ({'; '.join(problems)})"
@@ -258,11 +258,11 @@ def _drop_stream(cuda: Cuda | None, stream: int | None) -> None:
 
 
 def _load_cuda_libraries(ort: Any) -> None:
-    """Load CUDA and cuDNN from the packages that pip installs, where the dynamic linker does not look by itself.
+    """Load CUDA and cuDNN from the packages that pip installs, because the dynamic linker does not search there.
 
-    Also where torch is imported: it may be a build for the CPU, or for another version of CUDA.
+    This is needed even where torch is imported, because that may be a build for the CPU, or for another version of CUDA.
     """
     if hasattr(ort, "preload_dlls"):
-        # It prints what it does not find, and a command's standard output may be JSON.
+        # The function prints the names of missing libraries, and a command's standard output may be JSON.
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()

@@ -1,7 +1,7 @@
-"""OpenVINO on x86-64 and ARM CPUs: it compiles the bundle's ONNX graph when it is loaded.
+"""The runtime of OpenVINO engines, on x86-64 and ARM CPUs: it compiles the bundle's ONNX graph when the graph is loaded.
 
-In int8 it is as fast as ONNX Runtime on batches of images and faster on single ones; see the README's table. A request runs with
-all threads, for that is what gives the shortest latency and, with batches, the whole throughput.
+In int8 it is as fast as ONNX Runtime on batches of images and faster on single images; see the README's table. A request runs with
+all threads, because that gives the shortest latency and, with batches, the whole throughput.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_LINKS = (
 
 
 def openvino_or_reason() -> ModuleType | str:
-    """The library; or why there is none that works here, as one sentence with the remedy."""
+    """The library; or the reason why there is no working one here, as one sentence with the remedy."""
     library = import_or_reason("openvino", _NAME, _INSTALL)
     if isinstance(library, str):
         return library
@@ -48,7 +48,7 @@ def openvino_or_reason() -> ModuleType | str:
 
 
 def why_not(engine: Engine, precision: str, device: str) -> str | None:
-    """Why this engine cannot run here; None if it can."""
+    """The reason why this engine cannot run here; None if it can."""
     if device == "cuda":
         return "OpenVINO runs on the CPU"
     library = openvino_or_reason()
@@ -70,12 +70,12 @@ def open_tower(
     """Compile a graph.
 
     Args:
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         tower: the tower's signature.
-        precision: of the graph, as the manifest names it; what is not quantized is computed in float32 in any case.
+        precision: the graph's precision, a name in the manifest; layers that are not quantized always compute in float32.
         device: ``auto`` or ``cpu``.
-        threads: for one run; None is one per physical core that this process may use, and no more than its CPU quota pays for.
+        threads: number of threads for one run; None is one per physical core that this process may use, limited by its CPU quota.
 
     Raises:
         EngineUnavailableError: OpenVINO is missing or broken, or the device is a GPU.
@@ -95,10 +95,10 @@ def open_tower(
     version = _version(openvino)
     config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
-        # Without it, processors with bfloat16 units would round everything to that.
+        # Without this hint, processors with bfloat16 units would round everything to bfloat16.
         "INFERENCE_PRECISION_HINT": "f32",
-        # Code for shapes that were seen. Texts come in thousands of shapes (rows x length): with the library's 5000, 1500 runs of a
-        # small tower took 1.0 GB, with this 0.3, and were no slower.
+        # Number of shapes whose compiled code is kept. Texts come in thousands of shapes (rows x length): with the library's 5000,
+        # 1500 runs of a small tower took 1.0 GB, with this number 0.3 GB, and were no slower.
         "CPU_RUNTIME_CACHE_CAPACITY": "100",
     }
     wanted = engine_threads() if threads is None else threads
@@ -117,7 +117,7 @@ def open_tower(
 
 
 class OpenVINOTower(HostRuntime):
-    """A tower as a compiled model."""
+    """A tower in a compiled model of OpenVINO; many threads may call it."""
 
     kind = "openvino"
     on_gpu = False
@@ -126,16 +126,16 @@ class OpenVINOTower(HostRuntime):
     def __init__(self, compiled: Any, engine: Engine, tower: Tower, description: str) -> None:
         self._input = tower.input.name
         self._compiled: Any = compiled
-        self._idle: deque[Any] = deque()  # requests that nobody runs: as many as callers came at once
+        self._idle: deque[Any] = deque()  # requests that are not running; as many are made as callers run at once
         self.description = description
         self.batch: BatchProfile = engine.batch
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`. Of many callers, the library takes one after the other."""
+        """Embed a batch; see `engines.runtimes.protocol.TowerRuntime`. The library runs several callers one after the other."""
         compiled, idle = (
             self._compiled,
             self._idle,
-        )  # a run that has begun keeps both when another thread closes the tower
+        )  # these references keep both until the run ends, even if another thread closes the tower
         if compiled is None:
             raise EngineError("the engine was closed: load the bundle again")
         try:
@@ -154,17 +154,18 @@ class OpenVINOTower(HostRuntime):
             idle.append(request)
 
     def close(self) -> None:
-        """Drop the compiled model and its memory; runs that have begun end first."""
+        """Free the compiled model and its memory; runs that have begun end first."""
         self._compiled, self._idle = None, deque()
 
 
 @functools.cache
 def _core(library: Any) -> PerProcess[Any]:
-    """One `Core` for each process, which lives as long as the process: thread-safe, and it keeps no models.
+    """One `Core` for each process, which stays as long as the process; it is thread-safe, and it keeps no models.
 
-    A `Core` that ends can leave a thread with an unmapped stack for signals (``sigaltstack``, seen with OpenVINO 2026.4). Its
-    plugin sets the stack of the thread that compiles first, and restores the former one only if the `Core` ends in that thread and
-    was the last to set it. Python handles signals on that stack: the next Ctrl-C or SIGTERM would end the process by SIGSEGV.
+    A `Core` must not end earlier, because that can leave a thread with an unmapped stack for signals (``sigaltstack``, seen with
+    OpenVINO 2026.4). The plugin of the `Core` sets this stack in the thread that compiles first, and restores the former stack only
+    if the `Core` ends in that thread and was the last to set it. Python handles signals on that stack: the next Ctrl-C or SIGTERM
+    would end the process by SIGSEGV.
     """
     return PerProcess(library.Core)
 

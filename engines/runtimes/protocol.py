@@ -1,6 +1,6 @@
-"""The protocols of runtimes: what the module of an engine kind offers, and what a loaded tower offers.
+"""The protocols of runtimes: the interface of an engine kind's module, and the interface of a loaded tower.
 
-A test holds every kind of `engines.kinds` to them.
+A test checks every kind of `engines.kinds` against them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class TowerRuntime(Protocol):
-    """One tower, loaded. Many threads may call its methods.
+    """A loaded tower. Many threads may call its methods.
 
     Attributes:
         kind: the engine's kind (`engines.kinds`).
         description: library, version and processor, such as ``onnxruntime 1.32.0 CPUExecutionProvider``.
         batch: the batch sizes of one run.
         on_gpu: whether the tower computes on a GPU.
-        splits: whether `run` takes any number of rows, and overlaps the copies of one part with the computing of the next.
+        splits: whether `run` takes any number of rows, and copies one part of them while it computes another.
         takes_device_arrays: whether `run_on_device` takes rows that lie on a GPU.
     """
 
@@ -54,7 +54,7 @@ class TowerRuntime(Protocol):
         """Embed rows that lie on a GPU, and leave the embeddings there.
 
         Args:
-            inputs: an array of DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
+            inputs: an array with DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
             stream: handle of the caller's CUDA stream, in whose order the result is ready. None: the result is ready when the call
                 returns.
 
@@ -62,8 +62,8 @@ class TowerRuntime(Protocol):
             (N, D) float32 on the GPU.
 
         Raises:
-            InputError: another dtype, shape or device.
-            EngineError: as `run`; or `takes_device_arrays` is False.
+            InputError: the array has another dtype, shape or device.
+            EngineError: see `run`; or `takes_device_arrays` is False.
         """
 
     def close(self) -> None:
@@ -71,12 +71,12 @@ class TowerRuntime(Protocol):
 
 
 class HostRuntime:
-    """Base of runtimes that take no rows on a GPU."""
+    """Base class of runtimes that take no rows on a GPU."""
 
     takes_device_arrays = False
 
     def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
-        """Raise an `EngineError`: the rows have to be on the host."""
+        """Raise an `EngineError`, because the rows must be on the host."""
         raise EngineError("this engine takes rows on the host: pass them as an array there")
 
 
@@ -84,17 +84,17 @@ class RuntimeModule(Protocol):
     """The module that `engines.kinds` names as a kind's runtime.
 
     Attributes:
-        Options: a TypedDict of the keyword-only arguments of `open_tower`: the engine options that `engines.load` takes.
+        Options: a TypedDict of the keyword-only arguments of `open_tower`, which are the engine options of `engines.load`.
     """
 
     Options: type
 
     def why_not(self, engine: Engine, precision: str, device: str) -> str | None:
-        """Why an engine cannot run here, as a reason for people; None if it can. The engine's library is imported.
+        """The reason why an engine cannot run here, for a message; None if it can. The engine's library is imported.
 
         Args:
             engine: the manifest's entry.
-            precision: the bundle's.
+            precision: the bundle's precision.
             device: ``auto``, ``cpu`` or ``cuda``.
         """
 
@@ -107,9 +107,9 @@ class RuntimeModule(Protocol):
             bundle: the bundle's folder.
             engine: the manifest's entry.
             tower: the tower's signature.
-            precision: the bundle's.
+            precision: the bundle's precision.
             device: ``auto``, ``cpu`` or ``cuda``.
-            options: the engine options, those of `Options`.
+            options: the engine options that `Options` lists.
 
         Raises:
             EngineError: the engine cannot be loaded.

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX on NVIDIA GPUs, without PyTorch."""
+"""The runtime of TensorRT and TensorRT-RTX engines, on NVIDIA GPUs and without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AMPERE = (8, 0)
 
 
 def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> str | None:
-    """Why this engine cannot run here; None if it can."""
+    """The reason why this engine cannot run here; None if it can."""
     if device == "cpu":
         return "it runs on NVIDIA GPUs, and the device is the CPU"
     missing = gpu_missing()
@@ -36,13 +36,13 @@ def why_not(engine: Engine, precision: str, device: str, device_id: int = 0) -> 
     mismatch = None if installed is None else version_mismatch(engine, installed)
     if mismatch is not None:
         return mismatch
-    # Last, for it takes half a second: what else could be wrong is known without the libraries.
-    for found in (
+    # The libraries come last, because their import takes half a second and the checks above do not need them.
+    for library in (
         library_or_reason(engine.kind),
         import_or_reason("cuda.bindings.driver", "cuda-bindings", INSTALL[engine.kind]),
     ):
-        if isinstance(found, str):
-            return found
+        if isinstance(library, str):
+            return library
     return None
 
 
@@ -75,21 +75,21 @@ def open_tower(
     """Load an engine.
 
     Args:
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         tower: the tower's signature.
-        precision: of the graph, as the manifest names it.
+        precision: the graph's precision, a name in the manifest.
         device: ``auto`` or ``cuda``.
-        device_id: which GPU.
-        parallel: most runs at a time; each has buffers of its own, and the copies of one overlap with the other's computing.
-        cuda_graphs: replay small batches as CUDA graphs, from their shape's second run on.
-        graph_limits: bounds of the graphs; None is `GraphLimits`' defaults.
-        warm_up: run every batch size that is captured twice now, so that the first calls are as fast as the later ones.
+        device_id: the GPU's number.
+        parallel: largest number of runs at a time; each has its own buffers, so that one run copies while another computes.
+        cuda_graphs: whether small batches are replayed as CUDA graphs, from the second run of their shape on.
+        graph_limits: limits of the graphs; None is `GraphLimits`' defaults.
+        warm_up: whether every batch size that is captured runs twice now, so that the first calls are as fast as later ones.
 
     Raises:
         EngineUnavailableError: the engine was built for another GPU or version, or a library is missing or broken.
         BundleError: the engine file was changed.
-        EngineError: the library refuses it.
+        EngineError: the library refuses the engine.
         InputError: `parallel` is less than 1.
     """
     parallel = whole_number("parallel", parallel, 1, "of runs")

@@ -1,4 +1,4 @@
-"""PyTorch as a library that AOTInductor's packages call: whether it is here, in which version, and whether it works."""
+"""PyTorch as a library that AOTInductor's packages call: checks of whether it is installed, of its version, and of its parts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _NAME = "PyTorch"
 
 
 def torch_or_reason(built: str) -> ModuleType | str:
-    """PyTorch; or why there is none that works here, as one sentence with the remedy.
+    """PyTorch; or the reason why there is no working one here, as one sentence with the remedy.
 
     Args:
-        built: the version that a package was built with, such as ``2.15.0+cu130``.
+        built: the version with which a package was built, such as ``2.15.0+cu130``.
     """
     library = import_or_reason("torch", _NAME, _install(built))
     if isinstance(library, str):
@@ -27,18 +27,18 @@ def torch_or_reason(built: str) -> ModuleType | str:
 
 
 def version_problem(built: str, on_gpu: bool) -> str | None:
-    """Why a package cannot run with the PyTorch that is installed; None if it can.
+    """The reason why a package cannot run with the installed PyTorch; None if it can.
 
-    Packages call PyTorch's C interface, which is kept for later versions by intention only, and grows with every one.
+    Packages call PyTorch's C interface, which later versions intend to keep but do not promise, and which grows with every version.
 
     Args:
-        built: as of `torch_or_reason`.
-        on_gpu: the package is for a GPU.
+        built: see `torch_or_reason`.
+        on_gpu: whether the package is for a GPU.
     """
     installed = installed_version("torch")
     if installed is not None and _family(installed) != _family(built):
         return _mismatch(built, installed)
-    # It takes two seconds, and so it comes last.
+    # The import comes last, because it takes two seconds.
     torch: Any = torch_or_reason(built)
     if isinstance(torch, str):
         return torch
@@ -62,5 +62,5 @@ def _install(built: str) -> str:
 
 
 def _family(version: str) -> str:
-    """``2.15`` of ``2.15.0+cu130``: what has to be equal."""
+    """Major and minor version, which must be equal: ``2.15`` of ``2.15.0+cu130``."""
     return ".".join(version.split("+")[0].split(".")[:2])

@@ -1,4 +1,4 @@
-"""The part of a bundle's manifest that says how engines did on a task; `engines.manifest` is the whole.
+"""The part of a bundle's manifest with the accuracy of engines on a task; `engines.manifest` is the whole.
 
 The format in prose is ``engines/FORMAT.md``.
 """
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """A share, or a difference of two, with the ends of its 95 % confidence interval."""
+    """A share, or the difference of two shares, with the ends of its 95 % confidence interval."""
 
     value: float
     low: float
@@ -17,7 +17,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine makes of a task, next to eager float32 PyTorch on the same labelled pictures.
+    """An engine's accuracy on a task, next to that of eager float32 PyTorch on the same labelled pictures.
 
     Figures are shares from 0 to 1: ``top1``, ``top5``, ``image_to_text_recall_1`` …
     """
@@ -25,10 +25,10 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     verified_with: str
     dataset: str
-    samples: int  # pictures
-    classes: int  # 0: the pictures have captions only
+    samples: int  # number of pictures
+    classes: int  # number of classes; 0: the pictures have captions only
     eager: dict[str, Interval]
-    figures: dict[str, Interval]  # of the engine
+    figures: dict[str, Interval]  # the engine's figures
     change: dict[str, Interval]  # engine minus eager, for the figures that the gate judges
-    limit: float  # most that one of those may fall
+    limit: float  # largest allowed fall of a figure in `change`
     passed: bool

@@ -1,4 +1,4 @@
-"""What the fields of a manifest say about each other; the section "Ranges" of ``engines/FORMAT.md`` says it in words."""
+"""Rules between the fields of a manifest; the section "Ranges" of ``engines/FORMAT.md`` has them in words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from engines.kinds import KINDS
 from engines.schema.engine_entries import Engine, Profile, Range
 from engines.schema.structs import Manifest, Tensor, TextLength, Tower
 
-_MOST_RUN_BYTES = 8 << 30  # of the rows of an engine's smallest run, which fewer rows are filled up to
+_MOST_RUN_BYTES = 8 << 30  # limit of the rows in an engine's smallest run; fewer rows are filled up to that run
 _NUMBER_BYTES = {"uint8": 1, "int32": 4, "float32": 4}
 
 
 def contradiction(manifest: Manifest) -> str | None:
-    """The first contradiction between fields, in words; None if there is none. Every field is within its range already."""
+    """The first contradiction between fields, in words; None if there is none. Every field must be within its range already."""
     return next(_contradictions(manifest), None)
 
 
@@ -88,7 +88,7 @@ def _ids(manifest: Manifest, length: TextLength) -> Iterator[str]:
 
 
 def _rows_of(tensor: Tensor, sizes: tuple[int | None, ...]) -> bool:
-    """Whether a tensor has any number of rows of these sizes, None standing for any name."""
+    """Whether a tensor's shape is a name and then these sizes; a size of None stands for any name."""
     first, *rest = tensor.shape or (0,)
     fits = (isinstance(found, str) if size is None else found == size for found, size in zip(rest, sizes, strict=False))
     return isinstance(first, str) and len(rest) == len(sizes) and all(fits)

@@ -1,7 +1,7 @@
 """The range of every field of a manifest; the section "Ranges" of ``engines/FORMAT.md`` holds the same table.
 
-A number stands in `NUMBERS`, a text in `TEXTS` or it is any text of at most `MAX_TEXT` characters. Types and choices are the
-schema's, and what fields say about each other is `engines.schema.consistency`'s.
+A number's range stands in `NUMBERS`. A text's pattern stands in `TEXTS`, or the text may be any of at most `MAX_TEXT` characters.
+The schema checks types and choices, and `engines.schema.consistency` checks rules between fields.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import msgspec
 
 MAX_TEXT = 4096  # characters
-MAX_ENTRIES = 10_000  # of a list, and of an object whose names are free
+MAX_ENTRIES = 10_000  # limit for a list, and for an object whose names are free
 _ID = (0, 2**31 - 1)  # ids are int32
 _COUNT = (0, 2**53)  # whole numbers that every JSON reader holds exactly
 _BATCH = (1, 65_536)
 _LENGTH = (1, 32_768)
 _SHARE, _COSINE = (0, 1), (-1, 1)
 
-# Field to its smallest and largest value. Names of structs are those of `engines.manifest`.
+# Field to its smallest and largest value. The structs are those of `engines.manifest`.
 NUMBERS: dict[str, tuple[float, float]] = {
     "Manifest.schema_version": (1, 2**31 - 1),
     "Model.embed_dim": (1, 65_536),
@@ -81,7 +81,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "File.bytes": _COUNT,
 }
 
-# Field to the pattern that the whole of a text has, and the pattern in words.
+# Field to the pattern that its whole text must match, and the pattern in words.
 TEXTS: dict[str, tuple[str, str]] = {
     "Model.weights": (r"[0-9a-f]{64}|random", "64 hexadecimal digits, or random"),
     "Tensor.name": (r"[A-Za-z0-9_./:-]{1,256}", "1 to 256 letters, digits and _ . / : -"),
@@ -96,13 +96,13 @@ def out_of_range(value: Any) -> str | None:
     """The first field out of its range, in words ("files['x'].bytes is -1: it must be 0 to 100"); None if there is none.
 
     Args:
-        value: a `engines.manifest.Manifest`, or a part of one.
+        value: an `engines.manifest.Manifest`, or a part of one.
     """
     return next(_problems(value, "", ""), None)
 
 
 def _problems(value: Any, place: str, field: str) -> Iterator[str]:
-    """Problems of a value that stands at a place in the manifest and belongs to a field, as the tables name it."""
+    """Problems of a value at a place in the manifest; `field` is its name in the tables."""
     if isinstance(value, msgspec.Struct):
         name = type(value).__name__
         for item in value.__struct_fields__:
@@ -138,7 +138,7 @@ def _text_problem(text: str, place: str, field: str) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: its repr, cut where it is long. Whole numbers of thousands of digits have none."""
+    """A value in a message: its repr, cut where it is long. Python has no repr for whole numbers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 64:
         return "a number of more than 64 bits"
     shown = repr(value)

@@ -15,9 +15,9 @@ KernelMode = Literal["auto", "triton", "native"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the weights came from."""
+    """The model and the source of its weights."""
 
-    name: str  # what the user asked for: "ViT-B-32", "hf-hub:org/repo", "demo", a path's file name
+    name: str  # the name that the user gave: "ViT-B-32", "hf-hub:org/repo", "demo", a path's file name
     architecture: str
     tag: str | None
     source: Literal["pretrained", "checkpoint", "hf-hub", "local-dir", "demo", "random"]
@@ -26,23 +26,23 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     embed_dim: int
     logit_scale: float  # the multiplier itself: exp() is already applied
     logit_bias: float | None = None
-    license: str | None = None  # of the weights: SPDX's name, or "unknown"; None: the user's own weights
-    license_source: str | None = None  # the page that states it
+    license: str | None = None  # the weights' licence: SPDX's name, or "unknown"; None: the user's own weights
+    license_source: str | None = None  # the page that states the licence
 
 
 class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
     """Plain data of the checkpoint's image transform (open_clip's ``PreprocessCfg``)."""
 
     size: tuple[int, int]  # (height, width) in pixels
-    mean: tuple[float, float, float]  # of RGB scaled to 0..1
+    mean: tuple[float, float, float]  # means of red, green and blue, scaled to 0..1
     std: tuple[float, float, float]
     interpolation: Literal["bicubic", "bilinear"]
     resize_mode: Literal["shortest", "longest", "squash"]
-    fill_color: int | tuple[int, int, int] = 0  # of every channel, or red, green and blue
+    fill_color: int | tuple[int, int, int] = 0  # one value for every channel, or red, green and blue
 
 
 class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
-    """How text becomes ids; the vocabulary itself is the Hugging Face ``tokenizers`` file that `file` names."""
+    """The conversion of text to ids; the vocabulary itself is in `file`, a file of Hugging Face ``tokenizers``."""
 
     file: str
     context_length: int
@@ -50,23 +50,23 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
     clean: Literal["lower", "whitespace", "canonicalize"]  # applied to the text before `file`'s own normalizer
     pad_id: int
     end_id: int  # a caption that is too long is cut to context_length, and its last id becomes this one
-    strip_sep_token: bool = False  # wherever the end id stands, 0 takes its place (HFTokenizer's option)
-    last_id: int | None = None  # at the last position of every row, after the padding (HFTokenizer's "clips" mode)
+    strip_sep_token: bool = False  # every end id is replaced by 0 (HFTokenizer's option)
+    last_id: int | None = None  # the id at every row's last position, after the padding (HFTokenizer's "clips" mode)
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
-    """One input or output of a tower; a str in the shape names a dynamic dimension."""
+    """One input or output of a tower; a str in the shape is the name of a dynamic dimension."""
 
     name: str
-    dtype: str  # numpy's name
+    dtype: str  # numpy's name of the dtype
     shape: tuple[int | str, ...]
 
 
 class TextLength(msgspec.Struct, frozen=True, kw_only=True):
-    """How many ids of a row the text tower needs; measured on the tower at export time.
+    """The number of ids of a row that the text tower needs; measured on the tower at export time.
 
-    ``end``: up to and with the highest id (the end-of-text token of a causal tower), plus `extra`.
-    ``padding``: up to and with the last id that is not the pad id, plus `extra`.
+    ``end``: the ids up to and with the highest id (the end-of-text token of a causal tower), plus `extra`.
+    ``padding``: the ids up to and with the last id that is not the pad id, plus `extra`.
     ``fixed``: always `max`.
     """
 
@@ -74,18 +74,18 @@ class TextLength(msgspec.Struct, frozen=True, kw_only=True):
     extra: int
     min: int
     max: int
-    pad_id: int = 0  # fills rows up, to `min` or to a length that an engine was built for
+    pad_id: int = 0  # the id that fills rows up, to `min` or to a length for which an engine was built
 
 
 class Quantization(msgspec.Struct, frozen=True, kw_only=True):
-    """Which part of a tower computes with rounded weights and inputs (int8 and fp8 bundles)."""
+    """The part of a tower that computes with rounded weights and inputs (int8 and fp8 bundles)."""
 
     dtype: QuantizedDtype
-    layers: int  # that are quantized
-    share: float  # of the FLOPs of all linear layers and convolutions that are in those, 0 to 1
-    kept: dict[str, str] = {}  # layer that could be quantized and stays in high precision -> why
-    calibration: str  # where inputs came from, from which ranges were taken
-    samples: int  # how many
+    layers: int  # number of quantized layers
+    share: float  # quantized layers' share, 0 to 1, of the FLOPs of all linear layers and convolutions
+    kept: dict[str, str] = {}  # layer that could be quantized but stays in high precision -> reason
+    calibration: str  # the source of the inputs from which ranges were taken
+    samples: int  # number of those inputs
 
 
 class Tower(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,21 +95,21 @@ class Tower(msgspec.Struct, frozen=True, kw_only=True):
     input: Tensor
     output: Tensor
     length: TextLength | None = None  # text towers only
-    fp32_units: dict[str, str] = {}  # unit kept in float32 -> why, "blocks.11.mlp": "activations reach 8e4"
+    fp32_units: dict[str, str] = {}  # unit that stays in float32 -> reason, "blocks.11.mlp": "activations reach 8e4"
     quantization: Quantization | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parity gate demands of a precision."""
+    """The limits of the parity gate for a precision."""
 
     min_cosine: float
     mean_cosine: float
     top1_agreement: float  # share of images whose best caption is eager fp32's best caption
-    tie_margin: float = 1e-6  # a caption whose eager cosine is this close to the best one's is as good as the best
+    tie_margin: float = 1e-6  # a caption whose eager cosine is this close to the best caption's counts as the best
 
 
 class TowerParity(msgspec.Struct, frozen=True, kw_only=True):
-    """One tower's embeddings by an engine against eager float32 PyTorch's."""
+    """Differences between one tower's embeddings by an engine and those of eager float32 PyTorch."""
 
     samples: int
     min_cosine: float
@@ -118,21 +118,21 @@ class TowerParity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """The gate's figures for one engine kind, and what measured them."""
+    """The gate's figures for one kind of engine, and the library that measured them."""
 
     engine: str
     verified_with: str  # the library and version that ran, e.g. "onnxruntime 1.32.0 CPUExecutionProvider"
-    engine_ran: bool = True  # False: the engine cannot run on the host that exported, and its graph ran in ONNX Runtime
+    engine_ran: bool = True  # False: the engine cannot run on the exporting host, where its graph ran in ONNX Runtime
     towers: dict[str, TowerParity]
     top1_agreement: float | None  # None where only one tower was exported
     limits: Limits
-    passed: bool  # the limits are kept, or where they are not, every measured `ratio` is within its limit
-    float64: dict[str, Float64Check] = {}  # tower name to what was measured where a float32 row is outside the limits
-    accuracy_loss_allowed: bool = False  # --allow-accuracy-loss was given and was needed
+    passed: bool  # the figures are within the limits, or else every measured `ratio` is within its limit
+    float64: dict[str, Float64Check] = {}  # tower name to the measurement where a float32 row is outside the limits
+    accuracy_loss_allowed: bool = False  # the exporter had --allow-accuracy-loss, and needed it
 
 
 class Kernels(msgspec.Struct, frozen=True, kw_only=True):
-    """Fused modules that took a native module's place, and how often."""
+    """Fused modules that took the place of native modules, with their counts."""
 
     mode: KernelMode = "native"
     swapped: dict[str, int] = {}
@@ -157,7 +157,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[Engine, ...]
     parity: tuple[Parity, ...]
     accuracy: tuple[Accuracy, ...] = ()  # empty: the task was not measured
-    reference: str  # the .npz of inputs and eager embeddings
+    reference: str  # the .npz file with inputs and eager embeddings
     kernels: Kernels = Kernels()
     created_with: dict[str, str] = {}  # package -> version
     files: dict[str, File] = {}

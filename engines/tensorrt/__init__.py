@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: the library, profiles and shapes, and the slots in which an engine runs."""
+"""Parts of the TensorRT and TensorRT-RTX runtime: the library, profiles and shapes, and the slots in which an engine runs."""

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX as libraries: whether they are here, in which version, and an engine file loaded with one of them."""
+"""TensorRT and TensorRT-RTX as libraries: their import, their versions, and the loading of an engine file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = {
 
 
 def library_or_reason(kind: str) -> ModuleType | str:
-    """A kind's library; or why there is none that works here, as one sentence with the remedy."""
+    """A kind's library; or the reason why there is no working one here, as one sentence with the remedy."""
     name = MODULES[kind]
     library = import_or_reason(name, name, INSTALL[kind])
     if isinstance(library, str):
@@ -40,18 +40,18 @@ def library_or_reason(kind: str) -> ModuleType | str:
 
 @functools.cache
 def library_version(kind: str) -> str | None:
-    """The installed version of a kind's library, broken or not; None if it is not installed. It is imported only if it must be."""
-    found = installed_version(*_PACKAGES[kind])
-    if found is None:
+    """The installed version of a kind's library, broken or not; None if it is not installed. It is imported only if needed."""
+    installed = installed_version(*_PACKAGES[kind])
+    if installed is None:
         library = library_or_reason(kind)
-        found = None if isinstance(library, str) else str(library.__version__)
-    return found
+        installed = None if isinstance(library, str) else str(library.__version__)
+    return installed
 
 
 def version_mismatch(engine: Engine, installed: str) -> str | None:
-    """Why an engine does not run with the installed version of its library; None if it does.
+    """The reason why an engine does not run with the installed version of its library; None if it does.
 
-    An engine runs with the very version that built it, down to the patch; one that was built version compatible also with later
+    An engine runs only with the exact version that built it, including the patch; a version compatible engine also runs with later
     versions of the same major version.
     """
     built = engine.target.version
@@ -67,22 +67,22 @@ def version_mismatch(engine: Engine, installed: str) -> str | None:
 
 
 def load_engine(trt: Any, bundle: Path, engine: Engine, graph: str, device: int, errors: deque[str]) -> tuple[Any, Any]:
-    """Deserialize an engine, and give it its weights if it has none.
+    """Deserialize an engine, and load its weights from the graph if its file has none.
 
     Args:
         trt: the library's module.
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         graph: the tower's ONNX file, for engines without weights.
-        device: the GPU it will run on.
-        errors: gets what the library complains about, now and later.
+        device: number of the GPU on which the engine will run.
+        errors: a queue to which the library's error messages are added, now and later.
 
     Returns:
         The library's `Runtime`, which has to outlive the engine, and its `ICudaEngine`.
 
     Raises:
-        BundleError: the file was changed. It is checked before it is loaded, for a plan holds code.
-        EngineError: the library refuses it; the message names what it was built for and what is here.
+        BundleError: the file was changed. It is checked before it is loaded, because a plan holds code.
+        EngineError: the library refuses the engine; the message names the target of its build, and this machine's GPU and driver.
     """
     path = resolve_path(bundle, engine.file)
     try:
@@ -99,7 +99,7 @@ def load_engine(trt: Any, bundle: Path, engine: Engine, graph: str, device: int,
     log = make_log(trt, errors)
     runtime = trt.Runtime(log)
     if engine.target.version_compatible:
-        runtime.engine_host_code_allowed = True  # such plans bring a small runtime of their own; the checksum is right
+        runtime.engine_host_code_allowed = True  # such plans contain a small runtime; its checksum was checked above
     loaded = runtime.deserialize_cuda_engine(data)
     del data
     if loaded is None:
@@ -115,7 +115,7 @@ def load_engine(trt: Any, bundle: Path, engine: Engine, graph: str, device: int,
 
 
 def make_log(trt: Any, errors: deque[str]) -> Any:
-    """A logger for the library that keeps its last errors and prints nothing."""
+    """A logger for the library that adds its errors to `errors` and prints nothing."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

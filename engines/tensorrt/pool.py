@@ -1,4 +1,4 @@
-"""The slots of one engine, shared by threads: as many as may run at a time, made when they are first needed."""
+"""A pool of one engine's slots, which threads share: as many as may run at a time, made when they are first needed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engines.tensorrt.slot import Slot
 
 
 class SlotPool:
-    """Slots that are idle, and those at work.
+    """The idle and busy slots of one engine.
 
     Args:
-        make: a new slot.
-        most: slots that there may be.
+        make: function that makes a new slot.
+        most: largest number of slots.
     """
 
     def __init__(self, make: Callable[[], Slot], most: int) -> None:
@@ -27,11 +27,11 @@ class SlotPool:
         self._changed = threading.Condition()
 
     def acquire(self) -> Slot:
-        """An idle slot or a new one; waits for one to become idle where there may be no more.
+        """An idle slot or a new one; waits for an idle slot where the largest number exists.
 
         Raises:
             EngineError: the pool was closed.
-            OutOfDeviceMemoryError: there is no room for a first slot.
+            OutOfDeviceMemoryError: there is no device memory for a first slot.
         """
         with self._changed:
             while True:
@@ -41,18 +41,18 @@ class SlotPool:
                 self._changed.wait()
 
     def acquire_now(self) -> Slot | None:
-        """As `acquire`, but None where it would wait."""
+        """A slot like that of `acquire`, but None where `acquire` would wait."""
         with self._changed:
             return self._take()
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back."""
+        """Return a slot to the pool."""
         with self._changed:
             self._idle.append(slot)
             self._changed.notify()
 
     def close(self) -> None:
-        """Refuse new work, wait until every slot is idle, and free them. Once is enough; the device has to be current."""
+        """Refuse new work, wait until every slot is idle, and free them; later calls do nothing. The device must be current."""
         with self._changed:
             if self._closed:
                 return
@@ -77,7 +77,7 @@ class SlotPool:
         except OutOfDeviceMemoryError:
             if not self._count:
                 raise
-            self._most = self._count  # there is no room for another: go on with what there is
+            self._most = self._count  # there is no memory for another slot, so the existing ones must suffice
             return None
         self._count += 1
         return slot

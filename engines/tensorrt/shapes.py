@@ -1,6 +1,6 @@
-"""Which runs of an engine serve a batch: how it is split, which profile takes each part, and to what sizes it is padded.
+"""The runs of an engine for a batch: the split into parts, the profile of each part, and the sizes to which it is padded.
 
-Sizes are rounded up to buckets, so that few shapes are ever run: each needs a CUDA graph of its own, and TensorRT-RTX compiles
+Sizes are rounded up to buckets, so that few shapes are run, because each shape needs its own CUDA graph, and TensorRT-RTX compiles
 kernels for each.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from engines.manifest import Profile, Range
 
-LENGTH_STEP = 8  # tokens between two length buckets: a caption of 8 to 25 tokens is padded by a sixth on average
+LENGTH_STEP = 8  # tokens between two length buckets: captions of 8 to 25 tokens are padded by a sixth on average
 _FLOAT_BYTES = 4
-_WORTH_PADDING = 1.5  # a rest is padded to the next profile's least batch if that costs less than this factor
+_WORTH_PADDING = 1.5  # a rest is padded to the next profile's smallest batch if that is at most this factor larger
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Run:
     """Rows `start` to `start + rows` of a batch, run as `batch` rows of `length` tokens.
 
     Attributes:
-        start: first row.
-        rows: how many.
+        start: index of the first row.
+        rows: number of the batch's rows.
         profile: number of the engine's optimization profile.
-        batch: rows that are run, `rows` or more.
-        length: tokens that are run; None for towers without a dynamic length.
+        batch: number of rows that are run, `rows` or more.
+        length: number of tokens that are run; None for towers without a dynamic length.
     """
 
     start: int
@@ -45,10 +45,10 @@ class TowerShape:
 
     Attributes:
         input, output: names of the tensors.
-        dtype: of the input.
+        dtype: dtype of the input.
         row: sizes of one input row; None stands for the number of tokens.
-        dim: D, numbers in an embedding.
-        pad: id that rows are filled up with to the number of tokens that is run.
+        dim: D, the number of values in an embedding.
+        pad: id with which rows are filled up to the number of tokens that are run.
     """
 
     input: str
@@ -65,18 +65,18 @@ class TowerShape:
         return (run.batch, *(size for size in sizes if size is not None))
 
     def input_bytes(self, run: Run) -> int:
-        """Bytes of the input in a run."""
+        """The number of bytes of the input in a run."""
         return math.prod(self.shape(run)) * self.dtype.itemsize
 
     def output_bytes(self, rows: int) -> int:
-        """Bytes of that many embeddings."""
+        """The number of bytes of `rows` embeddings."""
         return rows * self.dim * _FLOAT_BYTES
 
 
 def batch_buckets(batch: Range) -> tuple[int, ...]:
-    """Batch sizes that a profile is run with: powers of two and one and a half times those, its least, best and most.
+    """Batch sizes with which a profile is run: powers of two, one and a half times those, and the profile's min, opt and max.
 
-    Rounding up costs a third at worst.
+    Rounding up to the next one costs a third at worst.
     """
     sizes = {batch.min, batch.opt, batch.max}
     power = 1
@@ -87,19 +87,19 @@ def batch_buckets(batch: Range) -> tuple[int, ...]:
 
 
 def length_bucket(length: int, limits: Range) -> int:
-    """The number of tokens that texts of `length` are padded to."""
+    """The number of tokens to which texts of `length` are padded."""
     rounded = -(-length // LENGTH_STEP) * LENGTH_STEP
     return min(max(rounded, limits.min), limits.max)
 
 
 def plan_runs(rows: int, length: int | None, profiles: Sequence[Profile], limit: int | None = None) -> list[Run]:
-    """Split a batch.
+    """Split a batch into runs.
 
     Args:
-        rows: of the batch, at least 1.
-        length: tokens in a row; None where the engine's length is fixed.
-        profiles: of the engine, at least one.
-        limit: most rows in one run, where memory is short; it is kept unless every profile asks for more.
+        rows: number of rows in the batch, at least 1.
+        length: number of tokens in a row; None where the engine's length is fixed.
+        profiles: the engine's profiles, at least one.
+        limit: largest number of rows in one run, where memory is short; it holds unless every profile needs more rows.
 
     Returns:
         Runs that together hold every row once, in order.
@@ -118,7 +118,7 @@ def plan_runs(rows: int, length: int | None, profiles: Sequence[Profile], limit:
 
 def _next_run(start: int, rows: int, length: int | None, profiles: Sequence[Profile], most: int) -> Run:
     fitting = [i for i, profile in enumerate(profiles) if profile.batch.min <= rows <= profile.batch.max]
-    if not fitting:  # in a gap: pad up to the next profile, or fill the one below and come again
+    if not fitting:  # a gap between profiles: pad up to the next profile, or fill the one below and split off the rest
         above = [i for i, p in enumerate(profiles) if rows < p.batch.min]
         below = [i for i, p in enumerate(profiles) if p.batch.max < rows]
         best_above = min(above, key=lambda i: profiles[i].batch.min, default=None)
@@ -138,5 +138,5 @@ def _next_run(start: int, rows: int, length: int | None, profiles: Sequence[Prof
 
 
 def _distance(rows: int, batch: Range) -> float:
-    """How far from its best size a profile would run, as a factor."""
+    """The distance of a run from the profile's best size, as a factor."""
     return max(rows / batch.opt, batch.opt / rows)

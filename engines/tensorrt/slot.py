@@ -1,7 +1,7 @@
-"""One run of a TensorRT engine at a time: a stream, the buffers, the execution contexts and the CUDA graphs that belong together.
+"""A slot for one run of a TensorRT engine at a time: a stream with its buffers, execution contexts and CUDA graphs.
 
-Everything a slot allocates is kept for the next run and bounded: the buffers by the largest batch that was run, the graphs by
-number and by bytes.
+A slot keeps all of its allocations for the next run, within limits: the buffers are as large as the largest batch that was run, and
+the graphs are limited in number and in bytes.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from engines.errors import EngineError
 from engines.tensorrt.library import last
 from engines.tensorrt.shapes import Run, TowerShape
 
-_ALIGNMENT = 256  # of tensors' addresses, asked for by TensorRT
+_ALIGNMENT = 256  # bytes to which TensorRT needs tensors' addresses aligned
 
 
 @dataclass(frozen=True)
 class GraphLimits:
-    """Bounds of a slot's CUDA graphs.
+    """Limits of a slot's CUDA graphs.
 
     Attributes:
-        rows: batches up to this size are captured; larger ones keep the GPU busy longer than the host needs to launch them.
-        count: most graphs.
-        bytes: most device memory that they may take together.
+        rows: largest batch that is captured; larger ones need no graph, because the GPU computes longer than the host launches.
+        count: largest number of graphs.
+        bytes: largest device memory of all graphs together.
     """
 
     rows: int = 16
@@ -37,15 +37,15 @@ class GraphLimits:
 
 
 class Slot:
-    """See the module's first line. Every method is called by one thread at a time, with the device current.
+    """A stream, buffers, contexts and graphs. Only one thread at a time may call its methods, with the device current.
 
     Args:
         cuda: the device.
         trt: the library's module.
-        engine: its `ICudaEngine`.
-        shape: of the tower.
-        graphs: bounds of the CUDA graphs; None runs without.
-        errors: where the library's errors arrive.
+        engine: the library's `ICudaEngine`.
+        shape: the tower's input and output.
+        graphs: limits of the CUDA graphs; None: no graphs.
+        errors: the queue with the library's error messages.
     """
 
     def __init__(
@@ -59,18 +59,18 @@ class Slot:
         self._contexts: dict[int, Any] = {}
         self._memory: dict[str, tuple[int, int]] = {}  # "input", "output", "workspace" -> address, bytes
         self._pinned: dict[str, PinnedBuffer] = {}
-        self._graphs: OrderedDict[Run, tuple[Any, int]] = OrderedDict()  # by shape -> graph, its bytes
+        self._graphs: OrderedDict[Run, tuple[Any, int]] = OrderedDict()  # shape -> graph and its bytes
         self._seen: set[Run] = set()
 
     def begin(self, run: Run, rows: npt.NDArray[Any]) -> None:
         """Start copying rows to the device, embedding them and copying the embeddings back.
 
         Args:
-            run: which also says how many rows and tokens are computed.
+            run: the run, with the numbers of rows and tokens that are computed.
             rows: (run.rows, …), with at most run.length tokens.
 
         Raises:
-            OutOfDeviceMemoryError: the device has no room for this many rows; the slot is usable, and smaller.
+            OutOfDeviceMemoryError: the device has no memory for this many rows; the slot stays usable, for smaller runs.
         """
         own_input, own_output = self._reserve(run)
         shape = self._shape.shape(run)
@@ -81,7 +81,7 @@ class Slot:
         else:
             staged[: run.rows] = self._shape.pad
             staged[: run.rows, : rows.shape[1]] = rows
-        staged[run.rows :] = staged[:1]  # rows to fill up the batch: any valid ones, their embeddings are dropped
+        staged[run.rows :] = staged[:1]  # any valid rows may fill up the batch, because their embeddings are dropped
         self._cuda.copy(own_input, pinned.address, self._shape.input_bytes(run), self.stream)
         self._execute(run)
         size = self._shape.output_bytes(run.rows)
@@ -89,26 +89,26 @@ class Slot:
         self._cuda.record(self._done, self.stream)
 
     def finish(self, run: Run, target: npt.NDArray[np.float32]) -> None:
-        """Wait for what `begin` started, and copy the embeddings to `target` (run.rows, D)."""
+        """Wait for the work that `begin` started, and copy the embeddings to `target` (run.rows, D)."""
         self._cuda.wait_for_event(self._done)
         size = self._shape.output_bytes(run.rows)
         target[:] = self._pinned["output"].bytes[:size].view(np.float32).reshape(run.rows, self._shape.dim)
 
     def embed_on_device(self, run: Run, source: int, target: int, stream: int) -> None:
-        """Embed rows that lie on the device, in the order of a stream; nothing is waited for.
+        """Embed rows that lie on the device, in the order of a stream and without a wait.
 
-        A batch that fills its bucket and is too large for a CUDA graph is read and written where it lies, if that is aligned (what
-        an allocator gives is; a slice of it may not be). Others pass through the slot's own buffers, whose addresses stand in its
-        graphs: two copies on the device.
+        A batch that fills its bucket and is too large for a CUDA graph is read and written where it lies, if its addresses are
+        aligned (an allocation's are; a slice's may not be). Other batches are copied to and from the slot's own buffers on the
+        device, because the graphs contain the addresses of these.
 
         Args:
-            run: which also says how many rows are computed.
+            run: the run, with the number of rows that are computed.
             source: address of the rows, contiguous.
             target: address for their embeddings.
-            stream: after which the work begins, and which waits for it; the slot's own or the caller's.
+            stream: handle of the slot's or the caller's stream: the work begins after it, and it waits for the work.
 
         Raises:
-            OutOfDeviceMemoryError: as `begin`.
+            OutOfDeviceMemoryError: see `begin`.
         """
         if stream != self.stream:
             self._cuda.record(self._ready, stream)
@@ -145,7 +145,7 @@ class Slot:
         self._cuda.destroy_stream(self.stream)
 
     def _execute(self, run: Run) -> None:
-        """Embed from the slot's input buffer to its output buffer: by a CUDA graph if there is one, or if one can be made."""
+        """Embed from the slot's input buffer to its output buffer: by a CUDA graph if there is one or one can be captured."""
         key = Run(0, 0, run.profile, run.batch, run.length)
         graph = self._graphs.get(key)
         if graph is not None:
@@ -160,10 +160,10 @@ class Slot:
                 return
         self._launch(context)
         if self._wants_graph(run):
-            self._seen.add(key)  # a shape's first run also sets up the library: the second is captured
+            self._seen.add(key)  # only a shape's second run is captured, because the first one also sets up the library
 
     def _prepare(self, run: Run, source: int, target: int) -> Any:
-        """The profile's context with shape and addresses set, and memory to work in."""
+        """The profile's context with the input's shape, the addresses, and its working memory set."""
         context = self._context(run.profile)
         context.set_input_shape(self._shape.input, self._shape.shape(run))
         needed = int(context.update_device_memory_size_for_shapes())
@@ -182,10 +182,10 @@ class Slot:
         raise EngineError(f"the engine failed: {words}")
 
     def _capture(self, context: Any, key: Run) -> Any | None:
-        """A CUDA graph of the prepared run; None if it cannot be captured or is over the bounds, which is then remembered."""
+        """A CUDA graph of the prepared run, which is kept within the limits; None if the run cannot be captured."""
         if self._limits is None:
             return None
-        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX: not while it still compiles
+        capturable = getattr(context, "is_stream_capturable", None)  # TensorRT-RTX: False while it still compiles
         if capturable is not None and not capturable(self.stream):
             return None
         before = self._cuda.memory()[0]
@@ -197,7 +197,7 @@ class Slot:
         if graph is None or not captured:
             if graph is not None:
                 self._cuda.destroy_graph(graph)
-            self._limits = None  # this engine cannot be captured: it is not tried again
+            self._limits = None  # this engine cannot be captured, so later runs do not try it
             self._seen.clear()
             return None
         taken = max(0, before - self._cuda.memory()[0])
@@ -214,7 +214,7 @@ class Slot:
         return self._limits is not None and run.batch <= self._limits.rows
 
     def _context(self, profile: int) -> Any:
-        """The execution context of a profile; all of a slot's contexts work in the same memory, one at a time."""
+        """The execution context of a profile; all contexts of a slot use the same memory, one at a time."""
         if profile not in self._contexts:
             context = _create_context(self._trt, self._engine)
             if context is None:
@@ -232,7 +232,7 @@ class Slot:
         return source, target
 
     def _device(self, name: str, size: int) -> tuple[int, int]:
-        """A device buffer of at least `size` bytes. Growing one drops the graphs, in which its address stands."""
+        """A device buffer of at least `size` bytes. Growing one drops the graphs, because they contain its address."""
         address, present = self._memory.get(name, (0, 0))
         if size <= present and address:
             return address, present
@@ -265,11 +265,11 @@ class Slot:
 
 
 def _create_context(trt: Any, engine: Any) -> Any:
-    """A context that works in memory which the slot gives it."""
+    """An execution context that uses working memory of the slot."""
     strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
     if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         return engine.create_execution_context(strategy)
-    # TensorRT-RTX compiles for a shape when it first meets it: at once, so that no graph is captured of the makeshift kernels.
+    # TensorRT-RTX compiles kernels at a shape's first run: EAGER does so at once, so that no graph captures temporary kernels.
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(strategy)
     config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER

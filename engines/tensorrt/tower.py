@@ -31,15 +31,15 @@ class TensorRTTower:
     Args:
         cuda: the device.
         trt: the library's module.
-        bundle: the folder.
+        bundle: the bundle's folder.
         engine: the manifest's entry.
         tower: the tower's signature.
-        parallel: most runs at a time.
-        graphs: bounds of the CUDA graphs; None runs without.
+        parallel: largest number of runs at a time.
+        graphs: limits of the CUDA graphs; None: no graphs.
     """
 
     on_gpu = True
-    splits = True  # any number of rows: see engines.runtimes.protocol.TowerRuntime
+    splits = True  # `run` takes any number of rows, see engines.runtimes.protocol.TowerRuntime
     takes_device_arrays = True
 
     def __init__(
@@ -68,10 +68,10 @@ class TensorRTTower:
         self._pool = SlotPool(lambda: Slot(cuda, trt, self._engine, self._shape, self._graphs, self._errors), parallel)
 
     def run(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Embed (N, …) rows of any number.
+        """Embed any number of rows (N, …).
 
         Raises:
-            EngineError: the engine failed, was closed, or the device has no room for even one row.
+            EngineError: the engine failed, was closed, or the device has no memory even for one row.
         """
         self._check_open()
         rows = len(inputs)
@@ -84,16 +84,16 @@ class TensorRTTower:
         """Embed (N, …) rows that lie on the GPU.
 
         Args:
-            inputs: anything that speaks DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
-            stream: handle of the caller's; the result is ready in its order, and nothing is waited for. None: the result is
-                ready when the call returns.
+            inputs: an array of any library with DLPack or the CUDA array interface, contiguous, of the tower's dtype and shape.
+            stream: handle of the caller's stream, in whose order the result is ready, without any wait. None: the result is ready
+                when the call returns.
 
         Returns:
             (N, D) float32 on the GPU.
 
         Raises:
-            InputError: another dtype or shape.
-            EngineError: as `run`.
+            InputError: the array has another dtype or shape.
+            EngineError: see `run`.
         """
         self._check_open()
         with self._cuda.current():
@@ -104,7 +104,7 @@ class TensorRTTower:
                 self._pool.release(slot)
 
     def warm_up(self) -> None:
-        """Run every shape that a CUDA graph is kept for twice, in every slot."""
+        """Run every shape that gets a CUDA graph twice, in every slot."""
         limits = self._graphs
         if limits is None:
             return
@@ -143,7 +143,7 @@ class TensorRTTower:
         try:
             while todo:
                 run = todo.popleft()
-                # While one run computes, the next one's rows are copied: in another slot, if one is idle.
+                # The next run's rows are copied while this run computes, if another slot is idle.
                 slot = self._pool.acquire() if not begun else self._pool.acquire_now()
                 if slot is None:
                     self._finish(*begun.popleft(), result)
@@ -164,7 +164,7 @@ class TensorRTTower:
             while begun:
                 self._finish(*begun.popleft(), result)
         finally:
-            for slot, _ in begun:  # an error came between
+            for slot, _ in begun:  # only after an error some are left
                 slot.wait()
                 self._pool.release(slot)
 
@@ -178,7 +178,7 @@ class TensorRTTower:
         """The rest of a batch in runs of half the size.
 
         Raises:
-            EngineError: the run was the smallest that the engine takes.
+            EngineError: the run was already the smallest that the engine takes.
         """
         least = min(profile.batch.min for profile in self._profiles)
         if run.batch <= max(least, 1):
@@ -222,7 +222,7 @@ class TensorRTTower:
 
     def _free(self, stream: int | None, address: int) -> None:
         with self._cuda.current():
-            if stream is None:  # who still reads it, and in which stream, is not known: this waits for all
+            if stream is None:  # `free` waits for all work, because the streams that read the memory are not known
                 self._cuda.free(address)
             else:
                 self._cuda.free_in_order(address, stream)

@@ -1,1 +1,1 @@
-"""The checks that a bundle carries with it: embeddings, pixels and ids of the machine that exported."""
+"""Checks of a bundle against the embeddings, pixels and ids that it contains from the machine that exported it."""

@@ -1,4 +1,4 @@
-"""The parity gate on the machine that serves: the bundle's own inputs and eager embeddings against its engine."""
+"""The parity gate on the machine that serves: the engine's embeddings of the bundle's inputs against eager's in the bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BATCH = 8
 
 
 def compare_embeddings(reference: npt.NDArray[np.floating], candidate: npt.NDArray[np.floating]) -> TowerParity:
-    """Cosines and the largest difference, row by row; NaN or infinity in `candidate` counts as cosine -1, error infinity.
+    """Cosines of the rows and the largest difference; NaN or infinity in `candidate` counts as cosine -1, error infinity.
 
     Args:
         reference: (N, D), L2-normalized.
@@ -60,7 +60,7 @@ def cosines_of(reference: npt.NDArray[np.floating], candidate: npt.NDArray[np.fl
 
 
 def within(parity: TowerParity, limits: Limits) -> bool:
-    """Whether one tower's cosines keep the limits."""
+    """Whether one tower's cosines are within the limits."""
     return parity.min_cosine >= limits.min_cosine and parity.mean_cosine >= limits.mean_cosine
 
 
@@ -73,8 +73,8 @@ def top1_agreement(
 ) -> float:
     """Share of the images whose best caption is also the reference's best.
 
-    Captions whose reference cosines are within `tie_margin` (of all images, or one for each) of the best one's are all best:
-    which of them comes first is decided by rounding.
+    Captions whose reference cosines are within `tie_margin` (one number for all images, or one for each) of the best caption's are
+    all best, because only rounding decides which of them comes first.
     """
     return float(np.mean(top1_hits(image_reference, text_reference, image_candidate, text_candidate, tie_margin)[0]))
 
@@ -86,7 +86,11 @@ def top1_hits(
     text_candidate: npt.NDArray[np.floating],
     tie_margin: float | npt.NDArray[np.floating],
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """For each image: whether the candidate's best caption is as good as the reference's, and the best one of each."""
+    """For each image: whether the candidate's best caption is as good as the reference's, and the indices of both captions.
+
+    Returns:
+        Hits, the reference's best captions, and the candidate's best captions, each (images,).
+    """
     exact = image_reference.astype(np.float64) @ text_reference.astype(np.float64).T
     scores = image_candidate.astype(np.float64) @ text_candidate.astype(np.float64).T
     usable = np.isfinite(scores).all(axis=1)
@@ -97,7 +101,7 @@ def top1_hits(
 
 @dataclass(frozen=True)
 class ReferenceData:
-    """A bundle's own inputs and eager float32's embeddings, by tower name; apart from them those on which float32 is rough."""
+    """A bundle's inputs and eager float32's embeddings, by tower name; inputs on which float32 is rough stand apart."""
 
     inputs: dict[str, npt.NDArray[np.generic]]
     embeds: dict[str, npt.NDArray[np.float32]]
@@ -108,7 +112,7 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
     """Read the reference file.
 
     Raises:
-        BundleError: it is missing or damaged.
+        BundleError: the file is missing or damaged.
     """
     path = resolve_path(bundle, manifest.reference)
     inputs: dict[str, npt.NDArray[np.generic]] = {}
@@ -118,9 +122,9 @@ def read_reference(bundle: Path, manifest: Manifest) -> ReferenceData:
         for tower in manifest.towers:
             keys = _KEYS[tower]
             inputs[tower], embeds[tower] = arrays[keys[0]], arrays[keys[1]]
-            found = read_rough(arrays, tower, keys[0], len(inputs[tower]))
-            if found is not None:
-                rough[tower] = found
+            rough_inputs = read_rough(arrays, tower, keys[0], len(inputs[tower]))
+            if rough_inputs is not None:
+                rough[tower] = rough_inputs
             elif not len(inputs[tower]):
                 raise ValueError(f"{keys[0]} is empty")
             shape = (len(inputs[tower]), manifest.model.embed_dim)
@@ -135,18 +139,18 @@ def verify_bundle(
     """Check every file of a bundle, then repeat the parity gate with this machine's engine.
 
     Args:
-        bundle: the folder.
-        engine: a kind, ``auto`` for the one that `engines.load` would take, or ``all``. Of a kind that has an engine for one tower
-            only, that tower is checked; `towers_without_engine` names the other.
+        bundle: the bundle's folder.
+        engine: a kind, ``auto`` for the kind that `engines.load` would take, or ``all``. Where a kind has an engine for one tower
+            only, that tower is checked; `towers_without_engine` returns the other.
         device: ``auto``, ``cpu`` or ``cuda``.
-        options: of the engine's runtime.
+        options: options of the engine's runtime.
 
     Returns:
-        One row for each engine kind; `passed` says whether it gives eager's embeddings within the precision's limits.
+        One row for each engine kind; its `passed` is True if the embeddings are eager's within the precision's limits.
 
     Raises:
         BundleError: a file is missing, cut or changed.
-        EngineUnavailableError: an engine that was asked for cannot run here.
+        EngineUnavailableError: an engine to be checked cannot run here.
     """
     folder = Path(bundle)
     manifest = read_manifest(folder)
@@ -160,11 +164,11 @@ def verify_bundle(
 
 
 def towers_without_engine(manifest: Manifest, rows: list[Parity]) -> dict[str, list[TowerName]]:
-    """What `verify_bundle` could not check: engine kind to the towers for which the bundle has none of that kind.
+    """Engine kind to the towers that `verify_bundle` could not check, because the bundle has no engine of that kind for them.
 
     Args:
-        manifest: of the bundle.
-        rows: of `verify_bundle`.
+        manifest: the bundle's manifest.
+        rows: the result of `verify_bundle`.
     """
     missing = {row.engine: [name for name in manifest.towers if name not in row.towers] for row in rows}
     return {kind: towers for kind, towers in missing.items() if towers}
@@ -184,21 +188,21 @@ def _verify_kind(
     only_rough: dict[str, TowerParity] = {}
     used: list[str] = []
     ran: list[str] = []
-    own = {item.tower for item in manifest.engines if item.kind == kind}
+    with_engine = {item.tower for item in manifest.engines if item.kind == kind}
     for name, tower in manifest.towers.items():
-        if own and name not in own:
+        if with_engine and name not in with_engine:
             continue
         engine = choose_engine(folder, manifest, name, kind, device)
         runtime = open_tower(folder, engine, tower, manifest.precision, device, **options)
         try:
             inputs = reference.inputs[name]
-            if len(inputs):  # where not, float32 is rough on all of them
+            if len(inputs):  # otherwise float32 is rough on all inputs
                 embeds[name] = _run(runtime, inputs, tower, manifest)
             rough = reference.rough.get(name)
             if rough is not None:
-                found = _run(runtime, rough.inputs, tower, manifest)
-                float64[name] = check_distances(distances(rough.embeds, found), rough.eager)
-                only_rough[name] = compare_embeddings(rough.embeds, found)
+                rough_embeds = _run(runtime, rough.inputs, tower, manifest)
+                float64[name] = check_distances(distances(rough.embeds, rough_embeds), rough.eager)
+                only_rough[name] = compare_embeddings(rough.embeds, rough_embeds)
         finally:
             runtime.close()
         used.append(engine.kind)
@@ -222,7 +226,7 @@ def _verify_kind(
 
 
 def _run(runtime: TowerRuntime, rows: npt.NDArray[Any], tower: Tower, manifest: Manifest) -> npt.NDArray[np.float32]:
-    """Embeddings (N, D) of reference rows, in the way in which an embedder runs them."""
+    """Embeddings (N, D) of reference rows, computed in the same way as in `Embedder`."""
     if tower.length is not None and manifest.tokenizer is not None:
         return run_ids(runtime, rows.astype(np.int32, copy=False), tower.length, manifest.tokenizer.pad_id, _BATCH)
     if tower.input.dtype == "float32":

@@ -1,4 +1,4 @@
-"""The hard captions of a bundle: what tokenizers disagree about, and the ids that they had where the bundle was exported."""
+"""The check of token ids: the bundle's hard captions, in which tokenizers differ, and their ids from the exporting machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, read_manifest
 
 TEXTS, IDS = "caption_texts", "caption_ids"
-_LIBRARIES = ("tokenizers", "ftfy")  # what decides over ids beside the bundle's own files
-_NAMED = 3  # captions
+_LIBRARIES = ("tokenizers", "ftfy")  # libraries on which ids depend besides the bundle's own files
+_NAMED = 3  # largest number of captions in messages
 
 
 class IdParity(msgspec.Struct, frozen=True, kw_only=True):
-    """How this machine's ids of a bundle's captions compare with those of the machine that exported."""
+    """The comparison of this machine's ids of a bundle's captions with the exporting machine's."""
 
-    captions: int  # compared; 0: the bundle carries none
-    failures: tuple[str, ...]  # a sentence for the first captions that have other ids
+    captions: int  # number of compared captions; 0: the bundle has none
+    failures: tuple[str, ...]  # a sentence for each of the first captions that have other ids
     passed: bool
 
 
@@ -35,10 +35,10 @@ def verify_ids(bundle: str | os.PathLike[str]) -> IdParity:
     """Tokenize the captions in a bundle's reference file, and compare; ids have to be equal.
 
     Args:
-        bundle: the folder. Its files' checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
+        bundle: the bundle's folder. Checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
 
     Returns:
-        The figures; `passed` is also true of a bundle without captions, which an earlier release wrote, or without a text tower.
+        The figures; `passed` is also True for a bundle without captions, which an earlier release wrote, or without a text tower.
 
     Raises:
         BundleError: the manifest, the reference file or the tokenizer's file is missing or damaged.
@@ -50,12 +50,12 @@ def verify_ids(bundle: str | os.PathLike[str]) -> IdParity:
     texts, expected = _read_captions(folder, manifest)
     if not texts:
         return IdParity(captions=0, failures=(), passed=True)
-    found = TextTokenizer(resolve_path(folder, manifest.tokenizer.file), manifest.tokenizer)(texts)
-    wrong = [index for index in range(len(texts)) if not np.array_equal(found[index], expected[index])]
+    ids = TextTokenizer(resolve_path(folder, manifest.tokenizer.file), manifest.tokenizer)(texts)
+    wrong = [index for index in range(len(texts)) if not np.array_equal(ids[index], expected[index])]
     return IdParity(
         captions=len(texts),
         failures=tuple(
-            f"caption {_shown(texts[index])}: {_difference(found[index], expected[index])}; {_versions(manifest)}: "
+            f"caption {_shown(texts[index])}: {_difference(ids[index], expected[index])}; {_versions(manifest)}: "
             "install those, or export the bundle again with these"
             for index in wrong[:_NAMED]
         ),
@@ -64,7 +64,7 @@ def verify_ids(bundle: str | os.PathLike[str]) -> IdParity:
 
 
 def _read_captions(folder: Path, manifest: Manifest) -> tuple[list[str], npt.NDArray[Any]]:
-    """Captions, and their ids (K, L) int32."""
+    """The reference file's captions, and their ids (K, L) int32."""
     path = resolve_path(folder, manifest.reference)
     with opened_npz(path, BundleError, "is missing or damaged", "copy or export the bundle again") as arrays:
         if TEXTS not in arrays.files:

@@ -1,4 +1,4 @@
-"""The hard pictures of a bundle: encoded files, and the pixels that the machine which exported made of them."""
+"""The check of pixels: the bundle's hard pictures, as encoded files, and their pixels from the exporting machine."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from engines.manifest import Manifest, Preprocess, read_manifest
 
 FILES, PIXELS, STEP = "picture_files/", "picture_pixels/", "picture_step"
 LOSSY_SUFFIX = ".jpg"
-# Decoders of JPEG may round the cosine transform up or down, which is 1 level of luma and of each chroma, 3 levels of blue, and 4
-# with the bicubic filter's negative lobes. libjpeg-turbo 3.0.4 to 3.2.0, with and without SIMD, agree to the bit.
+# Largest difference for JPEG. Decoders may round the cosine transform up or down, which is 1 level of luma and of each chroma, 3
+# levels of blue, and 4 with the bicubic filter's negative lobes. libjpeg-turbo 3.0.4 to 3.2.0, with and without SIMD, agree to the
+# bit.
 LOSSY_LEVELS = 4
 
 
 class PixelParity(msgspec.Struct, frozen=True, kw_only=True):
-    """How this machine's pixels of a bundle's pictures compare with those of the machine that exported."""
+    """The comparison of this machine's pixels of a bundle's pictures with the exporting machine's."""
 
-    pictures: int  # compared; 0: the bundle carries none
+    pictures: int  # number of compared pictures; 0: the bundle has none
     max_error: int  # largest difference of a pixel, in levels of 255
-    pillow: str  # version here
-    made_with: str  # version of Pillow that exported
-    failures: tuple[str, ...]  # a sentence for each picture that differs by more than it may
+    pillow: str  # version of Pillow here
+    made_with: str  # version of Pillow on the exporting machine
+    failures: tuple[str, ...]  # a sentence for each picture that differs by more than the limit
     passed: bool
 
 
@@ -40,10 +41,10 @@ def verify_pixels(bundle: str | os.PathLike[str]) -> PixelParity:
     Lossless pictures have to be equal to the bit; JPEG pictures may differ by `LOSSY_LEVELS`, because decoders may round.
 
     Args:
-        bundle: the folder. Its files' checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
+        bundle: the bundle's folder. Checksums are not compared here; `engines.verification.embeddings.verify_bundle` does that.
 
     Returns:
-        The figures; `passed` is also true of a bundle without pictures, which an earlier release wrote.
+        The figures; `passed` is also True for a bundle without pictures, which an earlier release wrote.
 
     Raises:
         BundleError: the manifest or the reference file is missing or damaged.
@@ -72,7 +73,7 @@ def verify_pixels(bundle: str | os.PathLike[str]) -> PixelParity:
 
 
 def _read_pictures(folder: Path, manifest: Manifest) -> tuple[dict[str, bytes], dict[str, npt.NDArray[np.uint8]], int]:
-    """Encoded files and pixels by name, and the step between the rows and columns that were kept."""
+    """The reference file's pictures and pixels by name, and the step between the rows and columns that it holds of the pixels."""
     path = resolve_path(folder, manifest.reference)
     with opened_npz(path, BundleError, "is missing or damaged", "copy or export the bundle again") as arrays:
         names = [key.removeprefix(FILES) for key in arrays.files if key.startswith(FILES)]
@@ -96,12 +97,12 @@ def _read_pictures(folder: Path, manifest: Manifest) -> tuple[dict[str, bytes], 
 def _compare(
     name: str, data: bytes, expected: npt.NDArray[np.uint8], step: int, config: Preprocess
 ) -> tuple[int, str | None]:
-    """The largest difference in levels, and what is wrong with it, if anything is."""
+    """The largest difference in levels, and the problem in words; None if the difference is within the limit."""
     try:
-        found = preprocess_image(data, config)[::step, ::step]
+        actual = preprocess_image(data, config)[::step, ::step]
     except ImageError as error:
         return 255, f"it cannot be read here ({error})"
-    error_levels = int(np.abs(found.astype(np.int16) - expected).max())
+    error_levels = int(np.abs(actual.astype(np.int16) - expected).max())
     limit = LOSSY_LEVELS if name.endswith(LOSSY_SUFFIX) else 0
     if error_levels <= limit:
         return error_levels, None

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
-from made_once import made_once, session_folder
+from made_once import made_once
 from pretended_gpu.cases import ROWS, Case
 from pretended_gpu.code import ATTENTIONS, CALLS, EFFICIENT, PRODUCTS, GeneratedCode
 from pretended_gpu.sass import doubles, instructions
@@ -113,12 +113,6 @@ def _child(arch: str, cases: list[Case], folder: Path, link: bool = False, **env
         patch.setenv("PYTHONPATH", str(ROOT / "tests"), prepend=os.pathsep)
         job = Job(arch=arch, cases=tuple(cases), folder=str(folder / arch), link=link)
         return Child("pretended_gpu.worker", job, Findings, environment)
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all workers of the session have."""
-    return session_folder(tmp_path_factory)
 
 
 def _read(shared: Path, which: str, arch: str) -> Findings:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,31 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from shallow import FAMILIES, register
+from shallow import FAMILIES, SMALL_VOCABULARY
+from shallow_towers import shallow_source, shallow_tower, tower_graph
 
 from engines.manifest import TextLength
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.source.loading import Source, load_source
-from exporter.towers.modules import ImageTower, TextTower, image_tower, text_tower
+from exporter.towers.modules import ImageTower, TextTower, TowerModule, image_tower, text_tower
 from exporter.towers.units import Whole
 
 LENGTH = TextLength(keep="end", extra=0, min=2, max=77)
+KINDS = ("image", "text")
+# Towers whose graphs differ in more than numbers: of those that are left out, their modules are compared, and all graphs are slow.
+GRAPHED = (
+    ("ViT-B-32", "image"),
+    ("ViT-B-32", "text"),
+    ("ViT-B-32-quickgelu", "image"),
+    ("RN50", "image"),
+    ("convnext_large_d", "image"),
+    ("EVA02-B-16", "image"),
+    ("EVA01-g-14", "image"),
+    ("EVA02-E-14", "image"),
+    ("coca_ViT-B-32", "image"),
+    ("coca_ViT-B-32", "text"),
+    ("roberta-ViT-B-32", "text"),
+)
 # Attention blocks of the image tower, of the text tower.
 ATTENTION = {
     "RN50": (1, 2),
@@ -44,7 +63,8 @@ def some_ids(source: Source, lengths: tuple[int, ...]) -> torch.Tensor:
     context = int(source.text_config.get("context_length", 77))
     generator = torch.Generator().manual_seed(2)
     bert = "hf_model_name" in source.text_config
-    start, end, pad, words = (0, 2, 1, (5, 900)) if bert else (49406, 49407, 0, (1, 49000))
+    last = int(source.text_config.get("vocab_size", SMALL_VOCABULARY)) - 1
+    start, end, pad, words = (0, 2, 1, (5, 900)) if bert else (last - 1, last, 0, (1, last - 100))
     rows = torch.full((len(lengths), context), pad, dtype=torch.int32)
     for row, length in zip(rows, lengths, strict=True):
         row[: min(length, context)] = torch.randint(
@@ -61,29 +81,45 @@ def eager_images(source: Source, pixels: torch.Tensor) -> np.ndarray:
     return model.encode_image(normalized, normalize=True).numpy()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """A shallow model of each family, eager's embeddings, and both towers as modules and as graphs."""
-    folder = tmp_path_factory.mktemp("family")
-    source = load_source(register(request.param, folder), "none", with_tokenizer=False)
+@dataclass
+class Case:
+    """A tower, some inputs with eager's embeddings of them, and the tower's graph."""
+
+    name: str
+    kind: str  # image or text
+    source: Source
+    tower: TowerModule
+    inputs: torch.Tensor
+    eager: np.ndarray
+    folder: Path
+
+    @cached_property
+    def graph(self) -> OnnxGraph:
+        return tower_graph(self.tower, self.source, self.kind, self.folder)
+
+
+def cases(narrow: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Narrow towers, and all of the true width, which are slow."""
+    params: list[Any] = [pytest.param((name, kind, True), id=f"{name}-{kind}") for name, kind in narrow]
+    for name, kind in product(FAMILIES, KINDS):
+        params.append(pytest.param((name, kind, False), marks=pytest.mark.slow, id=f"{name}-{kind}-whole-width"))
+    return pytest.mark.parametrize("case", params, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    name, kind, narrow = request.param
+    source = shallow_source(name, narrow)
     model: Any = source.model
-    pixels, ids = some_pixels(source), some_ids(source, (3, 9, 40, 77))
     with torch.inference_mode():
-        images, texts = eager_images(source, pixels), model.encode_text(ids.long(), normalize=True).numpy()
-        towers = {"image": image_tower(model, source.preprocess), "text": text_tower(model)}
-    graphs = {}
-    for name, tower in towers.items():
-        example = example_input(tower, source.preprocess.size, 9)
-        graphs[name] = export_graph(tower, example, folder / f"{name}.onnx", LENGTH if name == "text" else None)
-    yield {
-        "name": request.param,
-        "source": source,
-        "pixels": pixels,
-        "ids": ids,
-        "eager": {"image": images, "text": texts},
-        "towers": towers,
-        "graphs": graphs,
-    }
+        if kind == "image":
+            inputs = some_pixels(source)
+            eager = eager_images(source, inputs)
+        else:
+            inputs = some_ids(source, (3, 9, 40, 77))
+            eager = model.encode_text(inputs.long(), normalize=True).numpy()
+    folder = tmp_path_factory.mktemp("family")
+    yield Case(name, kind, source, shallow_tower(source, kind), inputs, eager, folder)
     shutil.rmtree(folder)  # all families together are 7 GB
 
 
@@ -92,82 +128,81 @@ def run(graph: OnnxGraph, inputs: np.ndarray) -> np.ndarray:
     return session.run([graph.output.name], {graph.input.name: inputs})[0]
 
 
-class TestEveryFamily:
-    def test_is_rebuilt(self, family: dict[str, Any]) -> None:
-        for name in ("image", "text"):
-            encoder = family["towers"][name].encoder
-            assert len(encoder.blocks) >= 2, "traced as it is: no family knew it"
-            assert not any(isinstance(unit, Whole) for _, unit in encoder.units()) or "convnext" in family["name"]
+@cases(product(FAMILIES, KINDS))
+class TestModules:
+    def test_is_rebuilt(self, case: Case) -> None:
+        encoder = case.tower.encoder
+        assert len(encoder.blocks) >= 2, "traced as it is: no family knew it"
+        whole = any(isinstance(unit, Whole) for _, unit in encoder.units())
+        assert not whole or "convnext" in case.name
 
-    def test_modules_equal_eager(self, family: dict[str, Any]) -> None:
+    def test_modules_equal_eager(self, case: Case) -> None:
         with torch.inference_mode():
-            np.testing.assert_allclose(family["towers"]["image"](family["pixels"]), family["eager"]["image"], atol=1e-6)
-            np.testing.assert_allclose(family["towers"]["text"](family["ids"]), family["eager"]["text"], atol=1e-6)
+            np.testing.assert_allclose(case.tower(case.inputs), case.eager, atol=1e-6)
 
-    def test_graphs_equal_eager(self, family: dict[str, Any]) -> None:
-        graphs = family["graphs"]
-        np.testing.assert_allclose(run(graphs["image"], family["pixels"].numpy()), family["eager"]["image"], atol=2e-6)
-        np.testing.assert_allclose(run(graphs["text"], family["ids"].numpy()), family["eager"]["text"], atol=2e-6)
 
-    def test_batch_is_dynamic(self, family: dict[str, Any]) -> None:
-        for name, inputs in (("image", family["pixels"]), ("text", family["ids"])):
-            one = run(family["graphs"][name], inputs[:1].numpy())
-            np.testing.assert_allclose(one, family["eager"][name][:1], atol=2e-6)
+@cases(GRAPHED)
+class TestGraphs:
+    def test_graphs_equal_eager(self, case: Case) -> None:
+        np.testing.assert_allclose(run(case.graph, case.inputs.numpy()), case.eager, atol=2e-6)
 
-    def test_text_length_is_dynamic(self, family: dict[str, Any]) -> None:
-        cut = family["ids"][:1, :4].numpy()  # three ids and, for CoCa, the one padding that takes part
-        np.testing.assert_allclose(run(family["graphs"]["text"], cut), family["eager"]["text"][:1], atol=2e-6)
+    def test_batch_is_dynamic(self, case: Case) -> None:
+        np.testing.assert_allclose(run(case.graph, case.inputs[:1].numpy()), case.eager[:1], atol=2e-6)
 
-    def test_signature(self, family: dict[str, Any]) -> None:
-        height, width = family["source"].preprocess.size
-        image, text = family["graphs"]["image"], family["graphs"]["text"]
-        dim = family["source"].info.embed_dim
-        assert (image.input.name, image.input.dtype, image.input.shape) == ("pixels", "uint8", ("N", height, width, 3))
-        assert (text.input.name, text.input.dtype, text.input.shape) == ("ids", "int32", ("N", "L"))
-        assert (image.output.name, image.output.shape) == ("image_embeds", ("N", dim))
-        assert (text.output.name, text.output.shape) == ("text_embeds", ("N", dim))
+    def test_text_length_is_dynamic(self, case: Case) -> None:
+        if case.kind == "text":
+            cut = case.inputs[:1, :4].numpy()  # three ids and, for CoCa, the one padding that takes part
+            np.testing.assert_allclose(run(case.graph, cut), case.eager[:1], atol=2e-6)
 
-    def test_one_attention_node_per_block(self, family: dict[str, Any]) -> None:
-        image, text = (family["graphs"][name].operators.get("Attention", 0) for name in ("image", "text"))
-        assert (image, text) == ATTENTION.get(family["name"], (2, 2))
+    def test_signature(self, case: Case) -> None:
+        height, width = case.source.preprocess.size
+        expected = (
+            ("pixels", "uint8", ("N", height, width, 3)) if case.kind == "image" else ("ids", "int32", ("N", "L"))
+        )
+        given, found = case.graph.input, case.graph.output
+        assert (given.name, given.dtype, given.shape) == expected
+        assert (found.name, found.shape) == (f"{case.kind}_embeds", ("N", case.source.info.embed_dim))
 
-    def test_attention_blocks_have_at_most_six_shape_nodes(self, family: dict[str, Any]) -> None:
-        for name in ("image", "text"):
-            for nodes in attention_neighbourhoods(family["graphs"][name]):
-                shapes = sum(nodes[kind] for kind in SHAPE_OPERATORS)
-                # CoCa's pooling repeats a constant query for the batch (Shape, Concat, Expand); a rotation by halves splits
-                # and joins them.
-                assert shapes <= (7 if nodes["Expand"] else 8 if nodes["Neg"] else 6), nodes
+    def test_one_attention_node_per_block(self, case: Case) -> None:
+        expected = dict(zip(KINDS, ATTENTION.get(case.name, (2, 2)), strict=True))
+        assert case.graph.operators.get("Attention", 0) == expected[case.kind]
 
-    def test_causal_towers_say_so(self, family: dict[str, Any]) -> None:
-        model = ir.load(family["graphs"]["text"].path)
+    def test_attention_blocks_have_at_most_six_shape_nodes(self, case: Case) -> None:
+        for nodes in attention_neighbourhoods(case.graph):
+            shapes = sum(nodes[kind] for kind in SHAPE_OPERATORS)
+            # CoCa's pooling repeats a constant query for the batch (Shape, Concat, Expand); a rotation by halves splits
+            # and joins them.
+            assert shapes <= (7 if nodes["Expand"] else 8 if nodes["Neg"] else 6), nodes
+
+    def test_causal_towers_say_so(self, case: Case) -> None:
+        if case.kind == "image":
+            return
+        model = ir.load(case.graph.path)
         causal = [n.attributes["is_causal"].as_int() for n in model.graph if n.op_type == "Attention"]
         masks = [len(n.inputs) > 3 and n.inputs[3] is not None for n in model.graph if n.op_type == "Attention"]
-        if "roberta" in family["name"] or "coca" in family["name"]:
+        if "roberta" in case.name or "coca" in case.name:
             assert all(masks)
         else:
             assert causal == [1] * len(causal)
             assert not any(masks)
 
-    def test_no_metadata_is_shipped(self, family: dict[str, Any]) -> None:
-        for graph in family["graphs"].values():
-            model = ir.load(graph.path)
-            assert not model.metadata_props
-            for node in model.graph:
-                assert not node.metadata_props
-                assert not node.doc_string
+    def test_no_metadata_is_shipped(self, case: Case) -> None:
+        model = ir.load(case.graph.path)
+        assert not model.metadata_props
+        for node in model.graph:
+            assert not node.metadata_props
+            assert not node.doc_string
 
-    def test_weights_are_external_and_aligned(self, family: dict[str, Any]) -> None:
+    def test_weights_are_external_and_aligned(self, case: Case) -> None:
         # onnx-ir 1.0 aligns what is larger than a MiB, and cannot be told otherwise.
         aligned = 4096 if "alignment" in inspect.signature(ir.save).parameters else 1 << 20
-        for graph in family["graphs"].values():
-            assert graph.path.stat().st_size < 400_000
-            for value in ir.load(graph.path).graph.initializers.values():
-                tensor = value.const_value
-                assert tensor is not None
-                if tensor.nbytes > 4096:
-                    assert isinstance(tensor, ir.ExternalTensor)
-                    assert tensor.nbytes <= aligned or (tensor.offset or 0) % 4096 == 0
+        assert case.graph.path.stat().st_size < 400_000
+        for value in ir.load(case.graph.path).graph.initializers.values():
+            tensor = value.const_value
+            assert tensor is not None
+            if tensor.nbytes > 4096:
+                assert isinstance(tensor, ir.ExternalTensor)
+                assert tensor.nbytes <= aligned or (tensor.offset or 0) % 4096 == 0
 
 
 SHAPE_OPERATORS = (
@@ -214,7 +249,7 @@ def walk(values: list[Any], seen: dict[int, ir.Node], forward: bool) -> None:
 
 
 def test_float32_input_takes_normalized_pixels(tmp_path: Path) -> None:
-    source = load_source(register("ViT-B-32", tmp_path), "none", with_tokenizer=False)
+    source = shallow_source("ViT-B-32")
     model: Any = source.model
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
