@@ -26,7 +26,7 @@ from kernels.blocks import (
 )
 from kernels.choices import NATIVE, choose
 from kernels.descriptors import packages_hold_descriptors
-from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, kind, unknown
+from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, class_path, unknown
 from kernels.swap_ends import plan_ends
 
 __all__ = ["MODES", "Mode", "SwapReport", "UnknownBlockError", "swap"]
@@ -110,10 +110,10 @@ def _arch_here() -> str:
 
 
 def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
-    what = kind(block)
+    what = class_path(block)
     if what == _BLOCK:
         for unit in (block.attention, block.mlp):
-            if kind(unit) not in (_RESIDUAL, _POST_NORM):
+            if class_path(unit) not in (_RESIDUAL, _POST_NORM):
                 raise unknown(unit)
             _plan_body(unit, causal, plan)
     elif what == _BOTTLENECK:
@@ -126,7 +126,7 @@ def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
 
 def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
-    what = kind(body)
+    what = class_path(body)
     if what == _SELF_ATTENTION:
         _plan_attention(unit, causal, plan)
     elif what == _PACKED_ATTENTION:
@@ -176,9 +176,9 @@ def _label(kernel: str, variant: str) -> str:
 
 def _plan_whole(module: Any, plan: Plan) -> None:
     """Plan a convolutional block: ConvNeXt's block with an MLP over the channels, or a norm with a convolution between stages."""
-    if kind(module) == _CONVNEXT_BLOCK:
+    if class_path(module) == _CONVNEXT_BLOCK:
         plan.kept["layer norm after a convolution"] += 1  # for the reason see kernels/NOTES.md
-        if kind(module.mlp) in _NATIVE_MLPS:
+        if class_path(module.mlp) in _NATIVE_MLPS:
             plan.kept["gated MLP"] += 1
         else:
             _plan_mlp(module, "mlp", module.mlp, plan)
@@ -221,7 +221,7 @@ def _mlps(first: nn.Linear, approximate: str, plan: Plan) -> list[str]:
 
 def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
     """First layer, activation and second layer of an MLP that has no other operations at inference."""
-    if kind(mlp) == _TIMM_MLP:
+    if class_path(mlp) == _TIMM_MLP:
         if not isinstance(mlp.norm, nn.Identity):
             raise unknown(mlp)
         return mlp.fc1, mlp.act, mlp.fc2
@@ -232,7 +232,7 @@ def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
 
 
 def _approximation(activation: Any) -> str:
-    what = kind(activation)
+    what = class_path(activation)
     if what not in _GELUS:
         raise unknown(activation)
     return _GELUS[what] or str(activation.approximate)
@@ -245,7 +245,7 @@ def _name_of(parent: nn.Module, child: nn.Module) -> str:
 def _stack(encoder: Any, plan: Plan) -> None:
     """Fuse residual adds with the next norms, if a whole stack allows it: one dtype, LayerNorms, all pre-norm or all post-norm."""
     blocks = list(encoder.blocks)
-    if not blocks or any(kind(block) != _BLOCK for block in blocks):
+    if not blocks or any(class_path(block) != _BLOCK for block in blocks):
         return
     units = [unit for block in blocks for unit in (block.attention, block.mlp)]
     dtypes = {dtype for unit in units for dtype in (unit.compute_dtype, unit.stream_dtype)}
@@ -256,18 +256,20 @@ def _stack(encoder: Any, plan: Plan) -> None:
     if plan.choose("add_layer_norm", (plan.stream_rows, width), ("triton",)) == NATIVE:
         plan.kept["residual adds"] += len(units)
         return
-    if all(kind(unit) == _POST_NORM for unit in units):
+    if all(class_path(unit) == _POST_NORM for unit in units):
         for block in blocks:
             block.attention = FusedPostNorm(block.attention.body, block.attention.norm, takes_mask=True)
             block.mlp = FusedPostNorm(block.mlp.body, block.mlp.norm, takes_mask=False)
         plan.swapped["add_layer_norm"] += len(units)
-    elif all(kind(unit) == _RESIDUAL and (unit.after is None or kind(unit.after) == _SCALE) for unit in units):
+    elif all(
+        class_path(unit) == _RESIDUAL and (unit.after is None or class_path(unit.after) == _SCALE) for unit in units
+    ):
         branches = [
             FusedBranch(
                 unit.norm,
                 unit.body,
                 None if unit.after is None else unit.after.gamma.detach(),
-                takes_mask=unit is block.attention and kind(unit.body) != _FIRST_TOKEN,
+                takes_mask=unit is block.attention and class_path(unit.body) != _FIRST_TOKEN,
             )
             for block in blocks
             for unit in (block.attention, block.mlp)
