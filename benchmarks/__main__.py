@@ -11,7 +11,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "throughput": ("benchmarks.throughput", "a bundle's engines against eager PyTorch and the peers"),
     "parity": ("benchmarks.parity", "a bundle's accuracy against eager PyTorch, on pictures, classes and captions"),
-    "ceilings": ("benchmarks.ceilings", "what this machine's matrix products and copies reach at most"),
+    "ceilings": ("benchmarks.ceilings", "the highest rates of this machine's matrix products and copies"),
     "kernel-ops": (
         "benchmarks.kernel_ops",
         "each fused kernel against PyTorch's own and the vendor's, at the shapes of real towers",
@@ -20,9 +20,9 @@ COMMANDS = {
     "suite": ("benchmarks.suite", "make bench and make gpu: a fixed list of models, engines and batches"),
     "gather": ("benchmarks.gather", "rows that came back from another machine, into this tree"),
     "report": ("benchmarks.report", "Markdown, HTML and plots of the rows"),
-    "compare": ("benchmarks.compare", "what became slower or less accurate between two sets of rows"),
+    "compare": ("benchmarks.compare", "figures that became slower or less accurate between two sets of rows"),
     "tables": ("benchmarks.tables", "the tables of README.md and docs/ from the rows"),
-    "roofline": ("benchmarks.roofline", "what GPUs that are not here could reach at most, counted"),
+    "roofline": ("benchmarks.roofline", "upper bounds of GPUs that are not here, counted"),
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
 }
@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = importlib.import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has gone; `compare` has not said yet whether anything is worse
+    except (
+        BrokenPipeError
+    ):  # the reader of our output has gone; `compare` has not printed yet whether anything is worse
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code

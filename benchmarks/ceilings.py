@@ -1,6 +1,6 @@
-"""What this machine reaches at most: large matrix products in every precision, and copies. ``python -m benchmarks ceilings``.
+"""The highest rates of this machine: large matrix products in every precision, and copies. ``python -m benchmarks ceilings``.
 
-Measured on random values, for zeros take less power. The best of a few sizes counts: it is a ceiling.
+Measured on random values, because zeros take less power. The best of a few sizes counts, because it is a ceiling.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = SE
 
     Args:
         device: ``cpu`` or ``cuda``.
-        sizes: n of products of n × n matrices; empty is what fills the device.
-        seconds: of each measurement.
+        sizes: n of products of n × n matrices; empty: sizes that fill the device.
+        seconds: time of each measurement.
     """
     import torch
 
@@ -69,7 +69,7 @@ def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = SE
 
 
 def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
-    """For each precision, what makes a product of two n × n matrices."""
+    """For each precision, a function from n to a product of two n × n matrices."""
     import torch
 
     def plain(dtype: Any) -> Callable[[int], Callable[[], object]]:
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def print_ceilings(found: Sequence[Row]) -> None:
-    """A line each."""
+    """Print a line for each ceiling."""
     for row in found:
         value = f"{row.value:>10,.4g} {row.unit}" if row.value is not None else f"   {row.note}"
         print(f"  {row.model + ' ' + row.precision:<16}{value}")

@@ -1,7 +1,7 @@
-"""What it takes before the first embedding: export time and memory, import, load. ``python -m benchmarks cold-start``.
+"""The cost before the first embedding: export time and memory, import, load. ``python -m benchmarks cold-start``.
 
-Rows of ``what = export``, one set for each architecture, precision and choice of engines; of int8 and fp8 also what quantizing
-takes, and how much of the products it covers. Nothing here decides a test.
+Rows of ``what = export``, one set for each architecture, precision and choice of engines; for int8 and fp8 also the time of
+quantizing, and the share of the products that it covers. No test depends on these figures.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class ExportOrder:
     Attributes:
         model: an architecture; its weights are random.
         precision: ``fp32``, ``int8``, ….
-        calibration: pictures for int8 and fp8.
-        engines: kinds; empty is the exporter's choice.
+        calibration: folder of pictures for quantized precisions.
+        engines: kinds of engines; empty is the exporter's choice.
         targets: GPU architectures of built engines.
     """
 
@@ -86,7 +86,7 @@ class BundleEngines:
 
 
 def measure(order: ExportOrder) -> list[Row]:
-    """All figures of one export; how serving starts only where an engine of the bundle runs here."""
+    """All figures of one export; those of a serving process only where an engine of the bundle runs here."""
     with tempfile.TemporaryDirectory(prefix="cold-start-") as folder:
         bundle = Path(folder) / "bundle"
         report = json.loads(subprocess.run(order.command(bundle), check=True, stdout=subprocess.PIPE).stdout)
@@ -99,7 +99,7 @@ def measure(order: ExportOrder) -> list[Row]:
 
 
 def export_rows(order: ExportOrder, engines: BundleEngines, report: dict[str, Any]) -> list[Row]:
-    """What a report says of time and memory.
+    """The rows of time and memory that a report gives.
 
     Args:
         order: the export.
@@ -162,7 +162,7 @@ def engines_of(manifest: dict[str, Any]) -> BundleEngines:
 
 
 def _kind(engine: dict[str, Any]) -> str:
-    """``tensorrt-rtx sm80``; what runs anywhere is named alone."""
+    """``tensorrt-rtx sm80``; an engine that runs anywhere is named alone."""
     device = str((engine.get("target") or {}).get("device", ""))
     return f"{engine['kind']} {device}" if device.startswith("sm") else str(engine["kind"])
 

@@ -1,7 +1,7 @@
-"""``python -m benchmarks compare A B``: what became slower or less accurate from A to B, beyond the noise.
+"""``python -m benchmarks compare A B``: the figures that became slower or less accurate from A to B, beyond the noise.
 
 Only rows with the same key, measured on the same machine, are compared; by default only figures that were measured against
-something else in the same run (speedups over eager, accuracies), for the speed of a shared machine drifts from run to run. Of those
+something else in the same run (speedups over eager, accuracies), because a shared machine's speed drifts from run to run. Of those
 
 - a speed that both runs measured in several passes has changed if it differs by more than the threshold and by more than the spread
   between passes allows; and so has the mean over all of an engine's figures on a model, which is less noisy. The limits are such
@@ -9,7 +9,7 @@ something else in the same run (speedups over eager, accuracies), for the speed 
   Where even a slowdown of 20 % would lie within the limit, the figure or mean is too noisy to judge;
 - any other speed (older rows, a single pass) has changed if its medians differ by more than the threshold and the boxes between its
   quartiles do not overlap, each widened on both sides by three quarters of its height, or of the median height of that run's boxes
-  where that is more. That does not see what differs between processes and drifts in minutes. Without
+  where that is more. That does not show differences between processes and drift within minutes. Without
   quartiles it has to differ by four times the threshold;
 - a share (top-1, recall, agreement; and the change from eager's on the same samples) has changed if the 95 % confidence intervals
   do not overlap; without intervals, by the threshold;
@@ -49,7 +49,7 @@ def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05
     Args:
         before: rows of A.
         after: rows of B.
-        threshold: relative change of a speed that is none.
+        threshold: relative change of a speed that counts as none.
         absolute: compare also figures that were not measured against something else in the same run.
     """
     before, after = list(before), list(after)
@@ -101,7 +101,7 @@ def judge(
         b: after, with a value.
         threshold: relative change.
         usual_a, usual_b: height of the run's usual box of that figure, relative to the median.
-        limit: change of the logarithm that the spread between passes allows; None: not known.
+        limit: change of the logarithm that the spread between passes explains; None: not known.
     """
     assert a.value is not None
     assert b.value is not None

@@ -22,11 +22,11 @@ def gather(folders: Sequence[Path], results: Path) -> dict[str, int]:
     """Merge the rows of folders, a later one's in the place of an earlier one's.
 
     Args:
-        folders: of ``--out``.
+        folders: folders that suites wrote with ``--out``.
         results: folder of the machines' folders.
 
     Returns:
-        Machine's folder to its number of new rows.
+        Each machine's folder with its number of new rows.
 
     Raises:
         ValueError: a file that ends with .csv holds no rows.
@@ -34,7 +34,7 @@ def gather(folders: Sequence[Path], results: Path) -> dict[str, int]:
     found: dict[str, list[Row]] = {}
     for folder in folders:
         for row in rowfiles.read(folder):
-            # What an attempt had no time for is no finding, and must not take the place of one.
+            # A case that an attempt had no time for is no result, and must not take the place of one.
             if row.value is not None or not row.note.startswith("out of time"):
                 found.setdefault(Machine("", row.machine).slug, []).append(row)
     for slug, group in found.items():

@@ -1,8 +1,8 @@
 """Each op of `kernels` by every implementation that may stand in a package: ``python -m benchmarks kernel-ops``.
 
-Implementations of a case take turns on the device, without Python (`benchmarks.kernel_timing.device_time`). A speedup is over what
-PyTorch's compiler would put in the place, in the same round; a rate stands beside the ceiling of the same run. With ``--choices``
-the table that `kernels.swap` reads is written, too.
+Implementations of a case take turns on the device, without Python (`benchmarks.kernel_timing.device_time`). A speedup is over the
+code that PyTorch's compiler makes in its place, in the same round; a rate stands beside the ceiling of the same run. With
+``--choices`` the table that `kernels.swap` reads is written, too.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def case_rows(
     ceilings: Mapping[str, float],
     cache: int = 0,
 ) -> list[Row]:
-    """Rows of one case: time, error, speedup over what a package would hold, and the rate with its share of the ceiling.
+    """Rows of one case: time, error, speedup over the code of a native package, and the rate with its share of the ceiling.
 
     Args:
-        case: that was measured.
-        tower: its name.
-        precision: of the operands.
-        batch: of the tower.
-        found: of `benchmarks.kernel_timing.measurement.measure_case`.
-        ceilings: TFLOP/s by precision, and ``copy`` in GB/s; what is missing has no fraction.
+        case: the measured case.
+        tower: the tower's name.
+        precision: precision of the operands.
+        batch: the tower's batch size.
+        found: result of `benchmarks.kernel_timing.measurement.measure_case`.
+        ceilings: TFLOP/s by precision, and ``copy`` in GB/s; a rate without a ceiling has no fraction.
         cache: bytes of the device's last cache.
     """
     common: dict[str, Any] = {
@@ -153,19 +153,19 @@ def run(
 
     Args:
         towers: names of `TOWERS`, or parts of them; empty is all.
-        batches: sizes.
-        precision: of the operands.
-        machine: that computes.
+        batches: batch sizes.
+        precision: precision of the operands.
+        machine: the machine that computes.
         results: folder of its rows.
-        rounds: of each case.
+        rounds: number of rounds of each case.
         ops: names of `OPS`; empty is all.
         choices: also write `kernels.choices`' table.
-        choices_copy: where a copy of the table goes after each case, before its rows: a run that is cut off then loses neither.
-        missing: leave out what the table has rows of.
-        deadline: of ``time.monotonic()``, after which no case is begun.
+        choices_copy: file for a copy of the table after each case, before its rows: a run that is cut off then loses neither.
+        missing: leave out cases that have rows in the table.
+        deadline: time of ``time.monotonic()`` after which no case is begun; None: no such time.
         is_done: whether a case (`Row.case`) need not be measured.
-        run_commit: for the rows; None is that of the code.
-        round_seconds: of one measurement, about.
+        run_commit: the commit of the rows; None: the code's.
+        round_seconds: approximate time of one measurement.
 
     Returns:
         The rows, and whether the time was enough for all of them.

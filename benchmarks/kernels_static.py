@@ -1,4 +1,4 @@
-"""What every Triton kernel needs on GPUs that are not here: ``python -m benchmarks.kernels_static``.
+"""Resources of every Triton kernel on GPUs that are not here: ``python -m benchmarks.kernels_static``.
 
 Compiles each static case (`kernels.static`) for each architecture and merges a row into ``benchmarks/results/kernels_static.csv``:
 registers and spills per thread, shared memory per block, and the occupancy that follows. No GPU is needed, and none helps.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.records import rows
+from benchmarks.records.machine import Machine
 from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
 from benchmarks.reporting import drawing, html_page, styles
@@ -60,7 +60,7 @@ def read_machines(sources: Sequence[Path]) -> dict[str, list[Row]]:
 
 
 def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work]:
-    """Work of every tower that the roofline can show; empty, with a line on stderr, where open_clip is missing."""
+    """The work of every tower that the roofline can show; empty, with a line on stderr, where open_clip is missing."""
     ceilings = [own for own in machines if any(row.what == "ceiling" and row.value for row in own)]
     models = {row.model for own in ceilings for row in own if row.what == "throughput" and row.value}
     if not models:
@@ -83,10 +83,6 @@ def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work
     }
 
 
-def _slug(machine: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
-
-
 def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: bool) -> list[Path]:
     """Write ``report.md``, ``report.html`` and, with plots, ``<machine>-<plot>.png``.
 
@@ -98,9 +94,10 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
     written, parts = [out / "report.md", out / "report.html"], []
     pictures: dict[str, list[tuple[Plot, str]]] = {}
     for machine, own in machines.items():
-        shown = []
+        slug = Machine("", machine).slug
+        shown: list[html_page.Pictures] = []
         for plot in plots_of(own, works) if with_plots else []:
-            file = out / f"{_slug(machine)}-{plot.name}.png"
+            file = out / f"{slug}-{plot.name}.png"
             drawing.write_png(file, plot)
             written.append(file)
             pictures.setdefault(machine, []).append((plot, file.name))
@@ -108,7 +105,7 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
             shown.append(
                 html_page.Pictures(plot.name, plot.title, plot.caption, elements, drawing.svg_keys(plot.panels))
             )
-        parts.append(html_page.Part(_slug(machine), machine, measured_on(own), shown, sections(own)))
+        parts.append(html_page.Part(slug, machine, measured_on(own), shown, sections(own)))
     written[0].write_text(document(_TITLE, _INTRO, machines, pictures), encoding="utf-8")
     written[1].write_text(html_page.page(_TITLE, _INTRO, parts), encoding="utf-8")
     return written

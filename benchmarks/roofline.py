@@ -1,7 +1,7 @@
-"""Speed on paper: what each architecture could reach at most on GPUs that are not here. ``python -m benchmarks.roofline``.
+"""Predicted speed: the upper bound of each architecture on GPUs that are not here. ``python -m benchmarks.roofline``.
 
 A batch takes at least as long as its arithmetic at the GPU's rate, and at least as long as moving its weights and activations once
-at the memory's bandwidth. Nothing runs that fast; the measured share of it says what is left to gain.
+at the memory's bandwidth. Nothing runs that fast; the measured share of it shows the possible gain.
 """
 
 from __future__ import annotations

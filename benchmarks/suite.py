@@ -2,8 +2,8 @@
 
 A suite is made of named parts, which run one after the other until its minutes are over; started again, it goes on from there. On
 a CPU, further passes over all models follow, so that each is measured several times, minutes apart: two at least, and a third one
-where there is time. Each part needs only what it measures: on a bare PyTorch image with open_clip the engines' rows say what is
-missing. What is at work when the minutes are over is ended, and what was measured stays. GPU.md tells how to use it on a GPU.
+where there is time. Each part needs only what it measures: on a bare PyTorch image with open_clip the engines' rows name the
+missing library. Work that goes on when the minutes are over is ended, and finished rows stay. GPU.md shows its use on a GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if args.stand_in:
         suite = stand_in(suite)
-    # Only now: a machine without a GPU needs nothing installed to be told so.
+    # Only now, because a machine without a GPU needs nothing installed for that message.
     from benchmarks.harness.plan import UserError
     from benchmarks.suites.parts import run_suite
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _problem(suite: Suite, stands_in: bool, out: Path | None, parts: Sequence[str]) -> str | None:
-    """Why the suite cannot run here as it was asked for; None if it can."""
+    """Why the suite cannot run here with these arguments; None if it can."""
     unknown = [part for part in parts if part not in suite.parts]
     if unknown:
         return f"part {unknown[0]!r} is none of {', '.join(suite.parts)}"

@@ -34,7 +34,7 @@ def make_cases(
     files: int,
     pictures: Path | None,
 ) -> Callable[[Path], list[Case]]:
-    """What writes the inputs of a sweep into a folder: images, captions of real and of full length, and files end to end."""
+    """A function that writes a sweep's inputs into a folder: images, captions of real and of full length, and files end to end."""
 
     def cases(folder: Path) -> list[Case]:
         found = []

@@ -3,7 +3,7 @@
 Each export runs in a process of its own, so that its peak memory is its own; its rows are merged into
 ``benchmarks/results/zoo.csv`` as soon as it ends, and what is there already is skipped: kill it and start it again at will. Of fp16
 graphs TensorRT-RTX engines are built, where it is installed; their rows are in ``zoo_engines.csv``.
-RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, for no model hub is needed here.
+RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, because that needs no model hub.
 """
 
 from __future__ import annotations

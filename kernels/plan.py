@@ -68,11 +68,11 @@ def capability_of(arch: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-def kind(module: object) -> str:
+def class_path(module: object) -> str:
     """The full name of a module's class. Classes are recognized by name, because this package imports none of other packages."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def unknown(module: object) -> UnknownBlockError:
     """The error for a module whose class is not supported."""
-    return UnknownBlockError(f"no fused module is known for {kind(module)}: use native kernels for this tower")
+    return UnknownBlockError(f"no fused module is known for {class_path(module)}: use native kernels for this tower")

@@ -26,7 +26,7 @@ from kernels.blocks import (
 )
 from kernels.choices import NATIVE, choose
 from kernels.descriptors import packages_hold_descriptors
-from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, kind, unknown
+from kernels.plan import Mode, Plan, SwapReport, UnknownBlockError, capability_of, class_path, unknown
 from kernels.swap_ends import plan_ends
 
 __all__ = ["MODES", "Mode", "SwapReport", "UnknownBlockError", "swap"]
@@ -110,15 +110,15 @@ def _arch_here() -> str:
 
 
 def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
-    what = kind(block)
-    if what == _BLOCK:
+    class_name = class_path(block)
+    if class_name == _BLOCK:
         for unit in (block.attention, block.mlp):
-            if kind(unit) not in (_RESIDUAL, _POST_NORM):
+            if class_path(unit) not in (_RESIDUAL, _POST_NORM):
                 raise unknown(unit)
             _plan_body(unit, causal, plan)
-    elif what == _BOTTLENECK:
+    elif class_name == _BOTTLENECK:
         plan.kept["convolutions"] += 1
-    elif what == _WHOLE:
+    elif class_name == _WHOLE:
         _plan_whole(block.module, plan)
     else:
         raise unknown(block)
@@ -126,10 +126,10 @@ def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
 
 def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
-    what = kind(body)
-    if what == _SELF_ATTENTION:
+    class_name = class_path(body)
+    if class_name == _SELF_ATTENTION:
         _plan_attention(unit, causal, plan)
-    elif what == _PACKED_ATTENTION:
+    elif class_name == _PACKED_ATTENTION:
         allowed = packed_candidates(body.longest, body.head_dim, plan.capability)
         shape = (None, body.longest, body.heads, body.head_dim)
         variant = plan.choose("packed_attention", shape, allowed if plan.half else allowed[:1])
@@ -139,9 +139,9 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
             packed = FusedPackedAttention(body.qkv, body.out, body.heads, body.longest, body.inner_norm, variant)
             plan.places.append((unit, "body", packed))
             plan.swapped[_label("packed_attention", variant)] += 1
-    elif what == _FIRST_TOKEN:
+    elif class_name == _FIRST_TOKEN:
         plan.kept["attention of the first token"] += 1
-    elif what in _NATIVE_MLPS:
+    elif class_name in _NATIVE_MLPS:
         plan.kept["gated MLP"] += 1
     else:
         _plan_mlp(unit, "body", body, plan)
@@ -176,9 +176,9 @@ def _label(kernel: str, variant: str) -> str:
 
 def _plan_whole(module: Any, plan: Plan) -> None:
     """Plan a convolutional block: ConvNeXt's block with an MLP over the channels, or a norm with a convolution between stages."""
-    if kind(module) == _CONVNEXT_BLOCK:
+    if class_path(module) == _CONVNEXT_BLOCK:
         plan.kept["layer norm after a convolution"] += 1  # for the reason see kernels/NOTES.md
-        if kind(module.mlp) in _NATIVE_MLPS:
+        if class_path(module.mlp) in _NATIVE_MLPS:
             plan.kept["gated MLP"] += 1
         else:
             _plan_mlp(module, "mlp", module.mlp, plan)
@@ -195,10 +195,10 @@ def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
     width, inner = (int(size) for size in first.weight.shape[:2])
     if isinstance(first, nn.Linear) and isinstance(second, nn.Linear):
         op, shape = "quick_mlp" if approximate == "quick" else "mlp", (plan.stream_rows, inner, width)
-        what = plan.choose(op, shape, _mlps(first, approximate, plan))
-        if what != NATIVE:
-            plan.places.append((parent, name, FusedMlp(first, second, approximate, what)))
-            plan.swapped[what] += 1
+        implementation = plan.choose(op, shape, _mlps(first, approximate, plan))
+        if implementation != NATIVE:
+            plan.places.append((parent, name, FusedMlp(first, second, approximate, implementation)))
+            plan.swapped[implementation] += 1
             return
     elif plan.choose("bias_gelu", (None, width), ("triton",)) != NATIVE:
         plan.places.append((mlp, _name_of(mlp, activation), FusedGelu(approximate)))
@@ -221,7 +221,7 @@ def _mlps(first: nn.Linear, approximate: str, plan: Plan) -> list[str]:
 
 def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
     """First layer, activation and second layer of an MLP that has no other operations at inference."""
-    if kind(mlp) == _TIMM_MLP:
+    if class_path(mlp) == _TIMM_MLP:
         if not isinstance(mlp.norm, nn.Identity):
             raise unknown(mlp)
         return mlp.fc1, mlp.act, mlp.fc2
@@ -232,10 +232,10 @@ def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
 
 
 def _approximation(activation: Any) -> str:
-    what = kind(activation)
-    if what not in _GELUS:
+    class_name = class_path(activation)
+    if class_name not in _GELUS:
         raise unknown(activation)
-    return _GELUS[what] or str(activation.approximate)
+    return _GELUS[class_name] or str(activation.approximate)
 
 
 def _name_of(parent: nn.Module, child: nn.Module) -> str:
@@ -245,7 +245,7 @@ def _name_of(parent: nn.Module, child: nn.Module) -> str:
 def _stack(encoder: Any, plan: Plan) -> None:
     """Fuse residual adds with the next norms, if a whole stack allows it: one dtype, LayerNorms, all pre-norm or all post-norm."""
     blocks = list(encoder.blocks)
-    if not blocks or any(kind(block) != _BLOCK for block in blocks):
+    if not blocks or any(class_path(block) != _BLOCK for block in blocks):
         return
     units = [unit for block in blocks for unit in (block.attention, block.mlp)]
     dtypes = {dtype for unit in units for dtype in (unit.compute_dtype, unit.stream_dtype)}
@@ -256,18 +256,20 @@ def _stack(encoder: Any, plan: Plan) -> None:
     if plan.choose("add_layer_norm", (plan.stream_rows, width), ("triton",)) == NATIVE:
         plan.kept["residual adds"] += len(units)
         return
-    if all(kind(unit) == _POST_NORM for unit in units):
+    if all(class_path(unit) == _POST_NORM for unit in units):
         for block in blocks:
             block.attention = FusedPostNorm(block.attention.body, block.attention.norm, takes_mask=True)
             block.mlp = FusedPostNorm(block.mlp.body, block.mlp.norm, takes_mask=False)
         plan.swapped["add_layer_norm"] += len(units)
-    elif all(kind(unit) == _RESIDUAL and (unit.after is None or kind(unit.after) == _SCALE) for unit in units):
+    elif all(
+        class_path(unit) == _RESIDUAL and (unit.after is None or class_path(unit.after) == _SCALE) for unit in units
+    ):
         branches = [
             FusedBranch(
                 unit.norm,
                 unit.body,
                 None if unit.after is None else unit.after.gamma.detach(),
-                takes_mask=unit is block.attention and kind(unit.body) != _FIRST_TOKEN,
+                takes_mask=unit is block.attention and class_path(unit.body) != _FIRST_TOKEN,
             )
             for block in blocks
             for unit in (block.attention, block.mlp)

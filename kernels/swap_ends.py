@@ -8,7 +8,7 @@ from torch import nn
 
 from kernels.blocks import FusedL2Normalize, FusedPatchStem
 from kernels.choices import NATIVE
-from kernels.plan import Plan, kind
+from kernels.plan import Plan, class_path
 
 _NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.modules.NormalizePixels", "exporter.towers.blocks.L2Normalize"
 # Stems whose first convolution is a product over patches; the rest of the stem is a method `assemble`.
@@ -19,11 +19,11 @@ _CONVOLUTION_STEMS = ("exporter.towers.resnet.ConvolutionStem", "exporter.towers
 def plan_ends(tower: Any, plan: Plan) -> None:
     """Plan ``normalize_image`` for the stem of an image tower and ``l2_normalize`` for any tower."""
     stem = tower.encoder.stem
-    if kind(stem) in _PATCH_STEMS:
+    if class_path(stem) in _PATCH_STEMS:
         _plan_stem(tower, stem, plan)
-    elif kind(stem) in _CONVOLUTION_STEMS:
+    elif class_path(stem) in _CONVOLUTION_STEMS:
         plan.kept["stem of convolutions"] += 1
-    if kind(getattr(tower, "unit_length", None)) != _L2_NORMALIZE:
+    if class_path(getattr(tower, "unit_length", None)) != _L2_NORMALIZE:
         return
     # No width is passed, because saving a launch gains the same at any width.
     if plan.choose("l2_normalize", (plan.rows, None), ("triton",)) != NATIVE:
@@ -35,7 +35,7 @@ def plan_ends(tower: Any, plan: Plan) -> None:
 
 def _plan_stem(tower: Any, stem: Any, plan: Plan) -> None:
     normalize, convolution = tower.normalize, stem.patches
-    if kind(normalize) != _NORMALIZE_PIXELS:
+    if class_path(normalize) != _NORMALIZE_PIXELS:
         plan.kept["patches of float32 pixels"] += 1
     elif not _is_over_patches(convolution):
         plan.kept["patches of another convolution"] += 1

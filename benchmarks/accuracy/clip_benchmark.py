@@ -1,7 +1,6 @@
 """LAION's clip-benchmark driven through an engine: its own datasets, loops and metrics, our preprocessing, tokenizer and runtime.
 
-`EngineModule` is what clip-benchmark takes for a model, and `load_engine` what it calls to get one, so that its own command line
-can be used, too::
+clip-benchmark runs an `EngineModule` as a model, and `load_engine` is its loader, so that its own command line works, too::
 
     from clip_benchmark.models import TYPE2FUNC
     TYPE2FUNC["openclip-engines"] = load_engine     # clip_benchmark eval --model_type openclip-engines --model BUNDLE --no_amp …
@@ -38,7 +37,7 @@ class EngineModule(torch.nn.Module):
     """A loaded bundle as the module that clip-benchmark expects; ``.eval()`` and ``.to()`` leave it as it is.
 
     Args:
-        clip: of `engines.load`; close it when the evaluation is done.
+        clip: the result of `engines.load`; the caller closes it after the evaluation.
     """
 
     def __init__(self, clip: engines.Embedder) -> None:
@@ -84,7 +83,7 @@ def load_engine(
 
 @dataclass(frozen=True)
 class Job:
-    """What clip-benchmark is to evaluate on: a local webdataset in its own layout, opened and counted by `prepare`."""
+    """The data of clip-benchmark's evaluation: a local webdataset in its own layout, opened and counted by `prepare`."""
 
     root: Path
     split: str
@@ -98,7 +97,7 @@ def prepare(root: Path, split: str, dataset: Dataset) -> Job:
     """Check that clip-benchmark is installed and can read the dataset, before anything slow is done.
 
     Raises:
-        InputError: it is not installed, or the dataset lacks a file that it wants.
+        InputError: it is not installed, or the dataset lacks a file that it reads.
     """
     from benchmarks.records.machine import versions
 
@@ -134,11 +133,11 @@ def evaluate(
     """clip-benchmark's own evaluation, without automatic mixed precision.
 
     Args:
-        job: of `prepare`.
-        model: of an engine (`EngineModule`) or of open_clip.
-        transform: that belongs to it.
-        tokenizer: that belongs to it.
-        device: where clip-benchmark puts the tensors: ``cpu`` for engines that take arrays of the host.
+        job: the result of `prepare`.
+        model: an engine's (`EngineModule`) or open_clip's.
+        transform: the model's transform.
+        tokenizer: the model's tokenizer.
+        device: device where clip-benchmark puts the tensors: ``cpu`` for engines that take arrays of the host.
 
     Returns:
         The task's figures, by the names that rows have, with Wilson's intervals. clip-benchmark gives shares only, so the interval
@@ -191,16 +190,16 @@ def _usable(module: Any) -> Iterator[None]:
     Its `accuracy` turns arrays of one element into floats, which numpy refuses since 2.4 (LAION-AI/CLIP_benchmark issue 147): there
     the same sums are taken by torch.
     """
-    kept = {name: getattr(module, name) for name in ("tqdm", "accuracy") if hasattr(module, name)}
+    originals = {name: getattr(module, name) for name in ("tqdm", "accuracy") if hasattr(module, name)}
     module.tqdm = functools.partial(module.tqdm, disable=None, leave=False)
-    if "accuracy" in kept and not _numpy_takes_one_element():
+    if "accuracy" in originals and not _numpy_takes_one_element():
         module.accuracy = _accuracy
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"WebDataset\(shardshuffle", UserWarning)
             yield
     finally:
-        for name, value in kept.items():
+        for name, value in originals.items():
             setattr(module, name, value)
 
 

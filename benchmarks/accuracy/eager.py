@@ -1,4 +1,4 @@
-"""Eager float32 PyTorch as the measure of a bundle: open_clip's own transform, tokenizer and model, proved to be the bundle's."""
+"""Eager float32 PyTorch as the reference of a bundle: open_clip's own transform, tokenizer and model, proved to be the bundle's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def load_eager(bundle: Path, manifest: Manifest, pretrained: str | None, device:
 
     Args:
         bundle: the folder; its reference inputs and embeddings are the proof.
-        manifest: of it.
-        pretrained: a checkpoint file or a folder in open_clip's format; None is what the manifest names, which keeps no paths.
+        manifest: the bundle's manifest.
+        pretrained: a checkpoint file or a folder in open_clip's format; None: the manifest's source, which has no paths.
         device: ``cpu`` or ``cuda``.
 
     Raises:

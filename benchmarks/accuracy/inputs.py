@@ -26,10 +26,10 @@ class Inputs:
     """Natural pictures and captions.
 
     Attributes:
-        pictures: readable or not.
-        captions: distinct ones.
-        name: for rows: ``natural pictures``, or the dataset's.
-        source: one line on where they come from.
+        pictures: the pictures, readable or not.
+        captions: distinct captions.
+        name: the name in rows: ``natural pictures``, or the dataset's.
+        source: one line on the origin of both.
     """
 
     pictures: Dataset
@@ -40,7 +40,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one pair of encoders gives for `Inputs`; None: the bundle lacks the tower."""
+    """Embeddings (N, D) of `Inputs` by one pair of encoders; None: the bundle lacks the tower."""
 
     image: npt.NDArray[np.float32] | None
     text: npt.NDArray[np.float32] | None
@@ -49,7 +49,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close an engine is to eager: by tower the distance, and the share of inputs whose nearest partner is the same one."""
+    """The distance of an engine from eager by tower, and the share of inputs whose nearest partner is the same one."""
 
     distances: dict[str, Distance]
     top1: dict[str, float]  # "image": pictures whose best caption is eager's; "text": captions whose best picture is
@@ -87,14 +87,14 @@ def dataset_inputs(dataset: Dataset, samples: int) -> Inputs:
     else:
         prompts = [t.replace("{}", name) for name in dataset.classes or () for t in dataset.templates]
         captions = list(dict.fromkeys(prompts))
-    kept = tuple(captions[i] for i in spread(len(captions), samples))
+    few = tuple(captions[i] for i in spread(len(captions), samples))
     count = None if chosen is None else len(chosen)
     pictures = dataclasses.replace(dataset, samples=some, classes=None, has_captions=False, count=count)
-    return Inputs(pictures, kept, dataset.name, f"pictures and texts of {dataset.name}")
+    return Inputs(pictures, few, dataset.name, f"pictures and texts of {dataset.name}")
 
 
 def embed_inputs(encoders: Encoders, inputs: Inputs, manifest: Manifest, progress: Progress) -> Embeddings:
-    """Embed what the bundle has towers for.
+    """Embed the inputs with the towers that the bundle has.
 
     Raises:
         InputError: no picture can be read.

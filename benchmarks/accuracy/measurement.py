@@ -29,7 +29,7 @@ _EAGER_VERSIONS = ("torch", "open_clip_torch", "pillow")
 
 @dataclass
 class Run:
-    """One run of the command: what all its steps share, and the rows so far."""
+    """One run of the command: the data that all its steps share, and the rows so far."""
 
     bundle: Path
     manifest: Manifest
@@ -40,31 +40,31 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     def add(self, rows: Sequence[Row], computed_with: str) -> None:
-        """Keep rows, on disk too."""
+        """Keep rows in memory and on disk."""
         done = stamp(rows, self.machine, versions=computed_with)
         self.rows += done
         merge(self.results, done)
 
     def note_skipped(self, skipped: Skipped) -> None:
-        """Say how many pictures were left out."""
+        """Add a note with the number of pictures that were left out."""
         if skipped.count:
             self.note(f"pictures left out because they cannot be read: {skipped.count} ({skipped.first})")
 
     def note(self, text: str) -> None:
-        """A sentence for the reader, once."""
+        """Add a sentence for the reader, unless it is there."""
         if text not in self.notes:
             self.notes.append(text)
 
 
 class Measurement:
-    """Eager's embeddings and ranks, and what engines make of the same inputs.
+    """Eager's embeddings and ranks, and those of engines from the same inputs.
 
     Args:
-        run: gets the rows.
-        eager: the measure.
-        inputs: on which embeddings are compared.
-        dataset: on which accuracy is measured; None: it is not.
-        job: measure accuracy by clip-benchmark on that dataset.
+        run: the run that keeps the rows.
+        eager: the reference.
+        inputs: pictures and captions whose embeddings are compared.
+        dataset: pictures on which accuracy is measured; None: it is not.
+        job: measure accuracy by clip-benchmark on that dataset; None: by this project.
     """
 
     def __init__(self, run: Run, eager: Eager, inputs: Inputs, dataset: Dataset | None, job: Job | None) -> None:
@@ -83,7 +83,7 @@ class Measurement:
             self._add_accuracy("eager, clip-benchmark", found, versions(_EAGER_VERSIONS), job.measured_by)
 
     def measure_engine(self, kind: str, device: str) -> bool:
-        """Measure one kind of engine; whether it went through. An engine that fails gets rows that say so."""
+        """Measure one kind of engine; return whether it succeeded. An engine that fails has rows with the reason."""
         run, dataset = self._run, self._dataset
         try:
             with engines.load(run.bundle, engine=kind, device=device) as clip:

@@ -53,7 +53,7 @@ def empty_parity_rows(engine: str, manifest: Manifest, data: str, status: Status
 def empty_accuracy_rows(
     tasks: Sequence[str], engine: str, manifest: Manifest, data: str, status: Status, note: str
 ) -> list[Row]:
-    """The same for the tasks."""
+    """Rows without values, in the place of every figure of the tasks."""
     shared = _columns(manifest, engine, data, note, status=status)
     return [Row(task, figure=name, **shared) for task in tasks for name in _ACCURACIES[task]]
 

@@ -1,6 +1,6 @@
-"""What can be measured: one module per kind of contender, one entry here for each.
+"""The contenders: one module for each kind, and one entry here for each.
 
-A module has ``why_not(subject, contender, device)``, which says in words why it cannot run here (None: it can), and
+A module has ``why_not(subject, contender, device)``, which returns in words why it cannot run here (None: it can), and
 ``open_tower(subject, contender, tower, device, folder)``, which loads it and returns an `Opened`. A module that needs files made
 first has ``setup(subject, contender, tower, folder)``, which runs in a process of its own and is not measured. They are called in
 the contender's process only; nothing here imports a library before that.
@@ -61,8 +61,8 @@ class Contender:
 
     Attributes:
         engine: a key of `MODULES`, or the kind of one of the bundle's engines.
-        precision: ``fp32``, ``fp16``, ``bf16``, …: of weights and arithmetic.
-        of_bundle: it is an engine of the bundle.
+        precision: precision of weights and arithmetic: ``fp32``, ``fp16``, ``bf16``, ….
+        of_bundle: whether it is an engine of the bundle.
     """
 
     engine: str
@@ -75,7 +75,7 @@ class Contender:
         return f"{self.engine} {self.precision}"
 
     def takes(self, case: Case) -> bool:
-        """Whether the case is one for it: from files to embeddings run only eager and what has preprocessing of its own."""
+        """Whether the contender can run the case: only eager and the bundle's engines run from files to embeddings."""
         return case.kind != "files" or self.of_bundle or self.engine == BASELINE
 
     @property
@@ -88,10 +88,10 @@ class Opened(Protocol):
     """A loaded contender.
 
     Attributes:
-        versions: of the libraries that compute.
-        weights: ``random``, or where they are from.
-        note: what a reader must know, or empty.
-        threads: that compute on the CPU.
+        versions: names and versions of the libraries that compute.
+        weights: ``random``, or the origin of the weights.
+        note: a remark for readers, or empty.
+        threads: number of threads that compute on the CPU.
         on_stream: calls return before the GPU is done: time them by events on torch's current stream.
     """
 
@@ -102,14 +102,14 @@ class Opened(Protocol):
     on_stream: bool
 
     def prepare(self, case: Case) -> Call:
-        """Load a case's inputs to where the contender wants them, and give the function that runs one set of them."""
+        """Load a case's inputs to the contender's device, and return the function that runs one set of them."""
 
     def figures(self) -> dict[str, float]:
-        """Figures of its own about the last call, by their name in `benchmarks.records.rows.FIGURES`."""
+        """The contender's own figures about the last call, by their names in `benchmarks.records.figures.FIGURES`."""
 
 
 def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> list[Contender]:
-    """All contenders that make sense for a model on a device, eager float32 first.
+    """All contenders that can be compared for a model on a device, eager float32 first.
 
     Args:
         subject: the model.

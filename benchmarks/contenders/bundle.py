@@ -18,7 +18,7 @@ _FILES_BATCH = 32
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
-    """What `engines.runtimes.choice` says, of both towers."""
+    """The reason of `engines.runtimes.choice` for the first tower without an engine that can run."""
     from engines.manifest import read_manifest
     from engines.runtimes.choice import candidates
 
@@ -26,9 +26,9 @@ def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
     folder = Path(subject.bundle)
     manifest = read_manifest(folder)
     for tower in manifest.towers:
-        own = candidates(folder, manifest, tower, device, contender.engine)
-        if all(candidate.why_not is not None for candidate in own):
-            return own[0].why_not if own else f"the bundle has no such engine for its {tower} tower"
+        engines = candidates(folder, manifest, tower, device, contender.engine)
+        if all(engine.why_not is not None for engine in engines):
+            return engines[0].why_not if engines else f"the bundle has no such engine for its {tower} tower"
     return None
 
 
@@ -57,7 +57,7 @@ class BundleTower:
         self._wait = self._total = 0.0
 
     def prepare(self, case: Case) -> Call:
-        """Pixels or ids as numpy arrays, or on the GPU where the engine takes them there."""
+        """Load pixels or ids as numpy arrays, or on the GPU where the engine takes them there."""
         inputs, clip = case.load(), self._clip
         if case.kind == "files":
             return lambda i: self._embed_files(inputs)
@@ -72,7 +72,7 @@ class BundleTower:
         return lambda i: clip.encode_image(pixels[i % SETS])
 
     def figures(self) -> dict[str, float]:
-        """Of a run over files: the share of the time in which the engine waits for pixels."""
+        """The share of a run over files in which the engine waits for pixels."""
         return {"decode_share": self._wait / self._total} if self._total else {}
 
     def _embed_files(self, files: list[str]) -> None:
@@ -81,9 +81,9 @@ class BundleTower:
         start, self._wait = time.perf_counter(), 0.0
         batches = self._clip.preprocess_ahead(files, _FILES_BATCH)
         while True:
-            asked = time.perf_counter()
+            before = time.perf_counter()
             item = next(batches, None)
-            self._wait += time.perf_counter() - asked
+            self._wait += time.perf_counter() - before
             if item is None:
                 break
             self._clip.encode_image(readable(item[1]))

@@ -32,15 +32,15 @@ def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
 
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> EagerTower:
-    """Load the model, and compile it if the contender says so (at the first call of each shape)."""
+    """Load the model, and compile it for contenders that are compiled (at the first call of each shape)."""
     model, weights, note = load_clip(subject, device)
     return EagerTower(model, subject, contender, tower, device, weights, note)
 
 
 def load_clip(subject: Subject, device: str = "cpu") -> tuple[Any, str, str]:
-    """The model in float32, where its weights are from, and a note if they are not the ones that were wanted.
+    """The model in float32, the origin of its weights, and a note if they are not the subject's.
 
-    Weights that are not at hand (no network) cost their accuracy, not the measurement: random ones take the same time.
+    Where the weights are not at hand (no network) random ones take their place, because they take the same time.
     """
     if subject.pretrained == "none":
         return _random_model(subject.source, device), "random", ""
@@ -122,7 +122,7 @@ class EagerTower:
         return call
 
     def figures(self) -> dict[str, float]:
-        """Of a run over files: the share of the time in which the model waits for pixels."""
+        """The share of a run over files in which the model waits for pixels."""
         return {"decode_share": self._wait / self._total} if self._total else {}
 
     def _normalize(self, pixels: Any) -> Any:
@@ -132,7 +132,7 @@ class EagerTower:
         return x.permute(0, 3, 1, 2).contiguous().to(device=self._device, dtype=self._dtype)
 
     def _embed_files(self, files: list[str]) -> Any:
-        """What most scripts do: open_clip's transform in the workers of a DataLoader, batches of 32."""
+        """Embed files as most scripts do: open_clip's transform in the workers of a DataLoader, batches of 32."""
         torch = self._torch
         start, self._wait, parts = time.perf_counter(), 0.0, []
         with torch.inference_mode():
@@ -163,7 +163,7 @@ class EagerTower:
 
 
 def _timed(iterator: Iterator[Any]) -> Iterator[tuple[Any, float]]:
-    """Items with the seconds that each was waited for."""
+    """Items, each with the seconds of waiting for it."""
     while True:
         start = time.perf_counter()
         item = next(iterator, None)

@@ -1,4 +1,4 @@
-"""Nothing: what the harness itself costs per timed call."""
+"""A contender that computes nothing: it shows the harness's own cost per timed call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
-    """It always can."""
+    """No reason: it can always run."""
     return None
 
 
@@ -32,5 +32,5 @@ class NullTower:
         return lambda i: None
 
     def figures(self) -> dict[str, float]:
-        """None."""
+        """No figures."""
         return {}

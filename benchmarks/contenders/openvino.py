@@ -26,7 +26,7 @@ def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> N
 
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> OpenVINOTower:
-    """Compiled for one request at a time on all cores, in float32 as the graph says."""
+    """Compile the tower for one request at a time on all cores, in the graph's float32."""
     import openvino
 
     core = openvino_core()
@@ -37,7 +37,7 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
 
 @functools.cache
 def openvino_core() -> Any:
-    """One for the process and as long as it runs: after a second one has ended, a signal such as Ctrl-C ends the process."""
+    """The process's one core: after a second one has ended, a signal such as Ctrl-C ends the process."""
     import openvino
 
     return openvino.Core()
@@ -55,10 +55,10 @@ class OpenVINOTower:
         self.weights = "random" if subject.pretrained == "none" else (subject.pretrained or subject.source)
 
     def prepare(self, case: Case) -> Call:
-        """Numpy arrays."""
+        """Load the inputs as numpy arrays."""
         sets = plain_inputs(self._subject, case.kind, case.load())
         return lambda i: self._request.infer([sets[i % SETS]])
 
     def figures(self) -> dict[str, float]:
-        """None."""
+        """No figures."""
         return {}

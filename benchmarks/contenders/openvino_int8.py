@@ -13,7 +13,7 @@ from benchmarks.workloads.inputs import caption_ids
 if TYPE_CHECKING:
     from benchmarks.workloads.subject import Subject
 
-_SAMPLES = 128  # pictures or captions that ranges are taken from
+_SAMPLES = 128  # pictures or captions of the calibration
 
 
 def why_not(subject: Subject, contender: Contender, device: str) -> str | None:
@@ -47,7 +47,7 @@ def setup(subject: Subject, contender: Contender, tower: str, folder: Path) -> N
 
 
 def open_tower(subject: Subject, contender: Contender, tower: str, device: str, folder: Path) -> OpenVINOTower:
-    """Compiled for one request at a time on all cores."""
+    """Compile the quantized tower for one request at a time on all cores."""
     import nncf
     import openvino
 
@@ -55,9 +55,9 @@ def open_tower(subject: Subject, contender: Contender, tower: str, device: str, 
     compiled = core.compile_model(
         core.read_model(str(_quantized(folder, tower))), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
     )
-    found = OpenVINOTower(compiled, subject, f"openvino {openvino.__version__.split('-')[0]} nncf {nncf.__version__}")
-    found.note = "plain torch.onnx.export, quantized by NNCF (transformer, mixed)"
-    return found
+    opened = OpenVINOTower(compiled, subject, f"openvino {openvino.__version__.split('-')[0]} nncf {nncf.__version__}")
+    opened.note = "plain torch.onnx.export, quantized by NNCF (transformer, mixed)"
+    return opened
 
 
 def _quantized(folder: Path, tower: str) -> Path:

@@ -1,4 +1,4 @@
-"""The model as ``torch.onnx.export`` writes it without this project: what its peers run."""
+"""The graph that ``torch.onnx.export`` writes without this project, which the peers run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plain_graph(folder: Path, tower: str) -> Path:
-    """Where `export_plain` puts a tower."""
+    """The file of a tower that `export_plain` writes."""
     return folder / f"plain-{tower}.onnx"
 
 
@@ -49,7 +49,7 @@ def export_plain(subject: Subject, tower: str, folder: Path) -> None:
 
 
 def plain_inputs(subject: Subject, kind: str, inputs: Any) -> list[Any]:
-    """A case's sets as the plain graph takes them."""
+    """A case's sets as inputs of the plain graph."""
     import numpy as np
 
     if kind == "ids":

@@ -1,4 +1,4 @@
-"""ONNX Runtime as it comes, on a plain export: what a user gets without this project."""
+"""ONNX Runtime with its defaults on a plain export, as users run it without this project."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class PlainTower:
         self.threads = usable_cores() if provider.startswith("CPU") else 0
 
     def prepare(self, case: Case) -> Call:
-        """Numpy arrays."""
+        """Load the inputs as numpy arrays."""
         sets = plain_inputs(self._subject, case.kind, case.load())
         name = self._session.get_inputs()[0].name
         return lambda i: self._session.run(None, {name: sets[i % SETS]})
 
     def figures(self) -> dict[str, float]:
-        """None."""
+        """No figures."""
         return {}

@@ -71,7 +71,7 @@ class SwappedTower:
         return call
 
     def figures(self) -> dict[str, float]:
-        """None."""
+        """No figures."""
         return {}
 
     def _stops_at_the_end_token(self) -> bool:

@@ -31,10 +31,10 @@ def run_bounded(
 
     Args:
         command: the program and its arguments.
-        end: of ``time.monotonic()``; None waits for as long as it takes.
+        end: time of ``time.monotonic()``; None waits for as long as it takes.
         stdout, stderr: as of `subprocess.Popen`.
         environment: variables besides those of this process; the repository is put in front of ``PYTHONPATH``.
-        patience: seconds that the command gets after `end`, when it is interrupted as by Ctrl-C, to say what it has found.
+        patience: seconds after `end` in which the command, interrupted as by Ctrl-C, can print its results.
 
     Returns:
         The exit code; None where it was ended because the time was over.

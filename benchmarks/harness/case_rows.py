@@ -1,4 +1,4 @@
-"""Rows of what a run has sampled."""
+"""Rows of a run's samples."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def case_rows(
     Args:
         subject: the model.
         case: its inputs.
-        samples: of every contender that went through all rounds, of all passes so far.
-        info: what each says of itself.
+        samples: the samples of every contender that went through all rounds, of all passes so far.
+        info: each contender's description of itself.
         results: the machine's folder, where its ceilings are.
     """
     found: list[Row] = []
@@ -73,7 +73,7 @@ def case_rows(
 
 
 def _flat(sample: Samples, what: Callable[[Rounds], Sequence[_T]]) -> tuple[list[_T], list[int]]:
-    """Something of every round, and the number of each one's pass."""
+    """One kind of values of every round, and the number of each value's pass."""
     pairs = [(value, number) for number, rounds in sorted(sample.items()) for value in what(rounds)]
     return [value for value, _ in pairs], [number for _, number in pairs]
 
@@ -95,14 +95,14 @@ def row_of(figure: str, value: Estimate, **columns: Any) -> Row:
 
 
 def failure_row(subject: Subject, contender: Contender, case: Case, status: Status, note: str) -> Row:
-    """A case that could not be measured, and why."""
+    """The row of a case that could not be measured, with the reason."""
     return Row(figure="per_second", status=status, note=note, unit="1/s", **_place(subject, contender, case))
 
 
 def start_rows(
     subject: Subject, contender: Contender, tower: str, info: OpenedInfo, first: Prepared, memory: Memory
 ) -> list[Row]:
-    """What it takes to load a tower, to the first embedding, and the memory at the end of all its cases."""
+    """Rows of the time to load a tower and to the first embedding, and of the memory at the end of all its cases."""
     values = {
         "load": info.load_seconds,
         "first_call": first.first_call_seconds,
@@ -131,14 +131,14 @@ def start_rows(
 
 
 def overhead_row(subject: Subject, rounds: Sequence[Measured]) -> Row:
-    """What the harness costs per timed call: calls of nothing."""
+    """The row of the harness's own cost per timed call, measured with calls that do nothing."""
     value = estimate([1e6 * measured.wall_seconds / measured.calls for measured in rounds])
     note = f"{rounds[0].calls} calls of nothing in a round"
     return row_of("overhead", value, what="overhead", model=subject.name, engine="null", note=note)
 
 
 def _latency_rows(passes: Sequence[Sequence[float]], **common: Any) -> list[Row]:
-    """Percentiles over all calls; how far apart the passes' are."""
+    """Rows of percentiles over all calls, with the percentile of each pass."""
     found: list[Row] = []
     for name, share in (("p50", 50), ("p90", 90), ("p99", 99)) if passes else ():
         value = float(np.percentile(np.concatenate(passes) * 1e3, share))

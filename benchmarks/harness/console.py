@@ -1,4 +1,4 @@
-"""What a run shows: on a terminal what it does at the moment, and for every case a small table."""
+"""The output of a run: on a terminal the present step, and for every case a small table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Console:
 
     @contextlib.contextmanager
     def busy(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Show `what` while the block runs; the function that it gets adds detail."""
+        """Show `what` while the block runs; the function that is yielded adds detail."""
         self._show(what)
         try:
             yield lambda detail: self._show(f"{what}: {detail}")
@@ -32,11 +32,11 @@ class Console:
             self._show("")
 
     def problem(self, who: str, why: str) -> None:
-        """A contender that cannot run."""
+        """Print why a contender cannot run."""
         print(f"  {who}: {why}", file=self._out, flush=True)
 
     def passed(self, case: Case, number: int, passes: int) -> None:
-        """A case's pass is done, and others follow."""
+        """Print that a case's pass is done, and others follow."""
         print(
             f"  {case.tower}, batch {case.batch}, {case.shape}: pass {number + 1} of {passes}",
             file=self._out,
@@ -44,7 +44,7 @@ class Console:
         )
 
     def case(self, case: Case, found: Sequence[Row]) -> None:
-        """The table of one case."""
+        """Print the table of one case."""
         print(f"\n{case.tower}, batch {case.batch}, {case.shape}", file=self._out)
         by_engine: dict[tuple[str, str], dict[str, Row]] = {}
         for row in found:

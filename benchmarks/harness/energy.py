@@ -1,4 +1,4 @@
-"""Energy that a machine has used since it started, where the driver tells it."""
+"""Energy that a machine has used since it started, where the driver counts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # AMD's driver has t
 
 
 def read_joules(device: str) -> float | None:
-    """Joules so far, of the first GPU (NVML) or of the processor's package (RAPL); None where nothing tells it."""
+    """Joules so far, of the first GPU (NVML) or of the processor's package (RAPL); None where nothing counts them."""
     if device == "cuda":
         return _gpu_joules()
     with contextlib.suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.contenders import Contender
 from benchmarks.harness.console import Console
-from benchmarks.harness.samples import Kept
+from benchmarks.harness.samples import SampleStore
 from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit as commit_here
 from benchmarks.records.machine import Machine, clock_mhz, stamp
@@ -40,15 +40,15 @@ class Journal:
         """Start, or go on where the run of that name was interrupted.
 
         Args:
-            folder: of the rows.
-            machine: that computes.
-            name: of the run; runs of other names do not know its marker.
-            again: forget what an interrupted run has measured.
-            console: shows what goes on.
-            deadline: of ``time.monotonic()``, after which no case is begun.
-            end: likewise, after which nothing goes on: what is at work then is ended, and has no row.
-            commit: of the code, for the rows; None asks git.
-            compiled: folder in which PyTorch's compiler keeps what it made for later passes; None is one beside the rows.
+            folder: folder of the rows.
+            machine: the machine that computes.
+            name: the run's name; runs of other names do not read its marker.
+            again: remove the samples of an interrupted run.
+            console: shows the progress.
+            deadline: time of ``time.monotonic()`` after which no case is begun; None: no such time.
+            end: likewise, the time when cases at work are ended without a row.
+            commit: the code's commit, for the rows; None: git's.
+            compiled: folder of the cache of PyTorch's compiler for later passes; None is one beside the rows.
         """
         self.folder, self.machine, self.complete = folder, machine, True
         self.rows: list[Row] = []
@@ -60,16 +60,19 @@ class Journal:
         self.deadline, self.end, self._lock = deadline, end, threading.Lock()
         self._usable: set[tuple[Contender, str]] = set()  # peers that can run here, by device
         folder.mkdir(parents=True, exist_ok=True)
-        self.kept, self.compiled = Kept(self._marker.with_suffix(".samples")), compiled or folder / ".compiled"
+        self.samples, self.compiled = (
+            SampleStore(self._marker.with_suffix(".samples")),
+            compiled or folder / ".compiled",
+        )
         if not self._marker.exists() or again or not self._resume():
-            self.kept.remove()
+            self.samples.remove()
         self._marker.write_text(json.dumps({"commit": self.commit, "started": self._started}), encoding="utf-8")
 
     def finish(self) -> None:
-        """If everything was measured, the next run starts anew."""
+        """Remove the marker if everything was measured, so that the next run starts anew."""
         if self.complete:
             self._marker.unlink(missing_ok=True)
-            self.kept.remove()
+            self.samples.remove()
 
     @property
     def late(self) -> bool:
@@ -78,11 +81,11 @@ class Journal:
 
     @property
     def over(self) -> bool:
-        """Whether nothing may go on."""
+        """Whether the end is over."""
         return self.end is not None and time.monotonic() > self.end
 
     def refresh(self) -> None:
-        """Learn what children have measured since the run has started: they keep their rows themselves."""
+        """Read the cases that children have measured since the run started: they keep their rows themselves."""
         self._done = {
             row.case for row in rowfiles.read(self.folder) if row.date >= self._started and row.value is not None
         }
@@ -113,5 +116,5 @@ class Journal:
         if same:
             self._started = started
             self.refresh()
-            self.kept.load()
+            self.samples.load()
         return bool(same)

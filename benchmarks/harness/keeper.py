@@ -1,4 +1,4 @@
-"""What a step of a suite gets: its order, and the keeper of its rows. `benchmarks.suites.step` runs it in a process of its own."""
+"""The order of a suite's step, and the keeper of its rows. `benchmarks.suites.step` runs a step in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from benchmarks.records.rows import Row
 
 @dataclass(frozen=True)
 class Order:
-    """What a child is to do.
+    """The work of a child process.
 
     Attributes:
         work: ``module:function``; it is called with a `Keeper` and `arguments`, and returns whether there was time for everything.
-        arguments: by name, plain data.
-        machine: that computes.
+        arguments: the function's arguments by name, plain data.
+        machine: the machine that computes.
         results: folder of the rows.
-        commit: of the code.
-        deadline: of ``time.monotonic()``, which all processes of a machine share: nothing is begun after it.
+        commit: the code's commit.
+        deadline: time of ``time.monotonic()``, which all processes of a machine share: nothing is begun after it.
         done: cases (`Row.case`) that need not be measured.
     """
 
@@ -37,16 +37,16 @@ class Order:
 
 
 class Keeper:
-    """Where a step's rows go."""
+    """Writes a step's rows."""
 
     def __init__(self, order: Order) -> None:
         self.machine, self.results, self.commit = order.machine, order.results, order.commit
         self.device, self.deadline = order.machine.device, order.deadline
         self._done = frozenset(order.done)
 
-    def add(self, found: Sequence[Row]) -> list[Row]:
+    def add(self, rows: Sequence[Row]) -> list[Row]:
         """Keep rows that were measured just now; return them with machine, commit and date."""
-        stamped = stamp(found, self.machine, clock_mhz=clock_mhz(self.device), commit=self.commit)
+        stamped = stamp(rows, self.machine, clock_mhz=clock_mhz(self.device), commit=self.commit)
         rowfiles.merge(self.results, stamped, whole_cases=True)
         return stamped
 

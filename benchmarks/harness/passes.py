@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks.harness.case_rows import case_rows, failure_row, key_of, start_rows
 from benchmarks.harness.energy import read_joules
-from benchmarks.harness.process import OUT_OF_TIME, ContenderError, Member, OutOfTimeError
+from benchmarks.harness.process import OUT_OF_TIME, ContenderError, ContenderProcess, OutOfTimeError
 from benchmarks.harness.samples import Rounds
 from benchmarks.harness.timing import rotated
 from benchmarks.harness.worker import OpenedInfo, Prepared, calls_in_a_round
@@ -35,13 +35,13 @@ class Passes:
     """The passes of one plan."""
 
     def __init__(self, run: Journal, plan: Plan, contenders: Sequence[Contender], pairs: Sequence[Pair], work: Path):
-        """Measures nothing yet.
+        """Measure nothing yet.
 
         Args:
-            run: that keeps samples and rows.
-            plan: what to measure.
-            contenders: that can run here, the baseline first if it can.
-            pairs: which contender takes part in which case.
+            run: the journal of samples and rows.
+            plan: the model, contenders and cases.
+            contenders: the contenders that can run here, the baseline first if it can.
+            pairs: each contender with each of its cases.
             work: the folder of inputs and plain exports.
         """
         self._run, self._plan, self._contenders, self._work = run, plan, contenders, work
@@ -50,10 +50,10 @@ class Passes:
         self._strikes: dict[Contender, int] = {}
 
     def measure(self, number: int) -> None:
-        """One pass, the first is 0: all cases that it has not been measured in."""
-        kept = self._run.kept
+        """Measure one pass, the first is 0: the cases that have no samples of it."""
+        samples = self._run.samples
         todo = [
-            p for p in self._pairs if p not in self._failed and number not in kept.of(key_of(self._plan.subject, *p))
+            p for p in self._pairs if p not in self._failed and number not in samples.of(key_of(self._plan.subject, *p))
         ]
         one = _Pass(self._run, self._plan, number, self._work, self._failed, self._strikes)
         cases = list(dict.fromkeys(case for _, case in todo))
@@ -76,23 +76,23 @@ class Passes:
             one.close()
 
     def _give_up(self, case: Case, contenders: Sequence[Contender]) -> None:
-        """No time for the case; two passes are enough to know its noise, and what they found is shown."""
+        """Leave a case out for lack of time; after two passes its noise is known, and its rows are shown."""
         keys = [key_of(self._plan.subject, c, case) for c in contenders]
-        if all(len(self._run.kept.of(key)) >= ENOUGH_PASSES for key in keys):
+        if all(len(self._run.samples.of(key)) >= ENOUGH_PASSES for key in keys):
             those = {key[1:] for key in keys}  # latencies, too
             found = {row.key: row for row in self._run.rows if row.case[1:] in those}
             self._run.console.case(case, list(found.values()))
             return
         self._run.complete = False
-        new = [c for c in contenders if not self._run.kept.of(key_of(self._plan.subject, c, case))]
+        new = [c for c in contenders if not self._run.samples.of(key_of(self._plan.subject, c, case))]
         self._run.add([failure_row(self._plan.subject, c, case, "missing", OUT_OF_TIME) for c in new], "cpu")
 
 
 class _Pass:
     """The processes of one pass.
 
-    In the first, each tower has processes of its own, loaded one after the other: what loading and memory cost is kept. Later ones
-    save time: a process loads one tower after the other, and all load side by side.
+    In the first pass, each tower has processes of its own, loaded one after the other: the cost of loading and the memory are rows.
+    Later passes save time: a process loads one tower after the other, and all load side by side.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class _Pass:
     ) -> None:
         self._run, self._plan, self._number, self._work = run, plan, number, work
         self._failed, self._strikes = failed, strikes
-        self._members: dict[Contender, Member] = {}
-        self._towers: dict[Contender, str] = {}  # that is loaded
+        self._processes: dict[Contender, ContenderProcess] = {}
+        self._towers: dict[Contender, str] = {}  # the tower that is loaded
         self._info: dict[Contender, OpenedInfo] = {}
         self._first: dict[Contender, Prepared] = {}
 
     def close(self) -> None:
         """End the processes."""
-        while self._members:
-            self._members.popitem()[1].close()
+        while self._processes:
+            self._processes.popitem()[1].close()
         self._towers.clear()
         self._first.clear()
 
@@ -148,13 +148,13 @@ class _Pass:
             self._keep(case, rounds)
 
     def keep_start(self, tower: str) -> None:
-        """What loading the tower took, and the memory after all its cases."""
+        """Keep the time that loading the tower took, and the memory after all its cases."""
         found: list[Row] = []
-        for contender, member in self._members.items():
-            if self._plan.load_together or not member.alive or contender not in self._first:
+        for contender, process in self._processes.items():
+            if self._plan.load_together or not process.alive or contender not in self._first:
                 continue
             try:
-                memory = member.memory()
+                memory = process.memory()
             except ContenderError:
                 continue  # it was alive a moment ago, and its cases have their rows
             info, first = self._info[contender], self._first[contender]
@@ -162,14 +162,14 @@ class _Pass:
         self._run.add(found, self._plan.device)
 
     def _keep(self, case: Case, rounds: dict[Contender, Rounds]) -> None:
-        """Samples first, then rows of all passes so far."""
-        kept, plan = self._run.kept, self._plan
+        """Write the samples, then the rows of all passes so far."""
+        store, plan = self._run.samples, self._plan
         baseline = rounds.get(plan.contenders[0])
         for contender, own in rounds.items():
             if baseline is not None and own is not baseline:
                 own.baseline = list(baseline.seconds)
-            kept.add(key_of(plan.subject, contender, case), self._number, own)
-        samples = {contender: kept.of(key_of(plan.subject, contender, case)) for contender in rounds}
+            store.add(key_of(plan.subject, contender, case), self._number, own)
+        samples = {contender: store.of(key_of(plan.subject, contender, case)) for contender in rounds}
         found = case_rows(plan.subject, case, samples, self._info, self._run.folder)
         self._run.add(found, plan.device)
         if self._number + 1 < plan.passes:
@@ -178,56 +178,58 @@ class _Pass:
             self._run.console.case(case, found)
 
     def _load(self, case: Case, contenders: Sequence[Contender]) -> None:
-        """Load those that are not, side by side."""
+        """Load the contenders that are not loaded, side by side."""
         new = [c for c in contenders if self._towers.get(c) != case.tower]
         with ThreadPoolExecutor(max(1, len(new))) as pool:
             try:
                 list(pool.map(lambda c: self._attempt(c, case, lambda c: self._ready(c, case.tower)), new))
             except BaseException:  # Ctrl-C: the threads would wait for their answers first
-                for member in list(self._members.values()):
-                    member.kill()
+                for process in list(self._processes.values()):
+                    process.kill()
                 raise
 
     def _measure_round(
         self, contender: Contender, case: Case, calls: dict[Contender, int], rounds: dict[Contender, Rounds]
     ) -> bool:
-        member, count = self._members[contender], calls[contender]
+        process, count = self._processes[contender], calls[contender]
         before = read_joules(self._plan.device)
-        measured = member.measure(count, each=False)
+        measured = process.measure(count, each=False)
         after = read_joules(self._plan.device)
         joules = after - before if before is not None and after is not None and after > before else None
         rounds[contender].add(measured, joules)
         if case.batch == 1 and case.kind != "files":
             # On the CPU a round's calls are timed one by one anyway.
-            each = measured if len(measured.seconds) == count else member.measure(count, each=True)
+            each = measured if len(measured.seconds) == count else process.measure(count, each=True)
             rounds[contender].latencies += each.seconds
-        member.rest()
+        process.rest()
         return True
 
     def _warm_up(self, contender: Contender, case: Case) -> Prepared:
-        member = self._ready(contender, case.tower)
-        prepared = member.prepare(case)
-        member.rest()
+        process = self._ready(contender, case.tower)
+        prepared = process.prepare(case)
+        process.rest()
         return prepared
 
-    def _ready(self, contender: Contender, tower: str) -> Member:
+    def _ready(self, contender: Contender, tower: str) -> ContenderProcess:
         """The contender's process with the tower loaded."""
-        member = self._members.get(contender)
-        if member is not None and member.alive and self._towers.get(contender) == tower:
-            return member
+        process = self._processes.get(contender)
+        if process is not None and process.alive and self._towers.get(contender) == tower:
+            return process
         if self._strikes.get(contender, 0) >= _STRIKES:
             raise ContenderError("not started again: its process died before")
-        if member is None or not member.alive:
-            if member is not None:
-                member.close()
-            self._members[contender] = member = Member(contender, compiled=self._run.compiled, end=self._run.end)
+        if process is None or not process.alive:
+            if process is not None:
+                process.close()
+            self._processes[contender] = process = ContenderProcess(
+                contender, compiled=self._run.compiled, end=self._run.end
+            )
         self._towers.pop(contender, None)
-        self._info[contender] = member.open(self._plan.subject, tower, self._plan.device, self._work)
+        self._info[contender] = process.open(self._plan.subject, tower, self._plan.device, self._work)
         self._towers[contender] = tower
-        return member
+        return process
 
     def _attempt(self, contender: Contender, case: Case, do: Callable[[Contender], _T]) -> _T | None:
-        """What `do` gives; a failure becomes the case's row, and the others go on."""
+        """The result of `do`; a failure becomes the case's row, and the other contenders go on."""
         if (contender, case) in self._failed:
             return None
         try:
@@ -236,18 +238,18 @@ class _Pass:
             self._out_of_time(contender, case)
             return None
         except ContenderError as error:
-            member = self._members.get(contender)
-            if member is None or not member.alive:
+            process = self._processes.get(contender)
+            if process is None or not process.alive:
                 self._strikes[contender] = self._strikes.get(contender, 0) + 1
             self._failed.add((contender, case))
-            self._run.kept.drop(key_of(self._plan.subject, contender, case))
+            self._run.samples.drop(key_of(self._plan.subject, contender, case))
             self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
             self._run.console.problem(contender.label, str(error))
             return None
 
     def _out_of_time(self, contender: Contender, case: Case) -> None:
-        """The end of the time cut the case short: what earlier passes found of it stays."""
+        """Mark a case that the end of the time cut short: the rows of earlier passes stay."""
         self._run.complete = False
         self._failed.add((contender, case))
-        if not self._run.kept.of(key_of(self._plan.subject, contender, case)):
+        if not self._run.samples.of(key_of(self._plan.subject, contender, case)):
             self._run.add([failure_row(self._plan.subject, contender, case, "missing", OUT_OF_TIME)], "cpu")

@@ -1,4 +1,4 @@
-"""What a run measures: a model, contenders, cases, and how many rounds in how many passes."""
+"""The plan of a run: a model, contenders, cases, and how many rounds in how many passes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """The measurements of one model.
 
     Attributes:
         subject: the model.
-        contenders: the baseline first.
-        cases: writes the inputs into a folder and says what they are.
+        contenders: the contenders, the baseline first.
+        cases: a function that writes the inputs into a folder and returns the cases.
         device: ``cpu`` or ``cuda``.
-        rounds: of each case, over all passes, at least.
-        round_seconds: that a contender's calls fill in a round. The shorter it is, the less the machine changes within a round.
+        rounds: least number of rounds of each case, over all passes.
+        round_seconds: seconds that a contender's calls fill in a round. The shorter, the less the machine changes within a round.
         case_seconds: a case whose rounds are shorter gets as many as fill this time in a pass, all contenders together.
-        only: which contender takes part in which case; the baseline takes part in all.
-        load_together: load all contenders at the same time. Faster where there are many cores; what loading took is not kept then.
-        passes: over all cases, each with fresh processes, that the rounds are divided over.
+        only: whether a contender takes part in a case; the baseline takes part in all.
+        load_together: load all contenders at the same time, faster where there are many cores; the time of loading is not kept.
+        passes: number of passes over all cases, each with fresh processes; the rounds are divided over them.
     """
 
     subject: Subject
@@ -52,8 +52,8 @@ class Plan:
         """Rounds of a case in a pass.
 
         Args:
-            number: of the pass; the first is 0.
-            seconds: that one round takes.
+            number: the pass; the first is 0.
+            seconds: the time of one round.
         """
         least = self.rounds // self.passes + (number < self.rounds % self.passes)
         return max(least, min(_MOST_ROUNDS, int(self.case_seconds / max(seconds, 1e-7))))

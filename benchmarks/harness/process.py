@@ -1,4 +1,4 @@
-"""Contenders' processes as seen by the run: start, ask, and find out why one died."""
+"""The run's side of contenders' processes: start one, send requests, and find the cause when one died."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PATIENCE = 900.0  # seconds for one answer: max-autotune of a large tower takes
 
 
 class ContenderError(Exception):
-    """A contender failed; the message is what its row says."""
+    """A contender failed; the message is the note of its row."""
 
 
 class OutOfTimeError(ContenderError):
@@ -37,8 +37,8 @@ class OutOfTimeError(ContenderError):
         super().__init__(OUT_OF_TIME)
 
 
-class Member:
-    """One contender's process. Close it."""
+class ContenderProcess:
+    """One contender's process, which the caller closes."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Member:
         """Start it.
 
         Args:
-            contender: whose.
+            contender: the contender that runs in it.
             patience: seconds for one answer.
-            compiled: where PyTorch's compiler keeps what it made. The variable may be set already: PyTorch does that.
-            end: of ``time.monotonic()``, after which no answer is waited for, whatever it is at work on.
+            compiled: folder of the cache of PyTorch's compiler; None: the default. PyTorch may have set the variable.
+            end: time of ``time.monotonic()`` after which no answer is waited for; None: no such time.
         """
         self.contender = contender
         self._patience, self._end = patience, end
@@ -61,7 +61,7 @@ class Member:
         self._connection = ours
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by `close`)
         caches = {} if compiled is None else {"TORCHINDUCTOR_CACHE_DIR": str(compiled.resolve())}
-        leash, self._leash = os.pipe()  # its end tells the process, whatever it is at work on, that this one has died
+        leash, self._leash = os.pipe()  # the process reads its end when this one has died
         fds = (theirs.fileno(), leash)
         try:
             # Not -m: what the worker sends back must not be pickled as classes of __main__.
@@ -73,35 +73,35 @@ class Member:
 
     def why_not(self, subject: Subject, device: str) -> str | None:
         """Why the contender cannot run here; None if it can."""
-        reason: str | None = self._ask("why_not", subject, self.contender, device)
+        reason: str | None = self._request("why_not", subject, self.contender, device)
         return reason
 
     def setup(self, subject: Subject, tower: str, folder: Path) -> None:
-        """Make the files that it needs."""
-        self._ask("setup", subject, self.contender, tower, str(folder))
+        """Make the files that the contender needs."""
+        self._request("setup", subject, self.contender, tower, str(folder))
 
     def open(self, subject: Subject, tower: str, device: str, folder: Path) -> OpenedInfo:
         """Load the tower, in place of the one before."""
-        info: OpenedInfo = self._ask("open", subject, self.contender, tower, device, str(folder))
+        info: OpenedInfo = self._request("open", subject, self.contender, tower, device, str(folder))
         return info
 
     def prepare(self, case: Case) -> Prepared:
         """Load inputs and warm up."""
-        prepared: Prepared = self._ask("prepare", case)
+        prepared: Prepared = self._request("prepare", case)
         return prepared
 
     def measure(self, calls: int, each: bool) -> Measured:
         """One round."""
-        measured: Measured = self._ask("measure", calls, each)
+        measured: Measured = self._request("measure", calls, each)
         return measured
 
     def rest(self) -> None:
-        """Return when it leaves the processor to others."""
-        self._ask("rest")
+        """Return when the process leaves the processor to others."""
+        self._request("rest")
 
     def memory(self) -> Memory:
-        """What it has taken."""
-        memory: Memory = self._ask("memory")
+        """The memory that the process has taken."""
+        memory: Memory = self._request("memory")
         return memory
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Member:
         self._log.close()
 
     def kill(self) -> None:
-        """End the process at once: whoever waits for its answer gets a `ContenderError`."""
+        """End the process at once: a thread that waits for its answer gets a `ContenderError`."""
         end_child(self._process)
 
     @property
@@ -122,7 +122,7 @@ class Member:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def _ask(self, method: str, *arguments: object) -> Any:
+    def _request(self, method: str, *arguments: object) -> Any:
         try:
             self._connection.send((method, arguments))
             left = self._patience if self._end is None else self._end - time.monotonic()
@@ -151,10 +151,10 @@ class Member:
 
 
 @contextlib.contextmanager
-def hired(contender: Contender, end: float | None = None) -> Iterator[Member]:
-    """A member that is closed at the end; see `Member` for its arguments."""
-    member = Member(contender, end=end)
+def started(contender: Contender, end: float | None = None) -> Iterator[ContenderProcess]:
+    """A contender's process that is closed at the end; see `ContenderProcess` for the arguments."""
+    process = ContenderProcess(contender, end=end)
     try:
-        yield member
+        yield process
     finally:
-        member.close()
+        process.close()

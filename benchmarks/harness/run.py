@@ -15,7 +15,7 @@ from benchmarks.harness.case_rows import failure_row, key_of, overhead_row
 from benchmarks.harness.journal import Journal
 from benchmarks.harness.passes import Passes
 from benchmarks.harness.plan import Plan
-from benchmarks.harness.process import ContenderError, Member, OutOfTimeError, hired
+from benchmarks.harness.process import ContenderError, ContenderProcess, OutOfTimeError, started
 from benchmarks.records.rows import Status
 from benchmarks.workloads.inputs import Case
 from benchmarks.workloads.subject import Subject
@@ -38,37 +38,37 @@ class Run(Journal):
             passes.measure(number)
 
     def prepare(self, plan: Plan, work: Path) -> Passes:
-        """Inputs, and who can run; what a call costs that does nothing. Passes over several plans may then take turns."""
+        """Write the inputs, find the contenders that can run, and time an empty call. Passes of several plans may take turns."""
         cases = plan.cases(work)
-        crew = [c for c in plan.contenders if c.engine != "null"]
+        runnable = [c for c in plan.contenders if c.engine != "null"]
         baseline = plan.contenders[0]
         pairs: list[tuple[Contender, Case]] = []
         for case in cases:
-            others = [c for c in crew if c != baseline and c.takes(case) and plan.only(c, case)]
-            if others or crew == [baseline]:  # a baseline alone says nothing, unless it is all that was asked for
+            others = [c for c in runnable if c != baseline and c.takes(case) and plan.only(c, case)]
+            if others or runnable == [baseline]:  # a baseline alone says nothing, unless it is all that was asked for
                 pairs += [(c, case) for c in (baseline, *others)]
-        todo = [p for p in pairs if len(self.kept.of(key_of(plan.subject, *p))) < plan.passes]
+        todo = [p for p in pairs if len(self.samples.of(key_of(plan.subject, *p))) < plan.passes]
         if not todo:
             return Passes(self, plan, [], [], work)
         for contender in plan.contenders:
             if contender.engine == "null":
                 self._measure_overhead(plan, contender, cases[0], work)
-        usable = self._check(plan, {c: [case for case in cases if (c, case) in todo] for c in crew}, work)
+        usable = self._check(plan, {c: [case for case in cases if (c, case) in todo] for c in runnable}, work)
         return Passes(self, plan, usable, pairs, work)
 
     def _check(self, plan: Plan, cases: Mapping[Contender, Sequence[Case]], work: Path) -> list[Contender]:
-        """Those that can run here; their files are made, each in a process of its own."""
+        """The contenders that can run here; their files are made, each in a process of its own."""
         usable: list[Contender] = []
-        subject, asked = plan.subject, [c for c in cases if cases[c]]
+        subject, checked = plan.subject, [c for c in cases if cases[c]]
         with contextlib.ExitStack() as stack:
-            members = {c: stack.enter_context(hired(c, self.end)) for c in asked}
-            with self.console.busy(f"{subject.name}: asking {len(asked)} contenders"), ThreadPoolExecutor() as pool:
-                reasons = [pool.submit(self._why_not, members[c], plan) for c in asked]
-            for contender, answer in zip(asked, reasons, strict=True):
+            processes = {c: stack.enter_context(started(c, self.end)) for c in checked}
+            with self.console.busy(f"{subject.name}: checking {len(checked)} contenders"), ThreadPoolExecutor() as pool:
+                reasons = [pool.submit(self._why_not, processes[c], plan) for c in checked]
+            for contender, answer in zip(checked, reasons, strict=True):
                 status, reason = answer.result()
                 if reason is None:  # one after the other: some share files
                     with self.console.busy(f"{subject.name}: {contender.label}"):
-                        status, reason = self._setup(members[contender], subject, cases[contender], work)
+                        status, reason = self._setup(processes[contender], subject, cases[contender], work)
                 if reason is None:
                     usable.append(contender)
                     continue
@@ -76,29 +76,31 @@ class Run(Journal):
                 self.console.problem(contender.label, reason)
         return usable
 
-    def _why_not(self, member: Member, plan: Plan) -> tuple[Status, str | None]:
-        """What the contender says; a peer that can run one model is not asked again for the next."""
-        peer = (member.contender, plan.device)
+    def _why_not(self, process: ContenderProcess, plan: Plan) -> tuple[Status, str | None]:
+        """The reason why a contender cannot run; a peer that can run one model is not checked again for the next."""
+        peer = (process.contender, plan.device)
         if peer in self._usable:
             return "missing", None
         try:
-            reason = member.why_not(plan.subject, plan.device)
+            reason = process.why_not(plan.subject, plan.device)
         except ContenderError as error:
             return self._failure(error)
-        if reason is None and not member.contender.of_bundle:
+        if reason is None and not process.contender.of_bundle:
             self._usable.add(peer)
         return "missing", reason
 
-    def _setup(self, member: Member, subject: Subject, cases: Sequence[Case], work: Path) -> tuple[Status, str | None]:
+    def _setup(
+        self, process: ContenderProcess, subject: Subject, cases: Sequence[Case], work: Path
+    ) -> tuple[Status, str | None]:
         try:
             for tower in dict.fromkeys(case.tower for case in cases):
-                member.setup(subject, tower, work)
+                process.setup(subject, tower, work)
         except ContenderError as error:
             return self._failure(error)
         return "missing", None
 
     def _failure(self, error: ContenderError) -> tuple[Status, str]:
-        """It failed, or the time was over, which says nothing of the contender."""
+        """The status of a contender that raised: failed, or missing where the time was over."""
         if isinstance(error, OutOfTimeError):
             self.complete = False
             return "missing", str(error)
@@ -106,10 +108,10 @@ class Run(Journal):
 
     def _measure_overhead(self, plan: Plan, contender: Contender, case: Case, work: Path) -> None:
         try:
-            with hired(contender, self.end) as member:
-                member.open(plan.subject, case.tower, plan.device, work)
-                member.prepare(case)
-                rounds = [member.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
+            with started(contender, self.end) as process:
+                process.open(plan.subject, case.tower, plan.device, work)
+                process.prepare(case)
+                rounds = [process.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
         except OutOfTimeError:
             self.complete = False
             return

@@ -1,4 +1,4 @@
-"""What the rounds of a run gave, pass by pass; it outlives an interruption, so that a run goes on with the pass that is missing."""
+"""The samples of a run, pass by pass, on disk: after an interruption the run goes on with the pass that is missing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Key = tuple[str, ...]
 
 @dataclass
 class Rounds:
-    """What the rounds of one contender and case gave in one pass.
+    """The samples of one contender and case in one pass.
 
     Attributes:
-        seconds: of a call, for each round.
-        latencies: of every call timed for itself, over all rounds.
-        joules: of a call, for each round in which the counter moved.
-        figures: of the contender's own, for each round.
+        seconds: seconds of a call, for each round.
+        latencies: seconds of every call timed for itself, over all rounds.
+        joules: energy of a call, for each round in which the counter moved.
+        figures: the contender's own figures, for each round.
         baseline: the baseline's seconds in the same rounds; empty if there are none.
     """
 
@@ -35,7 +35,7 @@ class Rounds:
     baseline: list[float] = field(default_factory=list)
 
     def add(self, measured: Measured, joules: float | None) -> None:
-        """Take in a round."""
+        """Add a round."""
         self.seconds.append(float(np.median(measured.seconds)))
         if joules is not None:
             self.joules.append(joules / measured.calls)
@@ -45,15 +45,15 @@ class Rounds:
 Samples = dict[int, Rounds]  # number of the pass → its rounds
 
 
-class Kept:
+class SampleStore:
     """The samples of an unfinished run: in memory, and line by line in a file."""
 
     def __init__(self, path: Path) -> None:
-        """Of no samples yet; the file is not touched."""
+        """A store without samples; the file is not touched."""
         self._path, self._found = path, dict[Key, Samples]()
 
     def load(self) -> None:
-        """What the file holds; a line that was cut off is left out."""
+        """Read the samples of the file; a line that was cut off is left out."""
         if not self._path.exists():
             return
         for line in self._path.read_text(encoding="utf-8").splitlines():
@@ -78,12 +78,12 @@ class Kept:
         self._write({"case": key, "pass": number} | dataclasses.asdict(rounds))
 
     def drop(self, key: Key) -> None:
-        """The contender failed at the case, and what it gave before does not count."""
+        """Remove the samples of a contender that failed at the case."""
         if self._found.pop(key, None) is not None:
             self._write({"case": key, "pass": None})
 
     def remove(self) -> None:
-        """Forget all."""
+        """Remove all samples and the file."""
         self._found.clear()
         self._path.unlink(missing_ok=True)
 

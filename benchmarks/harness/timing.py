@@ -9,7 +9,7 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 
-SECONDS = 1.0  # that `timed` makes calls for
+SECONDS = 1.0  # for which `timed` makes calls
 _LEAST, _MOST = 5, 200  # calls that `timed` makes
 
 
@@ -23,7 +23,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], rounds: int = 7, warmup:
     """Median seconds of each way.
 
     Args:
-        ways: name to a function without arguments; the order rotates from round to round.
+        ways: names, each with a function without arguments; the order rotates from round to round.
         rounds: measured rounds.
         warmup: rounds before them that do not count.
     """
@@ -44,7 +44,7 @@ def timed(run: Callable[[], object], device: str, seconds: float = SECONDS) -> l
     Args:
         run: the call.
         device: ``cpu`` or ``cuda``.
-        seconds: that calls are made for.
+        seconds: time for which calls are made.
     """
     import torch
 

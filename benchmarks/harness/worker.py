@@ -1,4 +1,4 @@
-"""One contender in a process of its own; `benchmarks.harness.process` starts it and talks to it.
+"""One contender in a process of its own; `benchmarks.harness.process` starts it and sends the requests.
 
 A process each, so that one contender's crash, threads, memory and libraries are not another's. Between its turns it waits on a
 socket and takes no time from the others.
@@ -34,11 +34,11 @@ _QUIET_STEP, _QUIET_SHARE, _QUIET_WITHIN = 0.004, 0.25, 0.5  # seconds; of a cor
 
 @dataclass(frozen=True)
 class OpenedInfo:
-    """What a contender says of itself, and what starting it cost.
+    """A contender's description of itself, and the cost of starting it.
 
     Attributes:
         versions, weights, note, threads: see `benchmarks.contenders.Opened`.
-        load_seconds: from the process's first line about the contender to a loaded tower, imports included.
+        load_seconds: time from the process's first line about the contender to a loaded tower, imports included.
     """
 
     versions: str
@@ -53,8 +53,8 @@ class Prepared:
     """A case that is warm.
 
     Attributes:
-        first_call_seconds: of the first call of this case.
-        call_seconds: of the last warm-up calls, median.
+        first_call_seconds: time of the first call of this case.
+        call_seconds: median time of the last warm-up calls.
     """
 
     first_call_seconds: float
@@ -66,10 +66,10 @@ class Measured:
     """One round.
 
     Attributes:
-        seconds: for each timed call; on a GPU with calls that return early, one mean for all calls of the round.
-        wall_seconds: of the whole round.
-        calls: how many.
-        figures: the contender's own.
+        seconds: time of each timed call; on a GPU with calls that return early, one mean for all calls of the round.
+        wall_seconds: time of the whole round.
+        calls: number of calls.
+        figures: the contender's own figures.
     """
 
     seconds: tuple[float, ...]
@@ -80,14 +80,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak resident memory of the process and what it holds of the GPU's, in bytes."""
+    """Peak resident memory of the process and its part of the GPU's memory, in bytes."""
 
     host: int
     device: int
 
 
 class Worker:
-    """The contender's side of the conversation; each public method is one request."""
+    """The contender's side: each public method serves one request."""
 
     def __init__(self) -> None:
         self._opened: Opened | None = None
@@ -140,7 +140,7 @@ class Worker:
         """Time calls.
 
         Args:
-            calls: how many.
+            calls: number of calls.
             each: time every call for itself, from the host's call to the result (latency); else on a GPU all of them together by
                 device events, as they are queued one behind the other (throughput).
         """
@@ -170,7 +170,7 @@ class Worker:
                 return
 
     def memory(self) -> Memory:
-        """What the process has taken so far."""
+        """The memory that the process has taken so far."""
         from exporter.memory import peak_memory
 
         device = max(0, self._device_free - _device_free()) if self._device_free else 0

@@ -1,7 +1,7 @@
-"""What may compute an op of `kernels`, as calls over random inputs: the candidates of `kernels.choices` and their rivals.
+"""Implementations of an op of `kernels`, as calls over random inputs: the candidates of `kernels.choices`, and others.
 
-``native`` is what would run in a package without this project's kernels: plain PyTorch as its compiler makes it, or as it is on a
-CPU, where the table decides nothing. Names that no table knows (``eager``, ``matmul alone``, ``fp8 …``) are there to explain.
+``native`` is the code that would run in a package without this project's kernels: plain PyTorch as its compiler makes it, or as it
+is on a CPU, where the table decides nothing. Names that no table knows (``eager``, ``matmul alone``, ``fp8 …``) are comparisons.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Work:
     Attributes:
         calls: implementation → call; ``native`` is the baseline.
         kernels: the implementations that launch Triton kernels of this project: they may be compiled ahead.
-        choices: those that `kernels.swap` can put in.
-        head: cuts the part that is checked out of what a call returned.
-        exact: what that part should be in float64, by the implementation's name; None for what is not checked.
+        choices: the implementations that `kernels.swap` can put in.
+        head: a function that cuts the part that is checked out of a call's result.
+        exact: a function from the implementation's name to that part in float64; None: it is not checked.
     """
 
     calls: dict[str, Call]
@@ -170,7 +170,7 @@ def mlp(shape: tuple[int, int, int], form: str, dtype: torch.dtype, device: str)
 
 
 def _float8_products(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> dict[str, Call]:
-    """The product in float8, one scale for a tensor or for each of its rows: what GELU would stand behind in an fp8 tower."""
+    """The product in float8, one scale for a tensor or for each of its rows: the part of an fp8 tower in front of GELU."""
     if not x.is_cuda or capability("cuda") < 89:
         return {}
     eighth, other = x.to(torch.float8_e4m3fn), weight.to(torch.float8_e4m3fn).t()

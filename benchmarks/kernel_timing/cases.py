@@ -1,4 +1,4 @@
-"""Every op of `kernels` at the shapes of real towers: what `benchmarks.kernel_ops` times.
+"""Every op of `kernels` at the shapes of real towers, for `benchmarks.kernel_ops` to time.
 
 FLOPs and bytes are the least that the op has to do and move, each tensor once.
 """
@@ -18,16 +18,16 @@ from benchmarks.kernel_timing.calls import Work
 
 @dataclass(frozen=True)
 class TowerShape:
-    """What a tower asks of the kernels.
+    """The shapes of a tower's ops.
 
     Attributes:
         name: architecture and tower.
-        length: tokens.
-        width, heads, mlp: of a block.
+        length: number of tokens.
+        width, heads, mlp: channels, attention heads and inner channels of a block.
         causal: a text tower whose tokens attend to those before them.
-        pixels, patch: of an image tower, in pixels; 0 for texts.
-        mode: of the attention: ``plain``; ``rotary``: q and k are rotated; ``masked``: keys are masked because they are padding.
-        stand_in: a tiny one, to try the commands; it is taken only where it is named whole.
+        pixels, patch: sides of an image and of its patches, in pixels; 0 for texts.
+        mode: the kind of attention: ``plain``; ``rotary``: q and k are rotated; ``masked``: keys that are padding are masked.
+        stand_in: a tiny tower, to try the commands; it is taken only where it is named whole.
     """
 
     name: str
@@ -43,7 +43,7 @@ class TowerShape:
 
     @property
     def head_dim(self) -> int:
-        """D."""
+        """D, the channels of one head."""
         return self.width // self.heads
 
 
@@ -74,12 +74,12 @@ class KernelCase:
     """One op at one shape.
 
     Attributes:
-        op: its name in the table of `kernels.choices`.
-        shape: for that table.
-        label: of the shape.
-        flops: multiplications and additions; 0 for ops that only move data.
-        bytes: read and written.
-        make: makes the inputs, and gives each implementation's call.
+        op: the op's name in the table of `kernels.choices`.
+        shape: the shape for that table.
+        label: the shape in words.
+        flops: number of multiplications and additions; 0 for ops that only move data.
+        bytes: bytes read and written.
+        make: a function that makes the inputs, and returns each implementation's call.
     """
 
     op: str
@@ -181,7 +181,7 @@ def _rows(tower: TowerShape, n: int, dtype: torch.dtype, device: str) -> Iterato
 
 
 def _caption_lengths(count: int, longest: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Ids of captions as people write them: 8 to 25, most of them short."""
+    """(N,) numbers of ids of captions as people write them: 8 to 25, most of them short."""
     rng = np.random.default_rng(0)
     lengths = np.clip(8 + rng.gamma(2.0, 2.5, count), 8, 25).astype(np.int64)
     return np.minimum(lengths, longest)

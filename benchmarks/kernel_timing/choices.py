@@ -1,4 +1,4 @@
-"""What `benchmarks.kernel_ops` measured, in the table that `kernels.swap` reads."""
+"""The measurements of `benchmarks.kernel_ops` in the table that `kernels.swap` reads."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def keep_choice(
     """Put a case's times into the table.
 
     Args:
-        case, dtype: that was measured.
+        case, dtype: the measured case.
         found: its times.
-        machine: a GPU.
-        run_commit: of the code.
-        copy: where a copy of the table goes; None: nowhere.
+        machine: the GPU.
+        run_commit: the code's commit.
+        copy: file for a copy of the table; None: no copy.
     """
     arch, op, name, shape = _key(case, dtype)
     choices.merge(

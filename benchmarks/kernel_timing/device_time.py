@@ -1,7 +1,7 @@
-"""What a call takes on its device: on a GPU the time of its kernels, without that of Python, which a package does not spend.
+"""The time of a call on its device: on a GPU the time of its kernels, without Python's, because a package has no Python.
 
-A call is recorded as a CUDA graph, several times in a row, and replays of the graph are timed by events. What cannot be recorded is
-timed by the profiler, as the sum of its kernels. On a CPU it is the host's clock.
+A call is recorded as a CUDA graph, several times in a row, and replays of the graph are timed by events. A call that cannot be
+recorded is timed by the profiler, as the sum of its kernels. On a CPU the host's clock is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Problem:
     """Why a call has no time.
 
     Attributes:
-        why: for a row's note.
+        why: the reason, for a row's note.
         refused: it cannot run here at all, because a device, a library or a dtype is not its own; else it failed.
     """
 
@@ -40,8 +40,8 @@ class Timed:
     """A call that is ready to be timed.
 
     Attributes:
-        round: makes one measurement: mean seconds of a call.
-        how: ``graph``, ``profiler`` or ``host``.
+        round: a function that makes one measurement: mean seconds of a call.
+        how: the method: ``graph``, ``profiler`` or ``host``.
     """
 
     round: Callable[[], float]
@@ -52,9 +52,9 @@ def prepare(call: Callable[[], object], device: str, round_seconds: float = ROUN
     """Warm a call up, which compiles and tunes what it launches, and record it.
 
     Args:
-        call: works on the current stream, and always on the same tensors.
+        call: a function that works on the current stream, and always on the same tensors.
         device: ``cpu`` or ``cuda``.
-        round_seconds: that one measurement takes about, of at most `MOST_CALLS` calls.
+        round_seconds: approximate time of one measurement, of at most `MOST_CALLS` calls.
 
     Raises:
         RuntimeError: or whatever else the call raises.
@@ -83,7 +83,7 @@ def measure(
     """Time calls in turns, so that what disturbs the machine disturbs all alike.
 
     Args:
-        calls: name to call.
+        calls: names, each with its call.
         device: ``cpu`` or ``cuda``.
         rounds: measurements of each call; the order rotates from round to round.
         round_seconds: see `prepare`.

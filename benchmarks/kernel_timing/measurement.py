@@ -19,10 +19,10 @@ class Measured:
     """One case.
 
     Attributes:
-        seconds: of a call in every round, for each implementation that runs and is right.
-        how: they were measured; see `benchmarks.kernel_timing.device_time`.
+        seconds: seconds of a call in every round, for each implementation that runs and is right.
+        how: the method of each measurement; see `benchmarks.kernel_timing.device_time`.
         errors: relative errors against float64.
-        problems: why the others have no time.
+        problems: the reasons why the other implementations have no time.
         choices: the implementations that the table may hold.
     """
 

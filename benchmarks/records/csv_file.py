@@ -50,9 +50,9 @@ def upsert(
     Args:
         path: the CSV file; it is made if it is not there.
         rows: new rows; columns that a row lacks are empty.
-        columns: of the file, in order.
+        columns: the file's columns, in order.
         key: columns that name a row.
-        replaced: columns of the key; older rows that agree with a new one in all of them go. Empty: only those of the same key.
+        replaced: columns of the key; older rows that agree with a new one in all of them go. Empty: only rows of the same key.
     """
     gone = {tuple(str(row[name]) for name in replaced) for row in rows} if replaced else set()
     merged = {

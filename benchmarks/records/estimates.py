@@ -1,6 +1,6 @@
-"""What is said about repeated measurements: the median, how far apart they are, and ratios round by round.
+"""Estimates from repeated measurements: the median, the distance between low and high, and ratios round by round.
 
-Rounds of one pass share their processes and their minute, and are short: each for itself says little. What is repeated is the pass:
+Rounds of one pass share their processes and their minute, and are short: each for itself says little. The pass is repeated:
 the value is the median of the passes' medians, and the lowest and the highest of these stand beside it. A single pass has the
 quartiles of its rounds instead.
 """
@@ -17,13 +17,13 @@ NOISY = 0.10  # low and high further apart than this share of the value
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median with what lies around it.
+    """A median with the range around it.
 
     Attributes:
-        value: the median; of several passes, of their medians.
+        value: the median; with several passes the median of their medians.
         low, high: the lowest and the highest median of a pass; where there is only one, or none, the quartiles of all measurements.
-        repeats: measurements.
-        by_pass: the medians of the passes that they were made in; empty where there are none.
+        repeats: number of measurements.
+        by_pass: the medians of the passes in which they were made; empty where there are none.
     """
 
     value: float
@@ -38,17 +38,17 @@ class Estimate:
         return self.high - self.low > NOISY * abs(self.value)
 
     def map(self, factor: float) -> Estimate:
-        """In another unit."""
+        """The estimate in another unit."""
         by_pass = tuple(value * factor for value in self.by_pass)
         return replace(self, value=self.value * factor, low=self.low * factor, high=self.high * factor, by_pass=by_pass)
 
 
 def estimate(values: Sequence[float], passes: Sequence[int] = ()) -> Estimate:
-    """Of at least one value.
+    """The estimate of at least one value.
 
     Args:
         values: measurements.
-        passes: number of the pass that each was made in; empty if there are none.
+        passes: number of each measurement's pass; empty if there are none.
     """
     low, median, high = (float(x) for x in np.percentile(np.asarray(values), (25, 50, 75)))
     if not passes:
@@ -63,11 +63,11 @@ def estimate(values: Sequence[float], passes: Sequence[int] = ()) -> Estimate:
 
 
 def over_passes(medians: Sequence[float], repeats: int) -> Estimate:
-    """The estimate of a figure from what each pass says.
+    """The estimate of a figure from the passes' medians.
 
     Args:
-        medians: of each pass.
-        repeats: measurements in all of them.
+        medians: the median of each pass.
+        repeats: number of measurements in all passes.
     """
     return Estimate(float(np.median(medians)), min(medians), max(medians), repeats, tuple(medians))
 

@@ -1,4 +1,4 @@
-"""Where a figure was measured: the processor or GPU, its clock, threads and the versions of what computed."""
+"""The machine of a figure: the processor or GPU, its clock, threads and the versions of the libraries that computed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Machine:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        name: for people: "AMD EPYC, 2 cores".
-        slug: for folders: "amd-epyc-2-cores".
+        name: the name for people: "AMD EPYC, 2 cores".
+        slug: the name for folders: "amd-epyc-2-cores".
     """
 
     device: str
@@ -44,10 +44,10 @@ def this_machine(device: str = "cpu") -> Machine:
     """
     if device == "cpu":
         return Machine("cpu", f"{_processor()}, {usable_cores()} cores")
-    found = nvidia_smi("name")
-    if found is None:
+    name = nvidia_smi("name")
+    if name is None:
         raise RuntimeError("no NVIDIA GPU answers: nvidia-smi is missing or fails; measure with --device cpu")
-    return Machine("cuda", found)
+    return Machine("cuda", name)
 
 
 def usable_cores() -> int:
@@ -56,7 +56,7 @@ def usable_cores() -> int:
 
 
 def clock_mhz(device: str) -> int:
-    """Clock of the processor (mean over its cores) or of the GPU's multiprocessors now; 0 where nothing tells it."""
+    """Clock of the processor (mean over its cores) or of the GPU's multiprocessors now; 0 where it cannot be read."""
     if device == "cuda":
         found = nvidia_smi("clocks.sm")
         return int(found.split()[0]) if found else 0
@@ -80,12 +80,12 @@ def versions(packages: Sequence[str]) -> str:
 
 
 def stamp(rows: Sequence[Row], machine: Machine, **common: object) -> list[Row]:
-    """Rows with machine, commit and date filled in, and whatever else all of them share.
+    """Rows with machine, commit and date filled in, and the other columns that all of them share.
 
     Args:
-        rows: measured here and now.
-        machine: of `this_machine`.
-        common: columns and values.
+        rows: rows that were measured here and now.
+        machine: the result of `this_machine`.
+        common: columns and values that all rows share.
     """
     import dataclasses
 
@@ -124,7 +124,7 @@ def gpu_problem() -> str | None:
 
 
 def nvidia_smi(field: str) -> str | None:
-    """What nvidia-smi says of the first GPU, ``name`` or another field of its ``--query-gpu``; None where it fails."""
+    """A field of nvidia-smi's ``--query-gpu`` for the first GPU, such as ``name``; None where it fails."""
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader", "-i", "0"]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)

@@ -27,33 +27,33 @@ class Row:
     the older one's place.
 
     Attributes:
-        what: kind of measurement and name of the file: throughput, latency, start, end_to_end, export, overhead, parity,
+        what: the kind of measurement and the name of the file: throughput, latency, start, end_to_end, export, overhead, parity,
             zero_shot, retrieval, ceiling, kernel, gemm (the vendor's product of a tower's shape), package (one AOTInductor package,
             without the rest of a bundle), fact (of the machine), tests.
-        model: architecture, or ``demo``; of a ceiling, gemm or kernel, the operation; of a fact, its name.
+        model: the architecture, or ``demo``; the operation of a ceiling, gemm or kernel; the name of a fact.
         tower: ``image``, ``text`` or empty.
-        engine: what was measured: ``eager``, ``torch.compile``, ``onnxruntime``, ….
+        engine: the engine or peer: ``eager``, ``torch.compile``, ``onnxruntime``, ….
         precision: ``fp32``, ``fp16``, ….
         batch: rows in one call; 0 where there is no batch.
-        shape: of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
+        shape: the shape of one row, in words: ``224x224``, ``77 tokens``, ``real captions``, ``8192x8192x8192``.
         figure: a name of `benchmarks.records.figures.FIGURES`.
-        value: median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
-        low, high: the lowest and the highest pass's median; of a single pass the quartiles over its rounds; of accuracies the ends
-            of the 95 % confidence interval.
-        unit: of value, low and high.
+        value: the median over the repeats, or the estimate; None where nothing could be measured, and `status` says why.
+        low, high: the lowest and the highest pass's median; the quartiles over the rounds of a single pass; the ends of an
+            accuracy's 95 % confidence interval.
+        unit: the unit of value, low and high.
         repeats: rounds, or samples of an accuracy.
         by_pass: the medians of the passes in which the repeats were made, each with processes of its own; empty: there are none, or
             they are not known, as in older rows.
         status: ``ok``; ``noisy``: low and high are more than 10 % of the median apart; ``missing``: a library, a GPU or weights
             are not there; ``failed``: it crashed. `note` has the reason.
-        note: anything a reader must know, in a few words.
-        weights: ``random`` where speed was measured without trained weights, else where they are from.
-        threads: of the process that computed, on the CPU.
-        clock_mhz: of the processor that computed, at the end.
-        machine: name, cores or memory.
-        versions: of the libraries that computed.
-        commit: of this repository, with ``+`` if files were changed.
-        date: UTC, ISO 8601.
+        note: a remark for readers, in a few words.
+        weights: ``random`` where speed was measured without trained weights, else their origin.
+        threads: CPU threads of the process that computed.
+        clock_mhz: clock of the processor that computed, at the end.
+        machine: the machine's name, cores or memory.
+        versions: names and versions of the libraries that computed.
+        commit: this repository's commit, with ``+`` if files were changed.
+        date: the time in UTC, ISO 8601.
     """
 
     what: str
@@ -88,7 +88,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes it the same measurement as another row."""
+        """The columns in which rows of the same measurement agree."""
         return tuple(str(getattr(self, name)) for name in KEY)
 
     @property
@@ -126,8 +126,8 @@ def merge(folder: Path, rows: Iterable[Row], whole_cases: bool = False) -> None:
     """Upsert rows into ``<folder>/<what>.csv``, each file replaced in one step.
 
     Args:
-        folder: of a machine.
-        rows: new ones.
+        folder: a machine's folder.
+        rows: new rows.
         whole_cases: `rows` hold all figures of their cases (`Row.case`): older ones of other figures go, so that a case that fails
             now does not keep the speedup that it had.
     """

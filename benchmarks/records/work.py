@@ -1,4 +1,4 @@
-"""How much work a tower is, and how much the machine can do: from rows that were measured or counted before."""
+"""A tower's operations and the machine's ceilings, from rows that were counted or measured before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison found, and how it is told."""
+"""The findings of a comparison, and their text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engines.process.tables import format_table
 
 @dataclass
 class Comparison:
-    """What became of the rows of A.
+    """The rows of A, sorted by their change in B.
 
     Attributes:
         worse, better: pairs of rows that differ beyond the noise.
@@ -47,12 +47,12 @@ class Comparison:
 
     @property
     def judged(self) -> bool:
-        """Whether anything was: a figure, or an engine's mean."""
+        """Whether a figure or an engine's mean could be judged."""
         return len(self.unsure) < len(self.compared) or bool(self.slower or self.faster or self.steady)
 
 
 def describe(found: Comparison) -> str:
-    """The comparison for people: what is worse first, one sentence at the end."""
+    """The comparison for people: worse figures first, one sentence at the end."""
     parts = [_means("worse over all its figures", found.slower), _changes("worse", found.worse)]
     parts += [_means("better over all its figures", found.faster), _changes("better", found.better)]
     parts += [_means("too noisy to judge, a slowdown of 20 % could not be seen", found.blurred)]

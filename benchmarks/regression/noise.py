@@ -1,11 +1,11 @@
-"""How far apart two runs may be although nothing changed: from the spread between the passes of each.
+"""The difference that two runs may have although nothing changed, from the spread between the passes of each.
 
-A run measures every case in several passes, each with processes of its own, minutes apart: what differs from process to process and
-what drifts on the host within minutes shows as a spread between the passes' medians. Three passes tell little about one figure's
-spread; the figures of one kind of one tower tell it together.
+A run measures every case in several passes, each with processes of its own, minutes apart: differences between processes, and drift
+of the host within minutes, show as a spread between the passes' medians. Three passes are too few for one figure's spread; it is
+pooled over the figures of one kind of one tower.
 
-What makes an engine slower mostly shows in all that it does, and the mean over its figures is much less noisy than each of them. So
-both are judged, and share the false alarms.
+A change that makes an engine slower mostly shows in all its figures, and their mean is much less noisy than each of them. So both
+are judged, and share the false alarms.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Mean:
 
     Attributes:
         pairs: rows before and after, two or more.
-        change: of the logarithm, mean over the figures and all passes.
-        limit: of that change, by the noise.
+        change: change of the logarithm, mean over the figures and all passes.
+        limit: the largest such change that the noise explains.
     """
 
     pairs: tuple[Pair, ...]
@@ -45,7 +45,7 @@ class Noise:
     """The noise of figures that both runs measured in several passes."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
-        """From the pairs that are judged together: the more they are, the more it takes to call one of them changed."""
+        """Estimate the noise from the pairs that are judged together: the more pairs, the larger the limit of each."""
         self._tail = FALSE_ALARMS / 2 / 2 / max(1, len(pairs))
         self._own = {a.key: _pooled([(a, b)])[0] for a, b in pairs}
         groups: dict[Group, list[Pair]] = {}
@@ -63,7 +63,7 @@ class Noise:
         return student(1 - self._tail, self._pooled[_kind(a)][1]) * math.sqrt(variance)
 
     def means(self) -> list[Mean]:
-        """Engines with two figures or more."""
+        """The means of engines with two figures or more."""
         tail = FALSE_ALARMS / 2 / 2 / max(1, len(self._engines))
         noise: dict[Group, list[tuple[float, int]]] = {}
         for pairs in self._engines:
@@ -73,7 +73,7 @@ class Noise:
             runs = noise[_model(pairs[0][0])]
             freedom = sum(own for _, own in runs)
             measured = sum(variance * own for variance, own in runs) / freedom
-            # As if each figure had noise of its own: what the few passes of a mean happen to show may be less.
+            # As if each figure had noise of its own, because the few passes of a mean may show less by chance.
             independent = sum(self._variance(a) for a, _ in pairs) / len(pairs) ** 2
             count = [min(len(row.by_pass) for row in rows) for rows in zip(*pairs, strict=True)]
             variance = max(measured, independent) * sum(1 / passes for passes in count)
@@ -84,17 +84,17 @@ class Noise:
         return found
 
     def _variance(self, a: Row) -> float:
-        """Of a pass of a figure. A case or figure that is noisier than its kind counts as noisy as it was."""
+        """The variance of a figure's pass. A case or figure that is noisier than its kind keeps its own variance."""
         return max(self._pooled[_kind(a)][0], self._pooled[_case(a)][0], self._own[a.key])
 
 
 def has_passes(row: Row) -> bool:
-    """Whether its spread between passes is known."""
+    """Whether a row's spread between passes is known."""
     return len(row.by_pass) > 1 and min(row.by_pass) > 0 and row.value is not None
 
 
 def variance_of_median(count: int) -> float:
-    """Of independent normal values of variance 1."""
+    """The variance of the median of independent normal values of variance 1."""
     return _VARIANCE_OF_MEDIAN[count - 1] if count <= len(_VARIANCE_OF_MEDIAN) else math.pi / 2 / (count + 1)
 
 

@@ -1,4 +1,4 @@
-"""Rows of one machine → what its plots show, as plain numbers. A plot without rows does not exist."""
+"""Rows of one machine → the content of its plots, as plain numbers. A plot without rows does not exist."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Guide:
     """A line behind the points, straight in logarithmic axes: y = level * x ** slope.
 
     Attributes:
-        label: short; drawn at its end.
-        precision: whose dashes it takes; empty: a plain thin line.
-        until: where it stops (x), None: at the edge.
+        label: a short text at its end.
+        precision: the precision whose dashes it has; empty: a plain thin line.
+        until: x of its end; None: the edge.
     """
 
     label: str
@@ -56,15 +56,15 @@ class Panel:
     """One plot.
 
     Attributes:
-        title: what it is of.
-        x: label of the axis, with unit.
-        y: label of the axis, with unit.
-        series: points.
-        guides: lines behind them.
-        x_ticks: only these (batches); empty: chosen.
-        y_log: else linear.
-        y_percent: the values are shares of 1.
-        y_floor: values below are drawn at it, and its tick says so; 0: none.
+        title: model, tower and shape.
+        x: label of the x axis, with unit.
+        y: label of the y axis, with unit.
+        series: the points.
+        guides: lines behind the points.
+        x_ticks: the only ticks (batches); empty: round numbers.
+        y_log: whether the y axis is logarithmic; else it is linear.
+        y_percent: whether the values are shares of 1.
+        y_floor: values below are drawn at it, and its tick has a ≤; 0: none.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Work:
-    """In one image, or one text of full length: operations, bytes of float16 activations; and of the weights read by each batch."""
+    """Operations and bytes of float16 activations of one image, or one text of full length; bytes of weights for each batch."""
 
     flops: float
     activation_bytes: float
@@ -89,7 +89,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plot:
-    """Panels of one kind. `name` is that of its file, `caption` says how to read it."""
+    """Panels of one kind: `name` is the file's, `caption` explains how to read them."""
 
     name: str
     title: str
@@ -101,8 +101,8 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
     """All plots that have rows.
 
     Args:
-        rows: of one machine.
-        work: of (model, tower), for the roofline; a tower that is not there is left out of it.
+        rows: one machine's rows.
+        work: (model, tower) → work, for the roofline; a tower that is not there is left out of it.
     """
     found = [
         Plot(
@@ -245,7 +245,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]
 
 
 def _series(rows: Sequence[Row], point: Callable[[Row], Point], joined: bool = True) -> list[Series]:
-    """One for each engine and precision, in the order of all tables."""
+    """One series for each engine and precision, in the order of all tables."""
     pairs = sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: styles.order(*pair))
     found = []
     for engine, precision in pairs:
@@ -255,7 +255,7 @@ def _series(rows: Sequence[Row], point: Callable[[Row], Point], joined: bool = T
 
 
 def _interval(row: Row | None) -> tuple[float, float, float]:
-    """Value, low and high, which are the value where there is no interval."""
+    """Value, low and high; low and high are the value where there is no interval."""
     assert row is not None
     assert row.value is not None
     return row.value, row.value if row.low is None else row.low, row.value if row.high is None else row.high

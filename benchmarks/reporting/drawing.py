@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours that stand for the page's own until `svg` puts those in their place.
+# Colours that `svg` replaces by the page's own.
 _INK, _FAINT, _PAPER = "#010203", "#040506", "#070809"
 _WHITE_PAGE = {_INK: "#1f2328", _FAINT: "#8c959f", _PAPER: "#ffffff"}
 _ANY_PAGE = {_INK: "currentColor", _FAINT: "var(--faint)", _PAPER: "var(--paper)"}
 _WIDTH, _HEIGHT = 4.7, 3.1  # inches of a panel without its legend
 _FONT = 9
-_SVG = {"svg.fonttype": "none", "svg.hashsalt": "openclip-engines"}  # text stays text, and a rerun gives the same file
+_SVG = {"svg.fonttype": "none", "svg.hashsalt": "openclip-engines"}  # text stays text, and a rerun writes the same file
 
 
 def available() -> str | None:
-    """None, or why no plots can be made here."""
-    found = import_or_reason("matplotlib", "matplotlib", "pip install 'openclip-engines[bench]'")
-    return found if isinstance(found, str) else None
+    """Why no plots can be made here; None if they can."""
+    library = import_or_reason("matplotlib", "matplotlib", "pip install 'openclip-engines[bench]'")
+    return library if isinstance(library, str) else None
 
 
 def svg(panel: Panel) -> str:
@@ -38,7 +38,7 @@ def svg(panel: Panel) -> str:
 
 
 def svg_keys(panels: Sequence[Panel]) -> list[tuple[str, str]]:
-    """The legend of these panels: (what it says, a small ``<svg>`` with line and marker), in the order of all tables."""
+    """The legend of these panels: (text, a small ``<svg>`` with line and marker), in the order of all tables."""
     from matplotlib.figure import Figure as NewFigure
 
     keys = []
@@ -99,7 +99,7 @@ def _figure(panels: Sequence[Panel], columns: int, page: dict[str, str], legend:
     entries = _entries(panels)
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(settings):
-        spare = len(panels) < rows * columns  # a place that the legend can have
+        spare = len(panels) < rows * columns  # an empty place, for the legend
         names = 1 if spare else 2 * columns if max(map(len, entries.values())) < 27 else columns
         legend_height = 0.2 * math.ceil(len(entries) / names) + 0.15 if legend and not spare else 0.0
         size = (_WIDTH * columns, _HEIGHT * rows + legend_height)
@@ -120,7 +120,7 @@ def _figure(panels: Sequence[Panel], columns: int, page: dict[str, str], legend:
 
 
 def _entries(panels: Sequence[Panel]) -> dict[tuple[str, str], str]:
-    """Engine and precision → what the legend says, in the order of all tables."""
+    """Engine and precision → text of the legend, in the order of all tables."""
     pairs = {(series.engine, series.precision) for panel in panels for series in panel.series}
     return {pair: " ".join(filter(None, pair)) for pair in sorted(pairs, key=lambda pair: styles.order(*pair))}
 

@@ -58,7 +58,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Part:
-    """What is shown of one machine."""
+    """One machine's part of the page."""
 
     slug: str
     machine: str
@@ -71,9 +71,9 @@ def page(title: str, intro: Sequence[str], parts: Sequence[Part]) -> str:
     """The whole document.
 
     Args:
-        title: of the page.
-        intro: sentences under it.
-        parts: one for each machine.
+        title: the page's title.
+        intro: sentences under the title.
+        parts: one part for each machine.
     """
     lines = [
         "<!doctype html>",

@@ -18,8 +18,8 @@ def document(
     """The report.
 
     Args:
-        title: of the document.
-        intro: sentences under it.
+        title: the document's title.
+        intro: sentences under the title.
         machines: name → rows.
         pictures: name → plots and their files, relative to the report.
     """

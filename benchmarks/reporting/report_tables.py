@@ -14,7 +14,7 @@ NOISY = "†"
 NOISY_LEGEND = (
     f"{NOISY} noisy: the passes (of a single one, the quartiles of its rounds) are more than 10 % of the median apart."
 )
-_OPERATIONS = ("ceiling", "kernel", "gemm", "fact")  # rows of them are of an operation, and their notes are its sizes
+_OPERATIONS = ("ceiling", "kernel", "gemm", "fact")  # their rows are of one operation, and their notes are its sizes
 _TITLES = {
     "latency": "Latency, one item at a time",
     "export": "Export, and start of a serving process",
@@ -38,12 +38,12 @@ class Table:
     """A table of strings.
 
     Attributes:
-        title: above it; may be empty.
+        title: text above the table; may be empty.
         header: one name for each column.
-        lines: cells.
-        texts: how many columns from the left are words; the others are numbers.
-        best: (line, column) of cells to stress.
-        notes: sentences under it.
+        lines: the cells.
+        texts: number of columns from the left that are words; the others are numbers.
+        best: (line, column) of cells in bold.
+        notes: sentences under the table.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with tables; `name` is what its rows measure, and names its anchor."""
+    """A heading with tables; `name` is its rows' kind of measurement, and its anchor."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class Section:
 
 
 def sections(rows: Sequence[Row]) -> list[Section]:
-    """Everything that was measured on one machine, and at the end what was not; nothing that has no rows."""
+    """One section for each kind of measurement on one machine that has rows, and at the end what is missing."""
     found = []
     throughput = throughput_tables([row for row in rows if row.what == "throughput"])
     if throughput:
@@ -142,7 +142,7 @@ def flat_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
-    """A line for each case, a column for each of the names that says something and for each figure."""
+    """A table with a line for each case, a column for each name that differs or is not empty, and one for each figure."""
     figures = [name for name in FIGURES if any(row.figure == name for row in rows)]
     used = [name for name in names if {getattr(row, name) for row in rows} - {"", 0, *([1] if name == "batch" else ())}]
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -161,7 +161,7 @@ def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
 
 
 def remarks_table(rows: Sequence[Row]) -> Table | None:
-    """What is missing or failed with its reason, and what a reader must know of the others; None if there is nothing."""
+    """A table of missing and failed cases with their reasons, and of remarks on others; None if there are none."""
     found: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         remark = row.note or ("no reason was written down" if row.value is None else "")
@@ -208,7 +208,7 @@ def cell(row: Row) -> str:
 
 
 def number(value: float, figure: str) -> str:
-    """Three digits that count; cosines with the six that a row has; shares in percent."""
+    """Three significant digits; cosines with the six that a row has; shares in percent."""
     form = FIGURES[figure].form
     if form == "cosine":
         return f"{value:.6f}"

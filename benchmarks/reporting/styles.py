@@ -1,4 +1,4 @@
-"""How an engine and a precision look, the same in every plot: colour and marker of the engine, line of the precision."""
+"""The look of engines and precisions, the same in every plot: colour and marker of the engine, line of the precision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from engines.kinds import KINDS
 
 @dataclass(frozen=True)
 class Look:
-    """Of one engine.
+    """The look of one engine.
 
     Attributes:
-        colour: told apart with any colour vision, and at least 3:1 from a white and from a nearly black page.
+        colour: distinct with any colour vision, with a contrast of at least 3:1 to a white and to a nearly black page.
         marker: matplotlib's letter; no two engines share one, so that no plot depends on colour.
     """
 
@@ -22,7 +22,7 @@ class Look:
     marker: str
 
 
-# In the order of tables and legends: what it is compared with, the peers, this project's engines. The colours are those of a search
+# In the order of tables and legends: eager, the peers, this project's engines. The colours are those of a search
 # for the largest smallest distance (CIELAB, 19) over normal, deuteranopic, protanopic and tritanopic vision (Machado et al., 2009).
 ENGINES = {
     "eager": Look("#808080", "o"),
@@ -56,7 +56,7 @@ _FILLINGS = ("full", "top", "none", "left", "bottom", "right")
 
 
 def look(engine: str) -> Look:
-    """Of an engine ("eager, by another harness" is eager); one that is not in `ENGINES` gets a spare look by its name."""
+    """The look of an engine ("eager, by another harness" is eager); one that is not in `ENGINES` gets a spare look by its name."""
     return ENGINES.get(engine.split(",")[0]) or _SPARE[zlib.crc32(engine.encode()) % len(_SPARE)]
 
 
@@ -66,12 +66,12 @@ def dashes(precision: str) -> tuple[float, ...]:
 
 
 def filling(precision: str) -> str:
-    """Which part of the marker is filled, as matplotlib names it."""
+    """The part of the marker that is filled, as matplotlib names it."""
     return dict(zip(NAMES, _FILLINGS, strict=False)).get(precision, "full")
 
 
 def order(engine: str, precision: str) -> tuple[int, str, int, str]:
-    """Sorts engines as `ENGINES` does, unknown ones last, and precisions from wide to narrow."""
+    """The key that sorts engines as `ENGINES` does, unknown ones last, and precisions from wide to narrow."""
     base = engine.split(",")[0]
     place = list(ENGINES).index(base) if base in ENGINES else len(ENGINES)
     width = NAMES.index(precision) if precision in NAMES else len(NAMES)

@@ -1,4 +1,4 @@
-"""What `make bench`, `bench-int8` and `gpu` measure, as data: an engine or kernel that comes later joins by its name here.
+"""The suites of `make bench`, `bench-int8` and `gpu` as data. Kinds of engines come from `engines.kinds`.
 
 A suite is made of named parts, a part of steps.
 """
@@ -22,14 +22,14 @@ class Sweep:
 
     Attributes:
         model: an architecture, or ``demo``.
-        precision: of the bundle that is exported for its engines; None exports none.
+        precision: precision of the bundle that is exported for its engines; None exports none.
         engines: kinds in that bundle; one that cannot be built here costs a line.
         contenders: names; see `benchmarks.contenders`.
-        batches: of both towers.
+        batches: batch sizes of both towers.
         texts: ``real``, ``full``.
-        files: how many for the run from files to embeddings; 0 leaves it out.
-        case_seconds: see `benchmarks.harness.run.Plan`.
-        only: which contender takes part in which case.
+        files: number of files for the run from files to embeddings; 0 leaves it out.
+        case_seconds: see `benchmarks.harness.plan.Plan`.
+        only: whether a contender takes part in a case.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine reaches at most: rates of every run are compared with those of the same run.
+    """The highest rates that the machine reaches: rates of every run are compared with those of the same run.
 
     Attributes:
         sizes, seconds: see `benchmarks.ceilings.measure_ceilings`.
@@ -57,11 +57,11 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the machine is, and the vendor's matrix products at a tower's shapes.
+    """Facts of the machine, and the vendor's matrix products at a tower's shapes.
 
     Attributes:
         products: (rows, in, out) of linear layers.
-        precision: of them.
+        precision: precision of their operands.
     """
 
     products: tuple[tuple[int, int, int], ...]
@@ -88,8 +88,8 @@ class Kernels:
     """Cases of `benchmarks.kernel_ops`.
 
     Attributes:
-        towers: names, or parts of them.
-        batches: of both kinds of towers.
+        towers: names of towers, or parts of them.
+        batches: batch sizes of both kinds of towers.
         ops: names of cases; empty is all.
         choices: the winners go into the table that packages with ``kernels=auto`` are made from.
         precision, rounds: see `benchmarks.kernel_ops.run`.
@@ -127,10 +127,10 @@ class Suite:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        minutes: that all parts may take together.
-        parts: name to its steps, in order of worth.
-        folder: for its rows, within the machine's: rows of a suite of its own do not replace another one's.
-        rounds, round_seconds, passes: see `benchmarks.harness.run.Plan`. A pass goes over the models of all parts.
+        minutes: time that all parts may take together.
+        parts: names, each with its steps, in order of worth.
+        folder: folder for its rows within the machine's, where rows must not replace another suite's; empty: the machine's.
+        rounds, round_seconds, passes: see `benchmarks.harness.plan.Plan`. A pass goes over the models of all parts.
     """
 
     device: str
@@ -150,7 +150,7 @@ def _within_ten_minutes(contender: Contender, case: Case) -> bool:
 
 
 def _compile_is_slow(contender: Contender, case: Case) -> bool:
-    """What searches for each shape anew takes up to minutes: it takes part where the batch fills the GPU, and alone for latency."""
+    """Compilers that search for each shape anew take minutes: they take part where the batch fills the GPU, and at batch 1."""
     if "max-autotune" in contender.engine:
         return contender.precision == "fp16" and case.tower == "image" and case.batch == MOST
     if "compile" in contender.engine or contender.engine == "triton kernels":
@@ -161,7 +161,7 @@ def _compile_is_slow(contender: Contender, case: Case) -> bool:
 MOST = 256
 _KERNEL_TOWERS = ("ViT-L-14 image", "ViT-L-14 text", "ViT-B-32 image", "ViT-H-14 image")
 _LARGEST = ("ViT-L-14 image", "ViT-L-14 text")
-# Where an op goes is a question of its own for each of these, and a crash in one must not take the others with it.
+# Each group runs in processes of its own, because a crash in one must not cost the others their rows.
 _ATTENTION = ("attention", "causal_attention", "packed_attention")
 _MLP = ("mlp",)
 _REST = ("add_layer_norm", "patches", "l2_normalize")

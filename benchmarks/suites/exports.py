@@ -36,9 +36,9 @@ def subject_of(sweep: Sweep, work: Path, end: float | None) -> Subject:
     """The model by its name, or a bundle of it that is exported now.
 
     Args:
-        sweep: which model, precision and engines.
+        sweep: the model, precision and engines.
         work: folder for the bundle.
-        end: of ``time.monotonic()``, when the export is ended.
+        end: time of ``time.monotonic()`` when the export is ended; None: no such time.
 
     Raises:
         UserError: the export failed.
@@ -54,12 +54,12 @@ def subject_of(sweep: Sweep, work: Path, end: float | None) -> Subject:
     with tempfile.TemporaryFile() as log:
         code = run_bounded(export_command(sweep, work, bundle), end, stdout=log, stderr=log)
         log.seek(0)
-        said = log.read().decode(errors="replace").strip().splitlines()
+        lines = log.read().decode(errors="replace").strip().splitlines()
     if code is None:
         raise NoTimeError
     # An engine that could not be built is an error of the command, and none of the bundle that holds the others.
     if code != 0 and not (bundle / "manifest.json").is_file():
-        raise UserError((said or ["the export failed"])[-1].removeprefix("error: "))
+        raise UserError((lines or ["the export failed"])[-1].removeprefix("error: "))
     report = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
     for why in dict.fromkeys(engine["why"] for engine in report["left_out"]):
         print(f"  left out: {why}")
@@ -71,7 +71,7 @@ def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
     """The exporter's command line for a sweep; the first batch is the one that packages are tuned for."""
     command = [sys.executable, "-m", "exporter", sweep.model, f"--{sweep.precision}", "--out", str(bundle)]
     if sweep.model != "demo":
-        # Of random weights the gate sees no more in 64 samples than in these, and a suite's minutes are for what it measures.
+        # With random weights 64 samples show the gate no more than these, and a suite's minutes are for its measurements.
         command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
         if sweep.precision in QUANTIZED:
             command += ["--calibration", str(_calibration(work))]

@@ -1,4 +1,4 @@
-"""What a machine is: versions, driver, compilers, the GPU's properties; and the vendor's matrix products at a tower's shapes."""
+"""Facts of a machine: versions, driver, compilers, the GPU's properties; and the vendor's matrix products at a tower's shapes."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _facts(device: str) -> list[tuple[str, float | None, str]]:
     found.append(("processor cores", float(len(os.sched_getaffinity(0))), ""))
     found.append(("memory, GB", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, ""))
     for field, name in _DRIVER.items() if device == "cuda" else ():
-        said = nvidia_smi(field)
-        found.append((name, None if said is None else 1, said or "nvidia-smi does not say"))
+        value = nvidia_smi(field)
+        found.append((name, None if value is None else 1, value or "nvidia-smi does not say"))
     if device == "cuda":
         found += _device_facts()
     return found
@@ -104,7 +104,7 @@ def _fact(name: str, value: float | None, words: str) -> Row:
 
 
 def _tool_version(tool: str, index: int) -> str | None:
-    """A line of what a compiler says of its version; None where it is not there."""
+    """A line of a compiler's ``--version``; None where the compiler is not there."""
     if shutil.which(tool) is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a bare PyTorch machine lacks, to be taken along with the tree: ``make gpu-kit``; GPU.md tells how it is used.
+"""The packages that a bare PyTorch machine lacks, to be taken along with the tree: ``make gpu-kit``; GPU.md shows its use.
 
 The wheels go to ``gpu-kit/``, with the commit of the tree in ``commit.txt``: a copy without its repository has it from there.
 """

@@ -1,4 +1,4 @@
-"""The tests marked ``gpu`` as a part of a suite: in many processes, with an end that leaves time to print what has failed."""
+"""The tests marked ``gpu`` as a part of a suite: in many processes, with an end that leaves time to print the failures."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 LOG = "tests.txt"
 MARKS = "gpu and not slow"
-_ONE_TEST = 150.0  # seconds; what takes longer hangs
+_ONE_TEST = 150.0  # seconds; a test that takes longer hangs
 _LAST_WORDS = 15.0  # seconds before the end in which no test begins, and then as many to print the failures
 _LOG_BYTES = 4 << 20
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 
 def run_gpu_tests(run: Run, paths: Sequence[str], end: float) -> None:
-    """Run them; their output is in ``tests.txt`` among the rows, and the counts are rows of ``what = tests``.
+    """Run the tests; their output is in ``tests.txt`` among the rows, and the counts are rows of ``what = tests``.
 
     Args:
-        run: that keeps the rows.
+        run: the journal of the rows.
         paths: files or folders of tests, from the repository's root; empty is all.
-        end: of ``time.monotonic()``.
+        end: time of ``time.monotonic()`` when the tests are ended.
     """
     log = run.folder / LOG
     seconds = end - time.monotonic()
@@ -65,7 +65,7 @@ def run_gpu_tests(run: Run, paths: Sequence[str], end: float) -> None:
 
 
 def command(paths: Sequence[str], seconds: float) -> list[str]:
-    """Pytest's command line for so much time, with the plugins that are there: a bare image may lack them."""
+    """Pytest's command line for so many seconds, with the plugins that are installed: a bare image may lack them."""
     words = [sys.executable, "-m", "pytest", *paths, "-m", MARKS, "-q", "-rs", "--tb=short", "--no-header"]
     words += [
         "-p",

@@ -1,4 +1,4 @@
-"""One tower as an AOTInductor package, made of the exporter's own functions: what `benchmarks.suites.packages` measures."""
+"""One tower as an AOTInductor package, made by the exporter's own functions, for `benchmarks.suites.packages` to measure."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class PackageCase:
         tower: ``image`` or ``text``.
         kernels: ``triton``, ``native`` or ``auto``; see `kernels.swap.swap`.
         search: the compiler times several kernels for every product (``max_autotune``), which takes minutes.
-        batches: that it is timed at; it is built for the largest, which comes first.
+        batches: batch sizes that it is timed at; it is built for the largest, which comes first.
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        blocks: leave the image tower only so many, to try the code; 0 leaves it all.
-        seconds: that each measurement takes.
+        blocks: number of blocks that the image tower keeps, to try the code; 0 keeps all.
+        seconds: time of each measurement.
         eager: time open_clip's own model in the same process, too, in float32 and in the package's precision.
     """
 
@@ -44,11 +44,11 @@ class PackageCase:
 
     @property
     def engine(self) -> str:
-        """As rows name it: ``aotinductor triton tuned``."""
+        """The engine's name in rows: ``aotinductor triton tuned``."""
         return f"aotinductor {self.kernels}{' tuned' if self.search else ''}"
 
     def place(self, batch: int, graph: bool = False, eager: str = "") -> dict[str, Any]:
-        """The columns that name a measurement: of the package, or of the eager model in the precision `eager`."""
+        """The columns that name a measurement of the package, or of the eager model in the precision `eager`."""
         place: dict[str, Any] = {"what": "package", "model": self.model, "tower": self.tower, "batch": batch}
         if eager:
             return place | {"engine": "eager", "precision": eager}
@@ -65,15 +65,15 @@ class PackageCase:
 
 @dataclass(frozen=True)
 class Built:
-    """A package on disk, and what it is compared with.
+    """A package on disk, and the eager embeddings that it is compared with.
 
     Attributes:
         path: the ``.pt2``.
-        inputs: makes a package's inputs of the first so many rows, on the device.
+        inputs: a function from a number of rows to a package's inputs of the first rows, on the device.
         expected: eager float32 embeddings of the first rows, (rows, D), on the CPU.
-        seconds: that the compiler took.
-        note: how many modules were replaced by fused ones.
-        eager: (precision, batch) → seconds of each call of open_clip's own model, or why there are none; float32 first.
+        seconds: time that the compiler took.
+        note: the numbers of modules that fused ones replaced.
+        eager: (precision, batch) → seconds of each call of open_clip's own model, or the reason why there are none; float32 first.
     """
 
     path: Path
@@ -88,9 +88,9 @@ def build_package(case: PackageCase, device: str, folder: Path) -> Built:
     """Load the model, embed a few rows with it, rebuild the tower, put fused kernels in, trace and compile.
 
     Args:
-        case: what to build.
-        device: ``cpu`` or ``cuda``: that it is for.
-        folder: for programs and package.
+        case: the package.
+        device: ``cpu`` or ``cuda``: the device that will run it.
+        folder: folder for programs and package.
 
     Raises:
         ExportError: the compiler refused, or a block is unknown.
@@ -237,7 +237,7 @@ def _expected(model: Any, tower: str, preprocess: Any, rows: torch.Tensor) -> to
 
 
 def _model_inputs(tower: str, preprocess: Any, rows: torch.Tensor) -> torch.Tensor:
-    """What open_clip's own model takes: ids as int64, or pixels normalized in float32."""
+    """The inputs of open_clip's own model: ids as int64, or pixels normalized in float32."""
     import torch
 
     if tower == "text":
@@ -247,7 +247,7 @@ def _model_inputs(tower: str, preprocess: Any, rows: torch.Tensor) -> torch.Tens
 
 
 def _packed(ids: torch.Tensor) -> list[torch.Tensor]:
-    """Captions end to end, and where each one's start is: as `engines.runtimes.aotinductor` packs them."""
+    """Captions end to end (T,), and the start of each one (N + 1,), int32: as `engines.runtimes.aotinductor` packs them."""
     import torch
 
     lengths = ids.argmax(dim=1) + 1

@@ -1,7 +1,7 @@
-"""Single AOTInductor packages of a tower, as the exporter makes them: built, compared with eager float32, timed, looked into.
+"""Single AOTInductor packages of a tower, as the exporter makes them: built, compared with eager float32, timed and profiled.
 
-What is left out is the rest of a bundle (the ONNX graph, the gate's samples, other engines), because minutes count on a GPU.
-A package is timed as it is and as a CUDA graph, which shows what the launches of its kernels cost.
+The rest of a bundle (the ONNX graph, the gate's samples, other engines) is left out, because minutes count on a GPU.
+A package is timed as it is and as a CUDA graph, which shows the cost of launching its kernels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.harness.keeper import Keeper
 
 PROFILE = "profile.json"
-_KERNELS = 25  # of a profile
+_KERNELS = 25  # most kernels that a profile keeps
 _PROFILED_CALLS = 3
 _WARM_UP = 3
 
@@ -105,7 +105,7 @@ def eager_rows(case: PackageCase, built: Built, results: Path) -> list[Row]:
 def _figures(
     case: PackageCase, precision: str, batch: int, seconds: Sequence[float], results: Path
 ) -> dict[str, Estimate]:
-    """Time, rate, and what the rate is in FLOPs and of the machine's ceiling."""
+    """Time, rate, and the rate in FLOP/s and as a share of the machine's ceiling."""
     figures = {"time": estimate([1e6 * s for s in seconds]), "per_second": rates(seconds, batch)}
     flops = flops_of(case.model, case.tower) if case.tower == "image" else None
     if flops:
@@ -117,7 +117,7 @@ def _figures(
 
 
 def _over(baseline: Sequence[float], seconds: Sequence[float]) -> Estimate:
-    """How many times as fast as the baseline, by both medians: they were not measured in turns."""
+    """The speedup over the baseline, as the ratio of both medians, because they were not measured in turns."""
     ratio = estimate(list(baseline)).value / estimate(list(seconds)).value
     return Estimate(ratio, ratio, ratio, min(len(baseline), len(seconds)))
 
@@ -131,16 +131,16 @@ def batch_rows(
     device: str,
     graph: bool = False,
 ) -> list[Row]:
-    """Rows of a package at one batch; where it fails or computes something else than eager, one that says so.
+    """Rows of a package at one batch; one row with the reason where it fails, or where its embeddings are not eager's.
 
     Args:
-        case: what it is.
-        built: its inputs and what is expected of them.
-        batch: rows.
-        run: inputs to embeddings, on a GPU queued on the current stream.
+        case: the package.
+        built: its inputs and eager's embeddings of them.
+        batch: number of rows.
+        run: a function from inputs to embeddings, on a GPU queued on the current stream.
         results: folder of the machine's rows, with its ceilings.
         device: ``cpu`` or ``cuda``.
-        graph: it is run as a CUDA graph.
+        graph: whether it runs as a CUDA graph.
     """
     import torch
 

@@ -39,14 +39,14 @@ def run_suite(
     """Run parts of a suite.
 
     Args:
-        suite: what to measure.
-        name: of it.
-        parts: names of those to run, in order.
-        models: of the sweeps; empty is all.
+        suite: the suite.
+        name: the suite's name, with its parts.
+        parts: names of the parts to run, in order.
+        models: models of the sweeps; empty is all.
         results: folder of the rows.
-        again: measure anew what an interrupted run has measured.
-        commit: of the code, for the rows; None asks git.
-        apart: keep nothing but results in that folder; what compilers keep for a run that goes on is lost.
+        again: measure the cases of an interrupted run anew.
+        commit: the code's commit, for the rows; None: git's.
+        apart: keep nothing but results in that folder; the compilers' caches for a run that goes on are lost.
 
     Returns:
         Whether everything was measured: False where the time was over before, or a step died.
@@ -88,7 +88,7 @@ def run_suite(
 
 
 def _step(run: Run, step: Step, part: str, last: bool) -> None:
-    """What computes in a process of its own, and keeps its rows itself."""
+    """Run a step that computes in a process of its own and keeps its rows itself."""
     late, problem = True, ""
     if not run.late:
         if isinstance(step, Tests):
@@ -127,7 +127,7 @@ def _run(run: Run, step: Step) -> tuple[bool, str]:
 
 
 def _sweep(run: Run, suite: Suite, sweep: Sweep, work: Path) -> list[Passes]:
-    """The first pass over a model; others may follow, or none where it cannot be measured."""
+    """Measure the first pass over a model; others may follow, or none where it cannot be measured."""
     if run.late:
         print(f"  {sweep.model}: no time left")
         run.complete = False

@@ -1,6 +1,6 @@
-"""A GPU's suite as it runs on a CPU, to try its commands where there is no GPU: the same parts and steps, at tiny shapes.
+"""A GPU's suite for a CPU, to try its commands where there is no GPU: the same parts and steps, at tiny shapes.
 
-The figures say nothing: what is tried is that every step runs and leaves its rows.
+The figures mean nothing: the trial shows that every step runs and leaves its rows.
 """
 
 from __future__ import annotations

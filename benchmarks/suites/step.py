@@ -34,8 +34,8 @@ def run_step(
     """Do a step in a child, which ends at `Run.end` at the latest.
 
     Args:
-        run: that it belongs to.
-        work, arguments: of its `Order`.
+        run: the run that the step belongs to.
+        work, arguments: fields of the step's `Order`.
         environment: variables besides those of this process.
 
     Returns:
@@ -48,7 +48,7 @@ def run_step(
     with tempfile.TemporaryDirectory(prefix="step-") as folder, tempfile.TemporaryFile() as log:
         path = Path(folder) / "order.json"
         path.write_text(json.dumps(dataclasses.asdict(order), default=str), encoding="utf-8")
-        # What it leaves in temporary files goes with the folder, however it ends.
+        # Its temporary files are removed with the folder, however it ends.
         variables = {**(environment or {}), "TMPDIR": folder}
         code = run_bounded(
             [sys.executable, "-m", "benchmarks.suites.step", str(path)], run.end, stderr=log, environment=variables
@@ -102,7 +102,7 @@ def keep_kernels(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the order says; ImportErrors are what a bare image lacks, and cost a line."""
+    """Do the work of the order; an ImportError means that a bare image lacks a library, and costs a line."""
     (path,) = sys.argv[1:] if argv is None else argv
     given = json.loads(Path(path).read_text(encoding="utf-8"))
     order = Order(

@@ -28,11 +28,11 @@ class TowerWork:
 
     Attributes:
         flops: floating-point operations for one image, or one text of full length.
-        parameters: of the tower.
-        looked_up: those of them in token embeddings, of which a text reads a few rows.
-        activation_elements: read and written by its linear layers and convolutions for one image or text, each tensor once; what is
-            fused into them (norms, activations, attention) moves nothing more, so this is a lower bound.
-        tokens: of a text; None for images.
+        parameters: number of the tower's parameters.
+        looked_up: number of parameters in token embeddings, of which a text reads a few rows.
+        activation_elements: elements that its linear layers and convolutions read and write for one image or text, each tensor
+            once; operations that are fused into them (norms, activations, attention) move no more, so this is a lower bound.
+        tokens: number of a text's tokens; None for images.
     """
 
     flops: int
@@ -43,17 +43,17 @@ class TowerWork:
 
     @property
     def weight_bytes(self) -> int:
-        """Of float16 weights."""
+        """Bytes of float16 weights."""
         return self.parameters * _HALF_BYTES
 
     @property
     def read_bytes(self) -> int:
-        """Of float16 weights that every batch has to read."""
+        """Bytes of float16 weights that every batch has to read."""
         return (self.parameters - self.looked_up) * _HALF_BYTES
 
     @property
     def activation_bytes(self) -> int:
-        """Of float16 activations."""
+        """Bytes of float16 activations."""
         return self.activation_elements * _HALF_BYTES
 
 
@@ -76,7 +76,7 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_work(architecture: str) -> dict[str, TowerWork]:
     """The work in both towers of an architecture of open_clip's list.
 
-    RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, for no model hub is needed here.
+    RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, because that needs no model hub.
     """
     import open_clip
 
@@ -91,7 +91,7 @@ def count_work(architecture: str) -> dict[str, TowerWork]:
             logging.disable(logging.NOTSET)
     size = model.visual.image_size
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    # With gradients, for without them PyTorch takes a path through attention that its counter does not see.
+    # With gradients, because without them PyTorch takes a path through attention that its counter does not see.
     image = _count(lambda: model.encode_image(torch.empty(1, 3, height, width, device="meta")))
     config: Any = open_clip.get_model_config(architecture)
     context = int(
@@ -119,13 +119,13 @@ def _count(run: Any) -> tuple[int, int]:
 
 
 def _embedding(model: Any) -> int:
-    """Parameters of the largest embedding table: the tokens'."""
+    """The number of parameters of the largest embedding table: the tokens'."""
     tables = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     return max(tables, default=0)
 
 
 def _parameters(model: Any) -> dict[str, int]:
-    """Of both towers; what belongs to neither (scale, CoCa's decoder) is left out."""
+    """The number of parameters of both towers; parts of neither (scale, CoCa's decoder) are left out."""
     image = {id(p): p.numel() for p in model.visual.parameters()}
     if hasattr(model, "text"):
         return {"image": sum(image.values()), "text": sum(p.numel() for p in model.text.parameters())}

@@ -1,6 +1,6 @@
-"""Inputs that every contender gets alike: written once by the run, read by each contender's process.
+"""Inputs that are the same for every contender: written once by the run, read by each contender's process.
 
-Each case has several sets of inputs, and calls take them in turn, so that no cache answers.
+Each case has several sets of inputs, and calls take them in turn, because a cache could serve equal ones.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Case:
     Attributes:
         tower: ``image`` or ``text``.
         batch: rows in a call.
-        shape: of a row, as rows of results name it.
-        kind: what `path` holds: ``pixels`` uint8 (SETS, N, H, W, 3), ``ids`` int32 (SETS, N, L), ``files`` a list of picture files.
-        path: of the inputs; .npy, or .json for files.
-        rows_per_call: what a call embeds: the batch, or all files.
+        shape: the shape of a row, as rows of results name it.
+        kind: the content of `path`: ``pixels`` uint8 (SETS, N, H, W, 3), ``ids`` int32 (SETS, N, L), ``files`` a list of files.
+        path: the file of the inputs; .npy, or .json for files.
+        rows_per_call: number of rows that a call embeds: the batch, or all files.
     """
 
     tower: Literal["image", "text"]
@@ -114,14 +114,14 @@ def full_ids(subject: Subject, count: int) -> np.ndarray[Any, np.dtype[np.int32]
 
 
 def _lengths(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Ids before the padding, which is what the last column of a short text holds."""
+    """The number of ids before the padding, which is the id in the last column of a short text."""
     pad = ids[:, -1:]
     same = ids == pad
     return np.where(same.all(axis=1), 1, ids.shape[1] - same[:, ::-1].argmin(axis=1))
 
 
 def _tokenize(subject: Subject, texts: Sequence[str]) -> np.ndarray[Any, Any]:
-    """By the bundle's tokenizer, or by open_clip's."""
+    """(N, L) ids by the bundle's tokenizer, or by open_clip's."""
     if subject.bundle is not None:
         from engines.files.bundle_paths import resolve_path
         from engines.inputs.tokenizer import TextTokenizer

@@ -1,4 +1,4 @@
-"""What is measured: one model, in a bundle or by name, with what a process needs to know to build it again.
+"""The model that is measured, in a bundle or by name, with the data from which a process builds it again.
 
 Needs nothing but the standard library and, for models by name, open_clip: a bare PyTorch image measures eager and compiled models.
 """
@@ -15,18 +15,18 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and where its parts are.
+    """A model and the places of its parts.
 
     Attributes:
-        name: as the rows call it: the architecture, ``demo``, or what the user asked for.
-        source: what `exporter.source.loading.load_source` or open_clip builds: a name of open_clip's, ``demo``, ``hf-hub:…``.
+        name: the name in rows: the architecture, or ``demo``.
+        source: the name for `exporter.source.loading.load_source` or open_clip: a name of open_clip's, ``demo``, ``hf-hub:…``.
         pretrained: the tag; None for the source's own weights; ``none`` for random ones.
         size: (height, width) of the images in pixels.
-        mean, std: that normalize them.
-        context_length: ids in a text.
+        mean, std: mean and standard deviation that normalize pixels, by channel.
+        context_length: number of ids in a text.
         bundle: the folder with engines; None: there is none.
-        kinds: engines in the bundle.
-        precision: of the bundle.
+        kinds: kinds of engines in the bundle.
+        precision: the bundle's precision.
         towers: the bundle's towers; a model by name has both.
     """
 

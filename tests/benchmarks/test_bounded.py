@@ -16,7 +16,7 @@ import pytest
 from benchmarks.contenders import Contender
 from benchmarks.harness.bounded import run_bounded
 from benchmarks.harness.plan import Plan, UserError
-from benchmarks.harness.process import OUT_OF_TIME, OutOfTimeError, hired
+from benchmarks.harness.process import OUT_OF_TIME, OutOfTimeError, started
 from benchmarks.harness.run import Run
 from benchmarks.records import rows
 from benchmarks.records.machine import this_machine
@@ -78,8 +78,8 @@ def test_a_killed_run_takes_its_children_with_it(tmp_path: Path) -> None:
 
 def test_a_killed_run_takes_contenders_that_are_at_work_with_it(tmp_path: Path) -> None:
     outer = (
-        "import time; from benchmarks.harness.process import Member; from benchmarks.contenders import Contender\n"
-        "member = Member(Contender('null', 'fp32')); print(member._process.pid, flush=True); time.sleep(600)"
+        "import time; from benchmarks.harness.process import ContenderProcess; from benchmarks.contenders import Contender\n"
+        "process = ContenderProcess(Contender('null', 'fp32')); print(process._process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -92,9 +92,9 @@ def test_a_killed_run_takes_contenders_that_are_at_work_with_it(tmp_path: Path) 
 def test_no_answer_is_waited_for_after_the_end() -> None:
     """Loading PyTorch alone takes longer than this contender has."""
     start = time.monotonic()
-    with hired(Contender("eager", "fp32"), end=start + 0.3) as member, pytest.raises(OutOfTimeError):
-        member.why_not(MODEL, "cpu")
-    assert not member.alive
+    with started(Contender("eager", "fp32"), end=start + 0.3) as process, pytest.raises(OutOfTimeError):
+        process.why_not(MODEL, "cpu")
+    assert not process.alive
     assert time.monotonic() - start < 20
 
 

@@ -20,7 +20,7 @@ from benchmarks import throughput
 from benchmarks.contenders import Contender, contenders_of
 from benchmarks.harness.console import Console
 from benchmarks.harness.plan import Plan
-from benchmarks.harness.process import ContenderError, Member, hired
+from benchmarks.harness.process import ContenderError, ContenderProcess, started
 from benchmarks.harness.run import Run
 from benchmarks.harness.worker import Worker
 from benchmarks.records import rows
@@ -154,16 +154,16 @@ def one_run(folder: Path, name: str = "test", deadline: float | None = None) -> 
 
 def kill_at_measure(monkeypatch: pytest.MonkeyPatch, contender: Contender, times: int) -> None:
     """The contender's process dies of a segmentation fault when it is to measure."""
-    measure, left = Member.measure, [times]
+    measure, left = ContenderProcess.measure, [times]
 
-    def dying(self: Member, calls: int, each: bool):  # type: ignore[no-untyped-def]
+    def dying(self: ContenderProcess, calls: int, each: bool):  # type: ignore[no-untyped-def]
         if self.contender == contender and left[0]:
             left[0] -= 1
             self._process.send_signal(signal.SIGSEGV)
             self._process.wait()
         return measure(self, calls, each)
 
-    monkeypatch.setattr(Member, "measure", dying)
+    monkeypatch.setattr(ContenderProcess, "measure", dying)
 
 
 @pytest.mark.parametrize("dying", [ENGINE, SECOND])
@@ -215,14 +215,14 @@ def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
     with (tmp_path / ".unfinished-x.samples").open("a") as file:
         file.write('{"case": ["cut o')
     again = one_run(tmp_path, "x")
-    first = again.kept.of(kept[0].case)[0]
+    first = again.samples.of(kept[0].case)[0]
     again.measure(plan, tmp_path)
-    assert again.kept.of(kept[0].case)[0] is first  # not measured again
+    assert again.samples.of(kept[0].case)[0] is first  # not measured again
     again.finish()
     found = rows.read(tmp_path / "throughput.csv")
     assert {(row.batch, len(row.by_pass), row.repeats) for row in found} == {(1, 2, 2), (2, 2, 2)}
     assert not any(one_run(tmp_path, "x").is_done(row.case) for row in kept)
-    assert not one_run(tmp_path, "x").kept.of(kept[0].case)
+    assert not one_run(tmp_path, "x").samples.of(kept[0].case)
 
 
 def test_a_turn_ends_when_the_threads_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,10 +296,10 @@ def test_weights_that_are_not_at_hand(subject: Subject, monkeypatch: pytest.Monk
 
 
 def test_a_dead_process_is_an_error(subject: Subject) -> None:
-    with hired(NULL) as member:
-        member._process.send_signal(signal.SIGKILL)
+    with started(NULL) as process:
+        process._process.send_signal(signal.SIGKILL)
         with pytest.raises(ContenderError, match="SIGKILL"):
-            member.why_not(subject, "cpu")
+            process.why_not(subject, "cpu")
 
 
 def test_what_is_compiled_is_kept_with_the_run(
@@ -307,23 +307,23 @@ def test_what_is_compiled_is_kept_with_the_run(
 ) -> None:
     """PyTorch sets the variable in a process that has only loaded its compiler."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
-    member = Member(NULL, compiled=tmp_path)
+    process = ContenderProcess(NULL, compiled=tmp_path)
     try:
-        member.why_not(subject, "cpu")  # before it answers, the process may still be on its way to its program
-        environment = Path(f"/proc/{member._process.pid}/environ").read_bytes().split(b"\0")
+        process.why_not(subject, "cpu")  # before it answers, the process may still be on its way to its program
+        environment = Path(f"/proc/{process._process.pid}/environ").read_bytes().split(b"\0")
     finally:
-        member.close()
+        process.close()
     assert f"TORCHINDUCTOR_CACHE_DIR={tmp_path}".encode() in environment
 
 
 def test_an_answer_that_never_comes(subject: Subject) -> None:
-    member = Member(NULL, patience=0.01)
-    member._process.send_signal(signal.SIGSTOP)
+    process = ContenderProcess(NULL, patience=0.01)
+    process._process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(ContenderError, match="no answer"):
-            member.why_not(subject, "cpu")
+            process.why_not(subject, "cpu")
     finally:
-        member.close()
+        process.close()
 
 
 @pytest.mark.parametrize(
