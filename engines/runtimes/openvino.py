@@ -1,6 +1,6 @@
 """The runtime of OpenVINO engines, on x86-64 and ARM CPUs: it compiles the bundle's ONNX graph when the graph is loaded.
 
-In int8 it is as fast as ONNX Runtime on batches of images and faster on single images; docs/precision.md has the table. A request runs with
+In int8 it is as fast as ONNX Runtime on batches of images and faster on single images (docs/precision.md). A request runs with
 all threads, because that gives the shortest latency and, with batches, the whole throughput.
 """
 
