@@ -84,7 +84,7 @@ def built_kinds(targets: Sequence[str]) -> tuple[str, ...]:
     from exporter.options.engine_options import EngineOptions
 
     kinds = []
-    for kind in [name for name, entry in KINDS.items() if entry.other_targets and targets]:
+    for kind in [name for name, entry in KINDS.items() if entry.gpu_targets and targets]:
         with contextlib.suppress(ExportError):
             builder(kind).check(kind, EngineOptions(targets=tuple(targets)))
             kinds.append(kind)

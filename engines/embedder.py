@@ -83,13 +83,13 @@ class Embedder:
         folder = Path(path)
         self.manifest: Manifest = read_manifest(folder)
         verify_files(folder, self.manifest)
-        wanted = list(self.manifest.towers) if towers is None else list(dict.fromkeys(each_text(towers, "towers")))
+        names = list(self.manifest.towers) if towers is None else list(dict.fromkeys(each_text(towers, "towers")))
         self._closed = False
         self._runtimes: dict[str, PerProcess[TowerRuntime]] = {}
         self._max_pixels = max_pixels
         self._decoder = Decoder(self.manifest.preprocess, workers, max_pixels)
         try:
-            for name in wanted:
+            for name in names:
                 tower = self._tower(name)
                 chosen = choose_engine(folder, self.manifest, cast(TowerName, name), engine, device)
                 report_choice(folder, self.manifest, chosen, device, chosen_here=engine == "auto")
@@ -234,7 +234,7 @@ class Embedder:
     def preprocess_ahead(
         self, images: Iterable[ImageInput], batch: int
     ) -> Iterator[tuple[int, list[Pixels | ImageError]]]:
-        """Batches of pixels, decoded by threads while the caller works on the batch before; see `Decoder.batches`."""
+        """Batches of pixels, decoded by threads while the caller works on an earlier batch; see `Decoder.batches`."""
         return self._decoder.batches(several_images(images), whole_number("batch", batch, 1, "of images"))
 
     def tokenize(self, texts: Iterable[str]) -> npt.NDArray[np.int32]:

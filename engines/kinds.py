@@ -22,7 +22,7 @@ class EngineKind:
         runs_graph: the engine's file is the tower's ONNX graph, so that nothing is built and no builder options apply. In int8
             graphs for these kinds, layers that are not quantized stay in float32.
         any_batch: the engine takes every batch of one row or more.
-        other_targets: it can be built for GPUs that are not in this machine.
+        gpu_targets: its builder takes names of GPU architectures as targets; which of them, it decides itself.
         packs_captions: its text engines can take captions that are laid end to end, without padding.
     """
 
@@ -34,7 +34,7 @@ class EngineKind:
     cuda: bool = False
     runs_graph: bool = False
     any_batch: bool = False
-    other_targets: bool = False
+    gpu_targets: bool = False
     packs_captions: bool = False
 
     @property
@@ -58,7 +58,7 @@ KINDS: dict[str, EngineKind] = {
             builder="exporter.builders.tensorrt",
             install="gpu",
             cuda=True,
-            other_targets=True,
+            gpu_targets=True,
         ),
         EngineKind(
             "tensorrt-rtx",
@@ -66,7 +66,7 @@ KINDS: dict[str, EngineKind] = {
             builder="exporter.builders.tensorrt",
             install="rtx",
             cuda=True,
-            other_targets=True,
+            gpu_targets=True,
         ),
         EngineKind(
             "openvino",

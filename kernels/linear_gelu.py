@@ -44,7 +44,7 @@ def linear_gelu(
 
     Raises:
         ValueError: a name is none of these, tensors have different dtypes, "triton" is given where no kernel can run, or "cublaslt"
-            without a bias or with another form of GELU than "tanh".
+            is given without a bias or with another form of GELU than "tanh".
     """
     reference.check_approximate(approximate)
     check_dtypes(_OP, x, weight=weight, bias=bias)

@@ -110,15 +110,15 @@ def _arch_here() -> str:
 
 
 def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
-    what = class_path(block)
-    if what == _BLOCK:
+    class_name = class_path(block)
+    if class_name == _BLOCK:
         for unit in (block.attention, block.mlp):
             if class_path(unit) not in (_RESIDUAL, _POST_NORM):
                 raise unknown(unit)
             _plan_body(unit, causal, plan)
-    elif what == _BOTTLENECK:
+    elif class_name == _BOTTLENECK:
         plan.kept["convolutions"] += 1
-    elif what == _WHOLE:
+    elif class_name == _WHOLE:
         _plan_whole(block.module, plan)
     else:
         raise unknown(block)
@@ -126,10 +126,10 @@ def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
 
 def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
     body = unit.body
-    what = class_path(body)
-    if what == _SELF_ATTENTION:
+    class_name = class_path(body)
+    if class_name == _SELF_ATTENTION:
         _plan_attention(unit, causal, plan)
-    elif what == _PACKED_ATTENTION:
+    elif class_name == _PACKED_ATTENTION:
         allowed = packed_candidates(body.longest, body.head_dim, plan.capability)
         shape = (None, body.longest, body.heads, body.head_dim)
         variant = plan.choose("packed_attention", shape, allowed if plan.half else allowed[:1])
@@ -139,9 +139,9 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
             packed = FusedPackedAttention(body.qkv, body.out, body.heads, body.longest, body.inner_norm, variant)
             plan.places.append((unit, "body", packed))
             plan.swapped[_label("packed_attention", variant)] += 1
-    elif what == _FIRST_TOKEN:
+    elif class_name == _FIRST_TOKEN:
         plan.kept["attention of the first token"] += 1
-    elif what in _NATIVE_MLPS:
+    elif class_name in _NATIVE_MLPS:
         plan.kept["gated MLP"] += 1
     else:
         _plan_mlp(unit, "body", body, plan)
@@ -195,10 +195,10 @@ def _plan_mlp(parent: nn.Module, name: str, mlp: Any, plan: Plan) -> None:
     width, inner = (int(size) for size in first.weight.shape[:2])
     if isinstance(first, nn.Linear) and isinstance(second, nn.Linear):
         op, shape = "quick_mlp" if approximate == "quick" else "mlp", (plan.stream_rows, inner, width)
-        what = plan.choose(op, shape, _mlps(first, approximate, plan))
-        if what != NATIVE:
-            plan.places.append((parent, name, FusedMlp(first, second, approximate, what)))
-            plan.swapped[what] += 1
+        implementation = plan.choose(op, shape, _mlps(first, approximate, plan))
+        if implementation != NATIVE:
+            plan.places.append((parent, name, FusedMlp(first, second, approximate, implementation)))
+            plan.swapped[implementation] += 1
             return
     elif plan.choose("bias_gelu", (None, width), ("triton",)) != NATIVE:
         plan.places.append((mlp, _name_of(mlp, activation), FusedGelu(approximate)))
@@ -232,10 +232,10 @@ def _mlp_parts(mlp: Any) -> tuple[Any, Any, Any]:
 
 
 def _approximation(activation: Any) -> str:
-    what = class_path(activation)
-    if what not in _GELUS:
+    class_name = class_path(activation)
+    if class_name not in _GELUS:
         raise unknown(activation)
-    return _GELUS[what] or str(activation.approximate)
+    return _GELUS[class_name] or str(activation.approximate)
 
 
 def _name_of(parent: nn.Module, child: nn.Module) -> str:

@@ -195,10 +195,10 @@ def static_case(
 
 def static_cases() -> list[StaticCase]:
     """Cases for the shapes in towers: all in float16, some in the other dtypes."""
-    wanted: list[tuple[int | None, int, str, str]] = [(*shape, "fp16") for shape in _SHAPES]
-    wanted += [(257, 64, "plain", "bf16"), (577, 80, "plain", "bf16"), (77, 64, "causal", "bf16")]
-    wanted += [(length, size, mode, "fp32") for length, size, mode in _SHAPES if length in (77, 257, 577)]
+    cases: list[tuple[int | None, int, str, str]] = [(*shape, "fp16") for shape in _SHAPES]
+    cases += [(257, 64, "plain", "bf16"), (577, 80, "plain", "bf16"), (77, 64, "causal", "bf16")]
+    cases += [(length, size, mode, "fp32") for length, size, mode in _SHAPES if length in (77, 257, 577)]
     return [
         replace(static_case(*case, 90), by_arch={arch: static_case(*case, arch) for arch in (80, 100, 120)})
-        for case in wanted
+        for case in cases
     ]

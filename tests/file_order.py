@@ -22,6 +22,7 @@ LONGEST = (
     "exporter/test_float64_gate",
     "exporter/test_checkpoints",
     "exporter/test_source_random_weights",
+    "docs/test_commands",
     "engines/test_broken_libraries",
     "benchmarks/test_parity",
 )

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 from torch import nn
 
+from exporter.convert_checkpoint import main
 from exporter.weights.checkpoint_reading import read_checkpoint
 from exporter.weights.checkpoints import load_weights
 from exporter.weights.random_weights import fill_random
@@ -84,6 +86,24 @@ def command_in(message: str) -> str:
     """The one shell command that a message prints between backticks."""
     (command,) = re.findall(r"`(python -m exporter\.convert_checkpoint .*?)`", message)
     return command
+
+
+def run_line_here(command: str, folder: Path) -> int:
+    """Run a printed line in this process, which has imported PyTorch: its exit code.
+
+    A shell splits the line, with a python that writes down its words; `run_line` has Python itself.
+    """
+    programs = folder / "programs"
+    programs.mkdir(exist_ok=True)
+    (programs / "python").write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    (programs / "python").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    ran = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    *words, end = ran.stdout.split("\0")
+    assert (words[:2], end) == (["-m", "exporter.convert_checkpoint"], "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return main(words[2:])
 
 
 def run_line(command: str, folder: Path, *import_from: Path) -> subprocess.CompletedProcess[str]:

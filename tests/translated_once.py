@@ -94,5 +94,6 @@ class _Pickler(pickle.Pickler):
 
         if not isinstance(obj, torch.Tensor):
             return None
-        values = obj.detach().contiguous().flatten().view(torch.uint8).numpy() if obj.numel() else b""
+        # A copy: in inference mode a view of a parameter that was converted outside of it is an error.
+        values = obj.detach().clone().contiguous().flatten().view(torch.uint8).numpy() if obj.numel() else b""
         return type(obj).__name__, str(obj.dtype), tuple(obj.shape), obj.stride(), hashlib.sha256(values).hexdigest()

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     if args.top < 1:
         raise InputError(f"--top {args.top} shows no label: pass 1 or more")
     options = load_options(args)
-    found = find_all_images(Path(item) for item in args.images)
-    files = found.files
+    images = find_all_images(Path(item) for item in args.images)
+    files = images.files
     results: list[tuple[str, np.ndarray]] = []
     skipped: list[str] = []
     with engines.load(args.bundle, engine=args.engine, device=args.device, **options) as clip:
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
         shown = [
             {"file": n, "labels": [{"label": labels[i], "probability": float(r[i])} for i in top]} for n, r, top in best
         ]
-        print(json_text({"images": shown, "skipped": skipped, "left_out": dict(found.left_out)}))
+        print(json_text({"images": shown, "skipped": skipped, "left_out": dict(images.left_out)}))
     elif best:
         table = [(n if k == 0 else "", labels[i], f"{r[i]:.1%}") for n, r, top in best for k, i in enumerate(top)]
         say(format_table(("file", "label", "probability"), table))
     for message in skipped:
         say(f"skipped: {visible(message)}", sys.stderr)
-    tell_left_out(found.left_out)
+    tell_left_out(images.left_out)
     if not results:
         raise InputError(f"none of {len(files)} images could be read")
     return 0

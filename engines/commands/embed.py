@@ -77,8 +77,8 @@ def _items(args: argparse.Namespace) -> tuple[list[str], Mapping[str, int]]:
         return texts, {}
     if args.list is not None:
         return [str(path) for path in read_list(Path(args.list))], {}
-    found = find_all_images(Path(item) for item in args.images)
-    return [str(path) for path in found.files], found.left_out
+    images = find_all_images(Path(item) for item in args.images)
+    return [str(path) for path in images.files], images.left_out
 
 
 def _run_job(job: EmbedJob, embed: EmbedItems, unit: str) -> None:

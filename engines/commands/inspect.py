@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.bundle)
     manifest = read_manifest(folder)
     verify_files(folder, manifest, full=args.full)
-    found = {name: candidates(folder, manifest, name) for name in manifest.towers}
+    engines_here = {name: candidates(folder, manifest, name) for name in manifest.towers}
     if args.json:
         engines = [
             {
@@ -37,12 +37,12 @@ def run(args: argparse.Namespace) -> int:
                 "runs_here": item.why_not is None,
                 "why_not": item.why_not,
             }
-            for name, items in found.items()
+            for name, items in engines_here.items()
             for item in items
         ]
         print(json_text({**msgspec.to_builtins(manifest), "engines": engines}))
         return 0
-    say(_text(folder, manifest, found, args.full))
+    say(_text(folder, manifest, engines_here, args.full))
     return 0
 
 
@@ -84,7 +84,7 @@ def _towers(manifest: Manifest) -> str:
         )
         rows.append((name, _tensor(tower.input), _tensor(tower.output), rule or "-", str(len(tower.fp32_units) or "-")))
     table = format_table(("tower", "input", "output", "texts", "fp32 units"), rows, "  ")
-    kept = [
+    notes = [
         f"  {name} {unit} stays in float32: {why}"
         for name, tower in manifest.towers.items()
         for unit, why in tower.fp32_units.items()
@@ -92,12 +92,12 @@ def _towers(manifest: Manifest) -> str:
     for name, tower in manifest.towers.items():
         found = tower.quantization
         if found is not None:
-            kept.append(
+            notes.append(
                 f"  {name}: {found.share:.1%} of the products' FLOPs in {found.dtype}, {found.layers} layers (ranges of "
                 f"{found.samples} samples: {found.calibration})"
             )
-            kept += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
-    return "\n".join([table, *map(visible, kept)])
+            notes += [f"  {name} {layer} stays in high precision: {why}" for layer, why in found.kept.items()]
+    return "\n".join([table, *map(visible, notes)])
 
 
 def _tensor(tensor: Tensor) -> str:
@@ -157,5 +157,5 @@ def _parity(manifest: Manifest) -> str:
             cosines = (f"{tower.min_cosine:.6f}", f"{tower.mean_cosine:.6f}", f"{tower.max_abs_error:.1e}")
             rows.append((row.engine, name, *cosines, agreement, verdict, row.verified_with))
     header = ("parity", "tower", "min cosine", "mean", "max error", "top-1", "gate", "measured with")
-    said = [f"  {row.engine}, {line}" for row in manifest.parity for line in describe(row)]
-    return "\n".join([format_table(header, rows, "  "), *map(visible, said)])
+    float64_notes = [f"  {row.engine}, {line}" for row in manifest.parity for line in describe(row)]
+    return "\n".join([format_table(header, rows, "  "), *map(visible, float64_notes)])

@@ -39,14 +39,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = read_manifest(args.bundle)
     missing = towers_without_engine(manifest, rows)
     if args.json:
-        found = {
+        report = {
             "passed": passed,
             "towers_without_engine": missing,
             "parity": msgspec.to_builtins(rows),
             "pixels": msgspec.to_builtins(pixels) if pixels.pictures else None,
             "ids": msgspec.to_builtins(ids) if ids.captions else None,
         }
-        print(json_text(found))
+        print(json_text(report))
         return 0 if passed else GATE_FAILED
     say(_text(rows) + "\n")
     for engine, towers in missing.items():

@@ -58,7 +58,7 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
         return FoundImages([path])
     if not stat.S_ISDIR(mode):
         raise InputError(f"{path} is not a regular file: save what it gives to a file, and pass that")
-    found, left_out, expected_names = [], Counter[str](), frozenset(own_files)
+    pictures, left_out, expected_names = [], Counter[str](), frozenset(own_files)
     folders = [path]
     while folders:
         folder = folders.pop()
@@ -77,14 +77,14 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
                 if _is_special(entry):
                     left_out[_SPECIAL] += 1
                 else:
-                    found.append(Path(entry.path))
+                    pictures.append(Path(entry.path))
             elif folder is not path or entry.name not in expected_names:
                 left_out[kind_of(entry.name)] += 1
     counted = {kind: count for kind, count in left_out.most_common() if count}
-    if not found:
+    if not pictures:
         beside = f"; {describe_left_out(counted)}" if counted else ""
         raise InputError(f"{path} has no image file (looked for {', '.join(sorted(SUFFIXES))}{beside})")
-    return FoundImages(sorted(found), counted)
+    return FoundImages(sorted(pictures), counted)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -115,9 +115,9 @@ def find_all_images(paths: Iterable[Path]) -> FoundImages:
     """The image files of several files and folders, in the order of `paths`; see `find_images`."""
     files, left_out = [], Counter[str]()
     for path in paths:
-        found = find_images(path)
-        files += found.files
-        left_out.update(found.left_out)
+        images = find_images(path)
+        files += images.files
+        left_out.update(images.left_out)
     return FoundImages(files, dict(left_out.most_common()))
 
 

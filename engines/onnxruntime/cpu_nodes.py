@@ -81,9 +81,9 @@ def shape_nodes(path: Path) -> frozenset[str]:
 
 def unasked(nodes: Iterable[Node], path: Path) -> list[Node]:
     """The nodes of `cpu_nodes` that do not compute shapes; nodes that the optimizer made and that the file lacks are among them."""
-    found = list(nodes)
-    expected = shape_nodes(path) if found else frozenset()
-    return [node for node in found if node.name not in expected]
+    on_cpu = list(nodes)
+    expected = shape_nodes(path) if on_cpu else frozenset()
+    return [node for node in on_cpu if node.name not in expected]
 
 
 def check_nodes(session: Any, path: Path, version: str) -> None:

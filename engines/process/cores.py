@@ -39,7 +39,7 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
     The groups above count, too: the smallest quota holds.
 
     Args:
-        root: where ``proc`` and ``sys`` are mounted.
+        root: folder in which ``proc`` and ``sys`` are mounted.
     """
     quotas = [quota for folder, version in _groups(root) if (quota := _quota_of(folder, version)) is not None]
     return min(quotas, default=None)

@@ -94,18 +94,18 @@ def installed_version(*distributions: str) -> str | None:
         try:
             # The result is not a string where the metadata has no version; a metadata folder that an uninstallation left empty
             # raises an error of any class.
-            found: Any = version(distribution)
+            number: Any = version(distribution)
         except Exception:  # noqa: BLE001 - see above
             continue
-        if isinstance(found, str):
-            return found
+        if isinstance(number, str):
+            return number
     return None
 
 
 def loaded_class(module: str, name: str) -> type[Any] | None:
     """A class of a library that the program has imported already; None where it is not imported, or is broken."""
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
+    attribute = getattr(sys.modules.get(module), name, None)
+    return attribute if isinstance(attribute, type) else None
 
 
 def _is_leftover(module: ModuleType) -> bool:

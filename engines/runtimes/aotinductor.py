@@ -180,11 +180,11 @@ class AOTInductorTower:
     def _run_rows(self, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         # OpenMP's number of threads belongs to the calling thread, and PyTorch sets it in a thread that calls get_num_threads.
         self._torch.get_num_threads()
-        given = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
+        tensors = self._inputs(self._torch.from_numpy(np.require(inputs, requirements=("C", "W"))))
         if self._place == _CPU:
-            return self._run(given).numpy()
+            return self._run(tensors).numpy()
         with self._torch.cuda.device(self._place):
-            return self._run([tensor.to(self._place) for tensor in given]).cpu().numpy()
+            return self._run([tensor.to(self._place) for tensor in tensors]).cpu().numpy()
 
     def run_on_device(self, inputs: Any, stream: int | None = None) -> DeviceEmbeddings:
         """Embed (N, …) rows that lie on the GPU.

@@ -158,8 +158,8 @@ def open_tower(
     stream = _new_stream(cuda)
     try:
         _load_cuda_libraries(ort)
-        given = cuda_options(device_id, cuda_memory_limit, stream, bool(shapes))
-        session = _session(ort, path, options, [(_CUDA, given), _CPU])
+        provider_options = cuda_options(device_id, cuda_memory_limit, stream, bool(shapes))
+        session = _session(ort, path, options, [(_CUDA, provider_options), _CPU])
         started = session.get_providers()[0] == _CUDA
         if not started and (device == "cuda" or shapes):
             raise EngineUnavailableError(f"{_NOT_STARTED}; pass device='cpu'")

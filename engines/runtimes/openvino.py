@@ -1,6 +1,6 @@
 """The runtime of OpenVINO engines, on x86-64 and ARM CPUs: it compiles the bundle's ONNX graph when the graph is loaded.
 
-In int8 it is as fast as ONNX Runtime on batches of images and faster on single images; see the README's table. A request runs with
+In int8 it is as fast as ONNX Runtime on batches of images and faster on single images (docs/precision.md). A request runs with
 all threads, because that gives the shortest latency and, with batches, the whole throughput.
 """
 
@@ -101,9 +101,9 @@ def open_tower(
         # 1500 runs of a small tower took 1.0 GB, with this number 0.3 GB, and were no slower.
         "CPU_RUNTIME_CACHE_CAPACITY": "100",
     }
-    wanted = engine_threads() if threads is None else threads
-    if wanted is not None:
-        config["INFERENCE_NUM_THREADS"] = wanted
+    thread_count = engine_threads() if threads is None else threads
+    if thread_count is not None:
+        config["INFERENCE_NUM_THREADS"] = thread_count
     try:
         core = _core(openvino).get()
         elsewhere = data_elsewhere(path)

@@ -46,10 +46,10 @@ def _output(manifest: Manifest, name: str, tower: Tower) -> Iterator[str]:
 
 def _image(manifest: Manifest, tower: Tower) -> Iterator[str]:
     height, width = manifest.preprocess.size
-    wanted = {"uint8": (height, width, 3), "float32": (3, height, width)}.get(tower.input.dtype)
+    sizes = {"uint8": (height, width, 3), "float32": (3, height, width)}.get(tower.input.dtype)
     if tower.length is not None:
         yield "towers.image.length is given: only text towers have one"
-    if wanted is None or not _rows_of(tower.input, wanted):
+    if sizes is None or not _rows_of(tower.input, sizes):
         yield (
             f"towers.image.input must be uint8 of shape (N, {height}, {width}, 3) or float32 of shape (N, 3, {height}, {width}), "
             "as preprocess.size says"
@@ -90,7 +90,9 @@ def _ids(manifest: Manifest, length: TextLength) -> Iterator[str]:
 def _rows_of(tensor: Tensor, sizes: tuple[int | None, ...]) -> bool:
     """Whether a tensor's shape is a name and then these sizes; a size of None stands for any name."""
     first, *rest = tensor.shape or (0,)
-    fits = (isinstance(found, str) if size is None else found == size for found, size in zip(rest, sizes, strict=False))
+    fits = (
+        isinstance(actual, str) if size is None else actual == size for actual, size in zip(rest, sizes, strict=False)
+    )
     return isinstance(first, str) and len(rest) == len(sizes) and all(fits)
 
 

@@ -234,7 +234,7 @@ def _share(kind: str, kinds: Sequence[str], options: EngineOptions) -> EngineOpt
     Only AOTInductor builds for the CPU, and only TensorRT's kinds build for GPUs that are not here. A kind without a share keeps
     all targets, because its own check then reports the problem with them.
     """
-    if "aotinductor" not in kinds or not any(KINDS[name].other_targets for name in kinds if name in KINDS):
+    if "aotinductor" not in kinds or not any(KINDS[name].gpu_targets for name in kinds if name in KINDS):
         return options
     gpu = find_gpu()
     local = ("cpu", "current", *((gpu.target,) if gpu else ()))

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import json
+import logging
 import re
 import subprocess
 from collections.abc import Callable
@@ -48,12 +49,9 @@ NEEDS = {
     "minutes: 600 MB of random weights, as `make zoo` exports them": """
         python -m exporter ViT-B-32 --pretrained none --fp16 --out b
     """,
-    "minutes, and its rows belong to this machine's folder: tests/benchmarks/ runs them elsewhere": """
+    "minutes or a dataset, and tests/benchmarks/ runs it on less": """
         python -m benchmarks throughput BUNDLE --batches 1,16,64
         python -m benchmarks throughput BUNDLE --contenders "eager,openvino plain"
-        python -m benchmarks parity BUNDLE
-        python -m benchmarks parity BUNDLE --data imagenet/val
-        python -m benchmarks parity BUNDLE --data coco/
         python -m benchmarks parity BUNDLE --data wds_dtd --clip-benchmark
         python -m benchmarks cold-start ViT-L-14 --precision int8 --calibration photos/ --engine onnxruntime \
 --engine tensorrt-rtx --target sm80
@@ -75,8 +73,9 @@ NEEDS = {
     """,
 }
 LISTED = {line.strip(): reason for reason, lines in NEEDS.items() for line in lines.strip().splitlines()}
-# Exports that would make the fast tests slow; one of them runs there.
+# Exports and measurements that take ten seconds of computing and more; one export is among the fast tests.
 SLOW = {
+    "python -m benchmarks parity BUNDLE",
     "python -m exporter demo --engine onnxruntime --engine openvino --out both",
     "python -m exporter demo --int8 --out demo-int8",
     "python -m exporter demo --engine aotinductor --out packages",
@@ -95,7 +94,16 @@ def program(command: Command) -> tuple[str, list[str]] | None:
 
 
 def runs_here(command: Command) -> bool:
-    return program(command) is not None and not command.needs_gpu and command.text not in LISTED
+    """Whether the test runs a command: one on the demo model, on a bundle or on files. It never downloads a model."""
+    called = program(command)
+    if called is None or command.needs_gpu or command.text in LISTED:
+        return False
+    module, arguments = called
+    return {
+        "exporter": bool({"demo", "--list"} & set(arguments)),
+        "benchmarks": arguments[:1] in (["compare"], ["parity"]),
+        "exporter.demo.train": False,
+    }.get(module, True)
 
 
 def main_of(module: str) -> Callable[[list[str]], int]:
@@ -114,6 +122,18 @@ def _pictures(place: Path) -> None:
     (place / "notes.txt").write_text("no picture\n")
 
 
+def _classes(place: Path) -> None:
+    for index, name in enumerate(("red_circle", "blue_square")):
+        (place / name).mkdir(parents=True)
+        for number in range(3):
+            picture(3 * index + number).save(place / name / f"{number}.jpg")
+
+
+def _captioned(place: Path) -> None:
+    _pictures(place)
+    (place / "captions.txt").write_text("".join(f"{index}.jpg\tpicture {index}\n" for index in range(3)))
+
+
 def _list(place: Path) -> None:
     picture(5).save(place.parent / "listed.png")
     place.write_text("listed.png\n")
@@ -128,6 +148,8 @@ def _checkpoint(place: Path) -> None:
 
 MAKERS: dict[str, Callable[[Path], object]] = {
     "photos": _pictures,
+    "imagenet/val": _classes,
+    "coco": _captioned,
     "files.txt": _list,
     "captions.txt": lambda place: place.write_text("a red circle\ntwo blue squares\n"),
     "labels.txt": lambda place: place.write_text("a red circle\na blue square\n"),
@@ -254,6 +276,7 @@ def constants(block: Block) -> list[str]:
 )
 def test_python_runs(
     block: Block,
+    request: pytest.FixtureRequest,
     demo_bundle: Path,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -263,6 +286,8 @@ def test_python_runs(
     furnish(tmp_path, constants(block), demo_bundle)
     if "packages" in constants(block):
         (tmp_path / "packages").symlink_to(aotinductor_bundle(tmp_path_factory))
+    log = logging.getLogger("engines")
+    request.addfinalizer(lambda level=log.level: log.setLevel(level))
     names: dict[str, Any] = {}
     exec(compile(block.text, str(block), "exec"), names)
     if "app" in names:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +12,18 @@ from hypothesis import strategies as st
 
 import engines
 from engines import errors
+from engines.__main__ import main as engines_main
 from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
 from engines.runtimes.choice import candidates
 from engines.verification.embeddings import verify_bundle
+from exporter.__main__ import main
 from exporter.errors import ExportError
 from exporter.options.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
 
-ROOT = Path(__file__).parents[2]
 no_gpu = pytest.mark.skipif(gpu_missing() is None, reason="there is a GPU")
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TQDM_DISABLE": "1"},
-        check=False,
-    )
 
 
 class TestOptions:
@@ -146,45 +133,37 @@ class TestFlavours:
 
 
 class TestCommandLine:
+    """In this process; test_broken_at_export.py has the command line's exit code of a process of its own."""
+
     @no_gpu
-    def test_tensorrt_without_it_is_one_sentence(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "tensorrt", "--out", str(tmp_path / "b"))
-        assert ran.returncode == 1
-        assert ran.stderr.startswith("error: engine tensorrt is built on the GPU it is for, and this machine has no ")
-        assert "--engine tensorrt-rtx --target sm80" in ran.stderr
-        assert len(ran.stderr.strip().splitlines()) == 1
+    def test_tensorrt_without_it_is_one_sentence(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "tensorrt", "--out", str(tmp_path / "b")]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("error: engine tensorrt is built on the GPU it is for, and this machine has no ")
+        assert "--engine tensorrt-rtx --target sm80" in said
+        assert len(said.strip().splitlines()) == 1
         assert not (tmp_path / "b").exists()
 
     @no_gpu
-    def test_the_rest_is_still_written(self, tmp_path: Path) -> None:
+    def test_the_rest_is_still_written(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "b"
-        ran = run(
-            "exporter",
-            "demo",
-            "--engine",
-            "tensorrt",
-            "--engine",
-            "onnxruntime",
-            "--parity-samples",
-            "8",
-            "--out",
-            str(out),
-        )
-        assert ran.returncode == 1, "an engine that was named is missing"
-        assert "left out: engine tensorrt " in ran.stderr
-        assert ran.stderr.splitlines()[-1].startswith(f"error: {out} was written without tensorrt (engine tensorrt ")
-        assert ran.stdout.startswith(f"{out} ")
+        asked = ("--engine", "tensorrt", "--engine", "onnxruntime", "--towers", "text", "--parity-samples", "4")
+        assert main(["demo", *asked, "--out", str(out)]) == 1, "an engine that was named is missing"
+        said = capsys.readouterr()
+        assert "left out: engine tensorrt " in said.err
+        assert said.err.splitlines()[-1].startswith(f"error: {out} was written without tensorrt (engine tensorrt ")
+        assert said.out.startswith(f"{out} ")
         assert {engine.kind for engine in read_manifest(out).engines} == {"onnxruntime"}
 
-    def test_options_that_no_engine_takes(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "onnxruntime", "--batch", "1:2:4", "--out", str(tmp_path / "b"))
-        assert ran.returncode == 1
-        assert "onnxruntime takes none" in ran.stderr
+    def test_options_that_no_engine_takes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "onnxruntime", "--batch", "1:2:4", "--out", str(tmp_path / "b")]) == 1
+        assert "onnxruntime takes none" in capsys.readouterr().err
 
-    def test_wrong_options_before_anything_slow(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "tensorrt-rtx", "--target", "sm80", "--batch", "8:4:2")
-        assert (ran.returncode, ran.stdout) == (1, "")
-        assert "is not ordered" in ran.stderr
+    def test_wrong_options_before_anything_slow(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "tensorrt-rtx", "--target", "sm80", "--batch", "8:4:2"]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "is not ordered" in said.err
 
 
 class TestBundle:
@@ -241,12 +220,12 @@ class TestBundle:
             verify_bundle(rtx_bundle)
 
     @no_gpu
-    def test_inspect(self, rtx_bundle: Path) -> None:
-        ran = run("engines", "inspect", str(rtx_bundle))
-        assert ran.returncode == 0
+    def test_inspect(self, rtx_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert engines_main(["inspect", str(rtx_bundle)]) == 0
+        said = capsys.readouterr().out
         for target in ("sm80", "sm89"):
-            assert f"{target}  1:32:128" in ran.stdout
-        assert "no: this machine has no NVIDIA driver" in ran.stdout
+            assert f"{target}  1:32:128" in said
+        assert "no: this machine has no NVIDIA driver" in said
 
     @no_gpu
     def test_verify_runs_the_engine_that_can(self, rtx_bundle: Path) -> None:
