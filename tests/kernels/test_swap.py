@@ -51,7 +51,13 @@ EXPECTED: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(EXPECTED))
+# Families whose text tower is not that of "ViT-B-32" with the same layers.
+OWN_TEXT = ("ViT-B-32-quickgelu", "coca_ViT-B-32", "roberta-ViT-B-32")
+# "ViT-B-32" is as its neighbour with QuickGELU, and the demo model below has plain GELU.
+PARAMS = [pytest.param(family, marks=pytest.mark.slow if family == "ViT-B-32" else ()) for family in sorted(EXPECTED)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def towers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Any, Any]:
     """A shallow model's name, its towers, and the size of its images."""
     from exporter.source.loading import load_source
@@ -91,7 +97,8 @@ def test_swapped_towers_give_the_same(towers: tuple[str, Any, Any, Any]) -> None
             report = swap(tower, "fp32", "triton")
             after = tower(inputs)
         assert dict(report.swapped) == expected
-        assert_exports(tower, inputs, after)
+        if tower is image or name in (*OWN_TEXT, "ViT-B-32"):
+            assert_exports(tower, inputs, after)
         assert (before * after).sum(dim=1).min() > 0.99999
         torch.testing.assert_close(after, before, atol=2e-5, rtol=0)
 
