@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.records.csv_file import read_rows
+from benchmarks.records.precisions import UNQUANTIZED
+from benchmarks.records.results import COMMITTED as RESULTS
 from benchmarks.reporting import readme_tables
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 _TOWERS = ("image", "text")
 
 
@@ -24,7 +25,7 @@ def zoo_table() -> str:
     rows = read_rows(RESULTS / "zoo.csv")
     by_key = {(r["model"], r["precision"], r["tower"]): r for r in rows}
     engines = read_rows(RESULTS / "zoo_engines.csv")
-    precisions = [p for p in ("fp32", "fp16", "bf16") if any(r["precision"] == p for r in rows)]
+    precisions = [p for p in UNQUANTIZED if any(r["precision"] == p for r in rows)]
     targets = list(dict.fromkeys(r["target"] for r in engines))
     header = ["model", *(f"{p}: MB, min cosine image / text" for p in precisions), "peak memory / fp32 weights"]
     if engines:

@@ -1,6 +1,6 @@
 """The kinds of engines, with their builders, runtimes and devices. Every other module reads this table.
 
-A new kind is one entry here, a builder in ``exporter/builders/``, and a runtime in ``engines/runtimes/``.
+A new kind is one entry here, a builder in ``exporter/builders/``, a runtime in ``engines/runtimes/``, and a `load` overload.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ class EngineKind:
         runtime: the module that runs it, with ``why_not`` and ``open_tower`` (`engines.runtimes.choice`); imported when needed.
         builder: the module that builds it, with ``check`` and ``build`` (`exporter.builders.registry`); imported when needed.
         install: the extra of this project's distribution that installs its library.
+        library: the Python module of its library.
         cpu: engines of this kind can compute on a CPU.
         cuda: engines of this kind can compute on an NVIDIA GPU.
         runs_graph: the engine's file is the tower's ONNX graph, so that nothing is built and no builder options apply. In int8
             graphs for these kinds, layers that are not quantized stay in float32.
         any_batch: the engine takes every batch of one row or more.
         gpu_targets: its builder takes names of GPU architectures as targets; which of them, it decides itself.
+        builds_elsewhere: it can be built for GPUs that are not in this machine.
         packs_captions: its text engines can take captions that are laid end to end, without padding.
     """
 
@@ -30,11 +32,13 @@ class EngineKind:
     runtime: str
     builder: str
     install: str
+    library: str
     cpu: bool = False
     cuda: bool = False
     runs_graph: bool = False
     any_batch: bool = False
     gpu_targets: bool = False
+    builds_elsewhere: bool = False
     packs_captions: bool = False
 
     @property
@@ -57,6 +61,7 @@ KINDS: dict[str, EngineKind] = {
             runtime="engines.runtimes.tensorrt",
             builder="exporter.builders.tensorrt",
             install="gpu",
+            library="tensorrt",
             cuda=True,
             gpu_targets=True,
         ),
@@ -65,14 +70,17 @@ KINDS: dict[str, EngineKind] = {
             runtime="engines.runtimes.tensorrt",
             builder="exporter.builders.tensorrt",
             install="rtx",
+            library="tensorrt_rtx",
             cuda=True,
             gpu_targets=True,
+            builds_elsewhere=True,
         ),
         EngineKind(
             "openvino",
             runtime="engines.runtimes.openvino",
             builder="exporter.builders.openvino",
             install="openvino",
+            library="openvino",
             cpu=True,
             runs_graph=True,
             any_batch=True,
@@ -82,6 +90,7 @@ KINDS: dict[str, EngineKind] = {
             runtime="engines.runtimes.onnxruntime",
             builder="exporter.builders.onnxruntime",
             install="cpu",
+            library="onnxruntime",
             cpu=True,
             cuda=True,
             runs_graph=True,
@@ -92,6 +101,7 @@ KINDS: dict[str, EngineKind] = {
             runtime="engines.runtimes.aotinductor",
             builder="exporter.builders.aotinductor",
             install="aot",
+            library="torch",
             cpu=True,
             cuda=True,
             any_batch=True,

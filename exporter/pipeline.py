@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 from collections import Counter
@@ -120,7 +121,8 @@ def export(
         IncompleteBundleError: the bundle was written, and lacks an engine that was named; the error's `path` is the bundle.
         ParityGateError: an engine's embeddings differ too much from eager's; nothing is left at `out`.
     """
-    options = Options(**{option: value for option, value in locals().items() if value is not None})
+    given = dict(locals())  # before anything else has a name
+    options = Options(**{option: value for option, value in given.items() if value is not None})
     result = run_export(options, Stages())
     result.check_complete()
     return result.path
@@ -130,6 +132,9 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     """Export as `export` does, with progress shown by `stages`; missing engines are in the result and raise no error."""
     from exporter.bundle import BundleWriter
 
+    # Libraries that are broken are found here, before downloads and minutes of work.
+    importlib.import_module("exporter.tower_export")
+    importlib.import_module("exporter.gate.gate")
     request = check_request(options, stages)
     with stages.stage("load the model", "load") as figures:
         source = load_model(options)

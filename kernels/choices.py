@@ -138,7 +138,7 @@ def unmeasured(arch: str, table: Path = TABLE) -> str | None:
         return None
     return (
         f"no kernel was measured on {arch}, so kernels=auto takes PyTorch's own everywhere: "
-        "`python -m benchmarks kernel-ops --choices` on such a GPU measures them"
+        "`python -m benchmarks kernel-ops --choices`, in a clone of the repository on such a GPU, measures them"
     )
 
 

@@ -2,7 +2,8 @@
 
 A room is a folder of a package, or a module beside the folders. Data flows from the top of a table to its bottom, and imports
 point upwards only: a room may import rooms above it, and `*` stands for all of those. An arrow that no module uses is an error,
-too, so that the table is never wider than the code.
+too, so that the table is never wider than the code. Modules that are imported by their names
+in tables (`engines.kinds`, the commands of a package, the steps of a suite) are not arrows: they are imported when they are needed.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_modules_are_short_and_say_what_they_are(package: str) -> None:
         if text.strip():
             assert ast.get_docstring(tree(path)), path
         lines = len(text.splitlines())
-        assert lines <= (420 if path.name == "pipeline.py" else 300), f"{path.relative_to(ROOT)} has {lines} lines"
+        assert lines <= (360 if path.name == "pipeline.py" else 300), f"{path.relative_to(ROOT)} has {lines} lines"
 
 
 def test_nothing_imports_benchmarks() -> None:

@@ -14,6 +14,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,10 @@ def keep_translations(session: Path) -> None:
         session: the `made_once.session_folder`.
     """
     onnx = sys.modules.get("torch.onnx")
+    if not all(
+        find_spec(name) for name in ("onnx", "onnx_ir")
+    ):  # as on a bare image with a GPU, where nothing is exported
+        return
     if onnx is not None and not hasattr(onnx.export, "translate"):
         onnx.export = translated_once(onnx.export, session)  # type: ignore[attr-defined]
     # It lists its operators anew at each export, 0.7 s, and gets the same list.
@@ -74,7 +79,8 @@ def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: di
     plain = {name: value for name, value in options.items() if name != "custom_translation_table"}
     shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in example]
     # Classes are pickled by name: a test may have replaced what they do.
-    code = sorted({type(part).forward.__code__.co_code for part in module.modules()})
+    forwards = [type(part).forward.__code__ for part in module.modules()]
+    code = sorted({repr((c.co_code, c.co_consts, c.co_names)) for c in forwards})
     import torch
 
     file = io.BytesIO()

@@ -17,7 +17,7 @@ from engines.kinds import KINDS
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
 from engines.process.optional import broken, import_or_reason, installed_version
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+MODULES = {kind: KINDS[kind].library for kind in ("tensorrt", "tensorrt-rtx")}
 INSTALL = {kind: KINDS[kind].install_command for kind in MODULES}
 _PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),

@@ -44,14 +44,14 @@ def parse_batches(texts: Sequence[str | Range]) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | float) -> int:
     """Parse ``4GiB``, ``512MiB`` or a number of bytes, as text or as a number.
 
     Raises:
         ExportError: the text is none of these, or out of range.
     """
-    if isinstance(text, int):
-        return text
+    if not isinstance(text, str):
+        return int(text)
     units = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
     lower = text.strip().lower()
     number, factor = lower, 1

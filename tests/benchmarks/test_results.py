@@ -1,4 +1,4 @@
-"""benchmarks: rows are replaced by key, tables are those of the rows, and the README's are up to date."""
+"""benchmarks: rows are replaced by key, tables are those of the rows, and those of README and docs are up to date."""
 
 from __future__ import annotations
 

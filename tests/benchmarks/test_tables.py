@@ -1,4 +1,4 @@
-"""tables: the README's tables of machines, from made-up rows."""
+"""tables: the tables of machines, from made-up rows."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_without_the_driver_s_bindings_rows_on_the_host_still_run(
         monkeypatch.setitem(sys.modules, module, ModuleType(module))
     opened = open_image(demo_bundle, "cuda", cpu_nodes="allow")
     assert isinstance(opened, OnnxRuntimeTower)
-    assert not hasattr(opened, "run_on_device")
+    assert not opened.takes_device_arrays
     problems = "; ".join(f"{name} is not installed: pip install 'openclip-engines[gpu]'" for name in missing)
     needed = f"cuda-bindings and cuda-core ({problems})"
     assert f"arrays on the GPU go through the host: to be read there they need {needed}" in caplog.text

@@ -119,9 +119,12 @@ class TestExport:
             assert clip.encode_text(["a photo of a dog", "un chien dans la neige"]).shape == (2, 512)
 
     def test_coca(self, tmp_path: Path) -> None:
+        """Both towers come out of one model, one after the other."""
         name = register("coca_ViT-B-32", tmp_path, narrow=True, vocabulary=VOCABULARY)
-        path = exporter.export(name, pretrained="none", towers=("text",), out=tmp_path / "b", parity_samples=4)
-        length = read_manifest(path).towers["text"].length
+        path = exporter.export(name, pretrained="none", out=tmp_path / "b", parity_samples=4)
+        manifest = read_manifest(path)
+        assert manifest.parity[0].top1_agreement == 1.0
+        length = manifest.towers["text"].length
         assert length is not None
         assert (length.keep, length.extra) == ("padding", 1)
 
