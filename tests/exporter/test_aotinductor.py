@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import shutil
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,19 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from aotinductor_bundle import aotinductor_bundle, run
+from aotinductor_bundle import aotinductor_bundle
 from shallow import FAMILIES, register
 
 import engines
+from engines.__main__ import main as engines_main
 from engines.device.gpu import Gpu, gpu_missing
 from engines.manifest import BatchProfile, Build, Engine, Range, Target, TextLength, Tower, read_manifest
 from engines.runtimes.aotinductor import cpu_isa, open_tower
 from engines.verification.embeddings import verify_bundle
+from exporter.__main__ import main
 from exporter.aotinductor import job as jobs
 from exporter.aotinductor import worker
-from exporter.aotinductor.job import CompileJob, run_job
+from exporter.aotinductor.job import CompileJob, CompileResult, run_job
 from exporter.aotinductor.program import ProgramPlan, save_program
 from exporter.aotinductor.tower_programs import TowerPrograms
 from exporter.builders import aotinductor as build_aotinductor
@@ -172,6 +177,7 @@ class TestFailures:
         assert len(said) < 500
         assert "\n" not in said
 
+    @pytest.mark.slow  # test_one_package_costs_no_other gives the compiler such a program, too
     def test_a_program_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "p.pt2").write_bytes(b"nothing")
         job = CompileJob(
@@ -208,15 +214,23 @@ class TestFailures:
         assert {engine.kind for engine in read_manifest(tmp_path / "b").engines} == {"onnxruntime"}
         assert not (tmp_path / "b" / "engines" / "aotinductor").exists()
 
-    def test_one_package_costs_no_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_package_costs_no_other(self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The compiler refuses the image tower: the text tower's package stays, and serves beside the other engine."""
         compiling = build_aotinductor.compiling
 
-        def without_images(job: CompileJob) -> Any:
+        @contextlib.contextmanager
+        def without_images(job: CompileJob) -> Iterator[Callable[[], CompileResult]]:
+            if "text" in job.package:
+                # The package of the same program, which takes the compiler twenty seconds.
+                shutil.copy(bundle / "engines" / "aotinductor" / "text-cpu.pt2", job.package)
+                build = Build(seconds=1.0, peak_memory_bytes=1, fused_attention=2, decomposed_attention=0)
+                yield lambda: CompileResult(version=str(torch.__version__), build=build)
+                return
             # What the compiler is given is no program of an image tower.
             damaged = Path(job.program).with_name("damaged.pt2")
             damaged.write_bytes(b"nothing")
-            return compiling(msgspec.structs.replace(job, program=str(damaged)) if "image" in job.package else job)
+            with compiling(msgspec.structs.replace(job, program=str(damaged))) as wait:
+                yield wait
 
         monkeypatch.setattr(build_aotinductor, "compiling", without_images)
         out, stages = tmp_path / "b", Stages()
@@ -332,25 +346,24 @@ class TestBundle:
 
 
 class TestCommandLine:
+    """In this process; test_broken_at_export.py has the exit codes of processes of their own."""
+
     @no_gpu
-    def test_a_gpu_that_is_not_here(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "aotinductor", "--target", "sm80", "--out", str(tmp_path / "b"))
-        assert ran.returncode == 1
-        assert ran.stderr == (
+    def test_a_gpu_that_is_not_here(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "aotinductor", "--target", "sm80", "--out", str(tmp_path / "b")]) == 1
+        assert capsys.readouterr().err == (
             "error: engine aotinductor builds for this machine's GPU or CPU, not for sm80 (this machine has no NVIDIA driver): "
             "run this on a machine with such a GPU, or pass --target cpu\n"
         )
         assert not (tmp_path / "b").exists()
 
-    def test_inspect(self, bundle: Path) -> None:
-        ran = run("engines", "inspect", str(bundle))
-        assert ran.returncode == 0
-        assert f"torch {torch.__version__} cpu" in ran.stdout
+    def test_inspect(self, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert engines_main(["inspect", str(bundle)]) == 0
+        assert f"torch {torch.__version__} cpu" in capsys.readouterr().out
 
-    def test_verify(self, bundle: Path) -> None:
-        ran = run("engines", "verify", str(bundle), "--engine", "aotinductor")
-        assert ran.returncode == 0, ran.stderr
-        assert "verified" in ran.stdout
+    def test_verify(self, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert engines_main(["verify", str(bundle), "--engine", "aotinductor"]) == 0
+        assert "verified" in capsys.readouterr().out
 
 
 @pytest.mark.slow
