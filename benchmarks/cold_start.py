@@ -24,7 +24,7 @@ from benchmarks.records.estimates import Estimate, estimate
 from benchmarks.records.machine import stamp, this_machine, versions
 from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.precisions import PRECISIONS, QUANTIZED
 
 _STARTS = 5

@@ -25,11 +25,11 @@ from benchmarks.records import rows as rowfiles
 from benchmarks.records.csv_file import commit
 from benchmarks.records.estimates import Estimate, estimate, speedup
 from benchmarks.records.figures import FIGURES
+from benchmarks.records.flops_and_ceilings import ceiling_gbytes, ceiling_tflops
 from benchmarks.records.machine import Machine, clock_mhz, stamp, this_machine, versions
 from benchmarks.records.precisions import UNQUANTIZED, torch_dtype
 from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
-from benchmarks.records.work import ceiling_gbytes, ceiling_tflops
 from engines.precisions import PRECISIONS
 
 _BATCHES = (1, 32, 256)

@@ -25,7 +25,7 @@ from benchmarks.records.csv_file import commit
 from benchmarks.records.precisions import UNQUANTIZED
 from benchmarks.records.results import RESULTS
 from benchmarks.records.table_files import ZOO, ZOO_ENGINES
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult

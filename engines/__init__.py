@@ -138,7 +138,7 @@ def load(
 
     Args:
         path: the bundle's folder.
-        engine: a kind of engine (`engines.kinds`), or ``auto``: the best engine of the bundle that can run here.
+        engine: a kind of engine (`engines.engine_kinds`), or ``auto``: the best engine of the bundle that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
         towers: the towers to load; None is all. A service that embeds only texts saves the image tower's memory.
         workers: number of threads that decode images; None is one per core that this process may use (affinity and CPU quota).

@@ -11,11 +11,11 @@ import os
 import stat
 from pathlib import Path
 
+from engines.engine_kinds import KINDS
 from engines.errors import BundleError
 from engines.files.bundle_paths import leads_out, resolve_path
 from engines.files.checksums import file_sha256
 from engines.files.onnx_external_data import check_external_data
-from engines.kinds import KINDS
 from engines.manifest import Engine, Manifest, manifest_paths
 
 # Kinds whose engine file is an ONNX graph. The other kinds check the engine file's checksum when they load it.

@@ -3,7 +3,8 @@
 A room is a folder of a package, or a module beside the folders. Data flows from the top of a table to its bottom, and imports
 point upwards only: a room may import rooms above it, and `*` stands for all of those. An arrow that no module uses is an error,
 too, so that the table is never wider than the code. Modules that are imported by their names
-in tables (`engines.kinds`, the commands of a package, the steps of a suite) are not arrows: they are imported when they are needed.
+in tables (`engines.engine_kinds`, the commands of a package, the steps of a suite) are not arrows: they are imported when they are
+needed.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ ROOMS = {
     "engines": {
         # What everything stands on: no file and no library is opened here.
         "errors": "",
-        "kinds": "",
+        "engine_kinds": "",
         "precisions": "",
         "process": "",
         # The bundle: files, the typed manifest, and whether the files are the written ones.
         "files": "errors",
-        "schema": "kinds precisions",
+        "schema": "engine_kinds precisions",
         "manifest": "errors files schema",
-        "bundle_files": "errors files kinds manifest",
+        "bundle_files": "errors files engine_kinds manifest",
         # Callers' images and texts become pixels and ids.
         "inputs": "errors files manifest process",
         # Engines: the GPU, the two libraries that need a room of their own, and one runtime for each kind.
         "device": "errors process",
         "onnxruntime": "device errors files manifest",
-        "tensorrt": "device errors files kinds manifest process",
-        "runtimes": "bundle_files device errors files inputs kinds manifest onnxruntime process tensorrt",
+        "tensorrt": "device errors files engine_kinds manifest process",
+        "runtimes": "bundle_files device errors files inputs engine_kinds manifest onnxruntime process tensorrt",
         # Pixels and ids become embeddings; the bundle's own samples prove it; the command line.
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors inputs manifest runtimes tensorrt",
-        "commands": "__init__ bundle_files errors files inputs kinds manifest process runtimes verification",
+        "commands": "__init__ bundle_files errors files inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors process",
     },
     "exporter": {

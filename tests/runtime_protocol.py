@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.manifest import BatchProfile
 from engines.runtimes.protocol import TowerRuntime
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.records.estimates import Estimate, estimate, rates, speedup
 from benchmarks.records.figures import FIGURES
+from benchmarks.records.flops_and_ceilings import ceiling_tflops, flops_of
 from benchmarks.records.rows import Row, Status
-from benchmarks.records.work import ceiling_tflops, flops_of
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender

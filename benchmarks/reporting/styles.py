@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 from benchmarks.records.precisions import NAMES
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The suites of `make bench`, `bench-int8` and `gpu` as data. Kinds of engines come from `engines.kinds`.
+"""The suites of `make bench`, `bench-int8` and `gpu` as data. Kinds of engines come from `engines.engine_kinds`.
 
 A suite is made of named parts, a part of steps.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 
 if TYPE_CHECKING:
     from benchmarks.contenders import Contender

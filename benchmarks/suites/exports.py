@@ -14,7 +14,7 @@ from benchmarks.harness.plan import UserError
 from benchmarks.harness.process import OUT_OF_TIME
 from benchmarks.suites.definitions import MOST
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.precisions import QUANTIZED
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from benchmarks.harness.timing import timed
 from benchmarks.records.estimates import estimate
 from benchmarks.records.figures import FIGURES
+from benchmarks.records.flops_and_ceilings import ceiling_tflops
 from benchmarks.records.machine import nvidia_smi, versions
 from benchmarks.records.precisions import torch_dtype
 from benchmarks.records.rows import Row, Status
-from benchmarks.records.work import ceiling_tflops
 from kernels.choices import unmeasured
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness.timing import timed
 from benchmarks.records.estimates import Estimate, estimate, rates
 from benchmarks.records.figures import FIGURES
+from benchmarks.records.flops_and_ceilings import ceiling_tflops, flops_of
 from benchmarks.records.machine import versions
 from benchmarks.records.rows import Row
-from benchmarks.records.work import ceiling_tflops, flops_of
 from benchmarks.suites.package_build import Built, PackageCase, build_package
 
 if TYPE_CHECKING:

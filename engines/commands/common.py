@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from engines.engine_kinds import KINDS
 from engines.errors import InputError
 from engines.inputs.image_files import describe_left_out
-from engines.kinds import KINDS
 from engines.process.terminal import say
 from engines.runtimes.choice import DEVICES
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from engines.errors import EngineError
 from engines.manifest import Tower
-from engines.onnxruntime.run_gate import Gate
+from engines.onnxruntime.exclusive_runs import Gate
 
 Room = Callable[[], AbstractContextManager[None]]
 

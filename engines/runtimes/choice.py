@@ -1,7 +1,7 @@
 """The choice among the engines of a bundle, and the loading of the chosen engine.
 
-The module that `engines.kinds` names as a kind's runtime (`engines.runtimes.protocol.RuntimeModule`) is imported only when an
-engine of that kind is considered. Its `why_not` imports the engine's library, and any exception of that import is a reason
+The module that `engines.engine_kinds` names as a kind's runtime (`engines.runtimes.protocol.RuntimeModule`) is imported only when
+an engine of that kind is considered. Its `why_not` imports the engine's library, and any exception of that import is a reason
 (`engines.process.optional`). So only the necessary engines are considered: those of the kind that the caller named, or with
 ``auto`` one after the other until one can run.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines.bundle_files import engine_problem
+from engines.engine_kinds import KINDS
 from engines.errors import EngineError, EngineUnavailableError, InputError
-from engines.kinds import KINDS
 from engines.manifest import Engine, Manifest, Tower, TowerName
 from engines.process.forks import PerProcess, skip_exit_handlers_in_children
 from engines.runtimes.protocol import RuntimeModule, TowerRuntime

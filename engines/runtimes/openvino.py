@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bundle_files import existing_file
+from engines.engine_kinds import KINDS
 from engines.errors import EngineError, EngineUnavailableError
 from engines.files.onnx_external_data import data_elsewhere
 from engines.files.onnx_inline import inline_weights
 from engines.inputs.arguments import whole_number
-from engines.kinds import KINDS
 from engines.manifest import BatchProfile, Engine, Tower
 from engines.process.cores import engine_threads
 from engines.process.forks import PerProcess

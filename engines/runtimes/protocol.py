@@ -1,6 +1,6 @@
 """The protocols of runtimes: the interface of an engine kind's module, and the interface of a loaded tower.
 
-A test checks every kind of `engines.kinds` against them.
+A test checks every kind of `engines.engine_kinds` against them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TowerRuntime(Protocol):
     """A loaded tower. Many threads may call its methods.
 
     Attributes:
-        kind: the engine's kind (`engines.kinds`).
+        kind: the engine's kind (`engines.engine_kinds`).
         description: library, version and processor, such as ``onnxruntime 1.32.0 CPUExecutionProvider``.
         batch: the batch sizes of one run.
         on_gpu: whether the tower computes on a GPU.
@@ -81,7 +81,7 @@ class HostRuntime:
 
 
 class RuntimeModule(Protocol):
-    """The module that `engines.kinds` names as a kind's runtime.
+    """The module that `engines.engine_kinds` names as a kind's runtime.
 
     Attributes:
         Options: a TypedDict of the keyword-only arguments of `open_tower`, which are the engine options of `engines.load`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.schema.engine_entries import Engine, Profile, Range
 from engines.schema.structs import Manifest, Tensor, TextLength, Tower
 

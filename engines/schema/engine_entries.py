@@ -63,7 +63,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 class Engine(msgspec.Struct, frozen=True, kw_only=True):
     """One engine of one tower. A tower may have several; `engines.load` chooses one."""
 
-    kind: str  # a name of `engines.kinds`, such as "onnxruntime"; a bundle of a newer release may have others
+    kind: str  # a name of `engines.engine_kinds`, such as "onnxruntime"; a bundle of a newer release may have others
     tower: TowerName
     file: str
     target: Target

@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from engines.device.gpu import find_gpu
+from engines.engine_kinds import KINDS
 from engines.errors import BundleError, EngineError
 from engines.files.bundle_paths import resolve_path
-from engines.kinds import KINDS
 from engines.manifest import MANIFEST_NAME, Engine, read_manifest
 from engines.process.optional import broken, import_or_reason, installed_version
 

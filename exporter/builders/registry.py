@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from engines.device.gpu import find_gpu, gpu_missing
-from engines.kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
+from engines.engine_kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
 from engines.precisions import PRECISIONS
 from engines.tensorrt.library import library_or_reason
 from exporter.builders.built import Built
@@ -29,7 +29,7 @@ ON_CPU = frozenset(kind.name for kind in KINDS.values() if kind.runs_graph)
 
 
 class Builder(Protocol):
-    """The module that `engines.kinds` names as a kind's builder."""
+    """The module that `engines.engine_kinds` names as a kind's builder."""
 
     def check(self, kind: str, options: EngineOptions) -> None:
         """Refuse options, or a machine, with which engines of the kind cannot be built: an `ExportError` with the reason."""

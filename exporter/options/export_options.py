@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.manifest import TowerName
 from engines.precisions import PRECISIONS
 from exporter.options.engine_options import EngineOptions

@@ -7,7 +7,7 @@ from broken_libraries import answer_of
 # Lists are made when modules are imported, so that each program adds its entry before.
 LATER_KIND = """
 import dataclasses
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 KINDS["warp"] = dataclasses.replace(KINDS["onnxruntime"], name="warp", runtime="warp.run", builder="warp.build")
 KINDS["warp-rtx"] = dataclasses.replace(KINDS["tensorrt-rtx"], name="warp-rtx", builder="exporter.builders.tensorrt")
 from pathlib import Path

@@ -27,7 +27,7 @@ from made_up_rows import CPU, speeds
 
 import engines
 from benchmarks.records import rows
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 
 NEEDS = {
     "a network, for weights that are not in this package": """

@@ -16,7 +16,7 @@ import engines
 import exporter
 from benchmarks.__main__ import COMMANDS
 from engines.embedder import Embedder
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.precisions import PRECISIONS
 
 # Flags of other programs in the pages.

@@ -20,7 +20,7 @@ import engines
 from engines import errors
 from engines.__main__ import main
 from engines.device.gpu import gpu_missing
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.manifest import MANIFEST_NAME, Engine, Manifest, Target, manifest_bytes, read_manifest
 from engines.runtimes import aotinductor as run_aotinductor
 from engines.runtimes import torch_library

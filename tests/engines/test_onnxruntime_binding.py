@@ -16,7 +16,7 @@ import pytest
 from engines.errors import EngineError
 from engines.manifest import read_manifest
 from engines.onnxruntime.binding import ArenaFullError, BoundSession, Place, run_in_parts
-from engines.onnxruntime.run_gate import Gate
+from engines.onnxruntime.exclusive_runs import Gate
 
 ARENA = 4 << 20  # bytes; weights are mapped from their file and take none of it
 

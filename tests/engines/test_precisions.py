@@ -1,4 +1,4 @@
-"""engines.precisions and engines.kinds: the tables, and every other place that has to name their entries."""
+"""engines.precisions and engines.engine_kinds: the tables, and every other place that has to name their entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.manifest import KernelMode, Manifest, Quantization
 from engines.precisions import PRECISIONS, QUANTIZED, PrecisionName, QuantizedDtype
 

@@ -1,4 +1,4 @@
-"""engines.runtimes.protocol: every kind's module and loaded towers keep it; engines.kinds names modules that exist."""
+"""engines.runtimes.protocol: every kind's module and loaded towers keep it; engines.engine_kinds names modules that exist."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from runtime_protocol import check_runtime
 from typing_extensions import get_overloads
 
 import engines
+from engines.engine_kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
 from engines.errors import EngineError, InputError
-from engines.kinds import AUTO_WITH_GPU, AUTO_WITHOUT_GPU, KINDS
 from engines.manifest import Engine, Target, read_manifest
 from engines.runtimes.choice import open_tower
 

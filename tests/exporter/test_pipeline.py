@@ -18,7 +18,7 @@ from shallow import VOCABULARY, register
 
 import engines
 import exporter
-from engines.kinds import KINDS
+from engines.engine_kinds import KINDS
 from engines.manifest import read_manifest
 from exporter.__main__ import main
 from exporter.errors import ExportError, ParityGateError
