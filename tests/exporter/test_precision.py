@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from shallow import register
+from shallow import SMALL_VOCABULARY, register
 
 from exporter.graphs.onnx_graph import example_input, export_graph
 from exporter.precision.precisions import PRECISIONS, PrecisionPlan, apply_plan
@@ -23,11 +23,12 @@ from exporter.towers.units import PostNormResidual, Residual
 HALF = ("fp16", "bf16")
 
 
-def tower_of(architecture: str, folder: Path, name: str = "image", layers: int = 3) -> tuple[TowerModule, torch.Tensor]:
-    """A float32 tower of random weights and a batch for it."""
-    source = load_source(
-        register(architecture, folder, layers=layers, text_layers=layers), "none", with_tokenizer=False
-    )
+def tower_of(
+    architecture: str, folder: Path, name: str = "image", narrow: bool = False
+) -> tuple[TowerModule, torch.Tensor]:
+    """A float32 tower of three layers and random weights, and a batch for it."""
+    registered = register(architecture, folder, 3, 3, narrow, SMALL_VOCABULARY)
+    source = load_source(registered, "none", with_tokenizer=False)
     generator = torch.Generator().manual_seed(3)
     if name == "text":
         ids = torch.randint(5, 900, (4, 12), dtype=torch.int32, generator=generator)
@@ -78,7 +79,7 @@ class TestRounding:
         """What the simulation predicts is what the converted module computes, to the dtype's own noise."""
         if name == "text" and architecture in ("EVA02-B-16", "RN50"):
             pytest.skip("its text tower is ViT-B-32's")
-        tower, batch = tower_of(architecture, tmp_path, name)
+        tower, batch = tower_of(architecture, tmp_path, name, narrow=True)
         exact = embed(tower, batch)
         dtype = PRECISIONS[precision].dtype
         names = [unit for unit, _ in tower.encoder.units()]

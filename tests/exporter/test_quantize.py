@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from shallow import register
+from shallow import SMALL_VOCABULARY, VOCABULARY, register
 from torch import nn
 
 from engines.inputs.preprocess import preprocess_image
@@ -26,7 +26,7 @@ from exporter.source.loading import load_source
 from exporter.towers.modules import TowerModule, image_tower, text_tower
 
 INT8 = PRECISIONS["int8"]
-SAMPLES = 24
+SAMPLES = 16
 
 
 @pytest.fixture(autouse=True)
@@ -37,9 +37,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make_tower(architecture: str, kind: str, folder: Path) -> tuple[TowerModule, torch.Tensor]:
+def make_tower(architecture: str, kind: str, folder: Path, narrow: bool = False) -> tuple[TowerModule, torch.Tensor]:
     """A shallow tower with random weights, and natural inputs of it."""
-    source = load_source(register(architecture, folder), "none", with_tokenizer=kind == "text")
+    vocabulary = VOCABULARY if kind == "text" else SMALL_VOCABULARY
+    name = register(architecture, folder, narrow=narrow, vocabulary=vocabulary)
+    source = load_source(name, "none", with_tokenizer=kind == "text")
     model: Any = source.model
     if kind == "text":
         captions = list(load_parity_data(None, images=1, captions=SAMPLES).captions)
@@ -162,18 +164,24 @@ def test_layers_that_hurt_go_back_fewest_first(tmp_path: Path) -> None:
 def test_the_same_data_gives_the_same_scales(tmp_path: Path) -> None:
     scales = []
     for _ in range(2):
-        tower, inputs = make_tower("ViT-B-32", "image", tmp_path)
+        tower, inputs = make_tower("ViT-B-32", "image", tmp_path, narrow=True)
         found = ours(tower, inputs)
         scales.append([layer.input_scale.numpy().tobytes() + layer.weight.numpy().tobytes() for layer in found.layers])
     assert scales[0] == scales[1]
 
 
 @pytest.mark.parametrize(
-    ("architecture", "convolutions", "patches"),
-    [("RN50", 15, 0), pytest.param("convnext_base_w", 0, 4, marks=pytest.mark.slow), ("coca_ViT-B-32", 0, 1)],
+    ("architecture", "convolutions", "patches", "narrow"),
+    [
+        ("RN50", 15, 0, True),
+        ("coca_ViT-B-32", 0, 1, True),
+        pytest.param("RN50", 15, 0, False, marks=pytest.mark.slow),
+        pytest.param("coca_ViT-B-32", 0, 1, False, marks=pytest.mark.slow),
+        pytest.param("convnext_base_w", 0, 4, False, marks=pytest.mark.slow),
+    ],
 )
-def test_other_families(architecture: str, convolutions: int, patches: int, tmp_path: Path) -> None:
-    tower, inputs = make_tower(architecture, "image", tmp_path)
+def test_other_families(architecture: str, convolutions: int, patches: int, narrow: bool, tmp_path: Path) -> None:
+    tower, inputs = make_tower(architecture, "image", tmp_path, narrow)
     before = embed(tower, inputs)
     found = ours(tower, inputs)
     kinds = [type(layer) for layer in found.layers]
@@ -184,7 +192,7 @@ def test_other_families(architecture: str, convolutions: int, patches: int, tmp_
 
 
 def test_fp8_of_a_tower(tmp_path: Path) -> None:
-    tower, inputs = make_tower("ViT-B-32", "image", tmp_path)
+    tower, inputs = make_tower("ViT-B-32", "image", tmp_path, narrow=True)
     before = embed(tower, inputs)
     found = ours(tower, inputs, torch.float8_e4m3fn)
     assert not found.kept
@@ -193,7 +201,7 @@ def test_fp8_of_a_tower(tmp_path: Path) -> None:
 
 
 def test_converting_a_tower_keeps_quantized_weights(tmp_path: Path) -> None:
-    tower, inputs = make_tower("ViT-B-32", "image", tmp_path)
+    tower, inputs = make_tower("ViT-B-32", "image", tmp_path, narrow=True)
     found = ours(tower, inputs, torch.float8_e4m3fn)
     found.settle()
     before = [(layer.weight.clone(), layer.input_scale.clone()) for layer in found.layers]
@@ -206,7 +214,7 @@ def test_converting_a_tower_keeps_quantized_weights(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
-    tower, inputs = make_tower("ViT-B-32", "image", tmp_path)
+    tower, inputs = make_tower("ViT-B-32", "image", tmp_path, narrow=True)
     first_mlp(tower).c_fc.weight.data[3, 3] = float("nan")
     with pytest.raises(ExportError, match="infinite or not a number"):
         ours(tower, inputs)
