@@ -19,6 +19,7 @@ from engines.device.gpu import gpu_missing
 from engines.manifest import Range, Tensor, TextLength, Tower, read_manifest
 from engines.runtimes.choice import candidates
 from engines.verification.embeddings import verify_bundle
+from exporter.__main__ import main
 from exporter.errors import ExportError
 from exporter.options.engine_options import EngineOptions, parse_batches, parse_bytes
 from exporter.tensorrt.flavours import check_flavour
@@ -156,35 +157,26 @@ class TestCommandLine:
         assert not (tmp_path / "b").exists()
 
     @no_gpu
-    def test_the_rest_is_still_written(self, tmp_path: Path) -> None:
+    def test_the_rest_is_still_written(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "b"
-        ran = run(
-            "exporter",
-            "demo",
-            "--engine",
-            "tensorrt",
-            "--engine",
-            "onnxruntime",
-            "--parity-samples",
-            "8",
-            "--out",
-            str(out),
-        )
-        assert ran.returncode == 1, "an engine that was named is missing"
-        assert "left out: engine tensorrt " in ran.stderr
-        assert ran.stderr.splitlines()[-1].startswith(f"error: {out} was written without tensorrt (engine tensorrt ")
-        assert ran.stdout.startswith(f"{out} ")
+        named = ["--engine", "tensorrt", "--engine", "onnxruntime"]
+        arguments = ["demo", *named, "--towers", "text", "--parity-samples", "8", "--out", str(out)]
+        assert main(arguments) == 1, "an engine that was named is missing"
+        answer, said = capfd.readouterr()
+        assert "left out: engine tensorrt " in said
+        assert said.splitlines()[-1].startswith(f"error: {out} was written without tensorrt (engine tensorrt ")
+        assert answer.startswith(f"{out} ")
         assert {engine.kind for engine in read_manifest(out).engines} == {"onnxruntime"}
 
-    def test_options_that_no_engine_takes(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "onnxruntime", "--batch", "1:2:4", "--out", str(tmp_path / "b"))
-        assert ran.returncode == 1
-        assert "onnxruntime takes none" in ran.stderr
+    def test_options_that_no_engine_takes(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "onnxruntime", "--batch", "1:2:4", "--out", str(tmp_path / "b")]) == 1
+        assert "onnxruntime takes none" in capsys.readouterr().err
 
-    def test_wrong_options_before_anything_slow(self, tmp_path: Path) -> None:
-        ran = run("exporter", "demo", "--engine", "tensorrt-rtx", "--target", "sm80", "--batch", "8:4:2")
-        assert (ran.returncode, ran.stdout) == (1, "")
-        assert "is not ordered" in ran.stderr
+    def test_wrong_options_before_anything_slow(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["demo", "--engine", "tensorrt-rtx", "--target", "sm80", "--batch", "8:4:2"]) == 1
+        answer, said = capsys.readouterr()
+        assert not answer
+        assert "is not ordered" in said
 
 
 class TestBundle:
