@@ -44,9 +44,12 @@ def register(
     layers: int = 2,
     text_layers: int = 2,
     narrow: bool = False,
-    vocabulary: int = SMALL_VOCABULARY,
+    vocabulary: int | None = None,
 ) -> str:
-    """Register a shallow version of `architecture` with open_clip and return its name; `vocabulary` is that of a narrow one."""
+    """Register a shallow version of `architecture` with open_clip and return its name.
+
+    `vocabulary`: of texts; None is the small one where the tower is narrow, or takes it from Hugging Face, and else the true one.
+    """
     import open_clip
 
     name = f"{'narrow' if narrow else 'shallow'}-{architecture}"
@@ -63,8 +66,8 @@ def register(
                 vision["width"] // 4 if architecture.startswith("RN") else _HEADS * vision.get("head_width", 64)
             )
     config["text_cfg"]["layers"] = text_layers
-    if narrow:
-        config["text_cfg"]["vocab_size"] = vocabulary
+    if narrow or vocabulary is not None:
+        config["text_cfg"]["vocab_size"] = vocabulary or SMALL_VOCABULARY
     if "multimodal_cfg" in config:
         config["multimodal_cfg"] |= {"layers": 1, "vocab_size": config["text_cfg"]["vocab_size"]}
     elif narrow:
