@@ -27,8 +27,7 @@ def shallow_source(architecture: str, narrow: bool = True) -> Source:
 def shallow_tower(source: Source, kind: str) -> TowerModule:
     """The ``image`` or ``text`` tower, which may take parts out of the model: each can be made once."""
     model: Any = source.model
-    with torch.inference_mode():
-        return image_tower(model, source.preprocess) if kind == "image" else text_tower(model)
+    return image_tower(model, source.preprocess) if kind == "image" else text_tower(model)
 
 
 def shallow_graph(

@@ -67,7 +67,9 @@ def translated_once(translate: Callable[..., Any], session: Path) -> Callable[..
 
 
 def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: dict[str, Any]) -> str | None:
-    """Of what decides the translation; None for a module that is large or cannot be pickled, such as one with hooks of a test."""
+    """Of what decides the translation; None for a module that is large or whose parts cannot be written, such as hooks of a test."""
+    import torch
+
     if sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGEST:
         return None
     table = options.get("custom_translation_table") or {}
@@ -75,13 +77,11 @@ def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: di
     shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in example]
     # Classes are pickled by name: a test may have replaced what they do.
     code = sorted({type(part).forward.__code__.co_code for part in module.modules()})
-    import torch
-
     file = io.BytesIO()
     try:
         with torch.inference_mode():
             _Pickler(file).dump((module, code, shapes, repr(plain), sorted(map(str, table))))
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError):
         return None
     return hashlib.sha256(file.getvalue()).hexdigest()[:32]
 
