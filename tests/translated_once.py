@@ -67,7 +67,7 @@ def translated_once(translate: Callable[..., Any], session: Path) -> Callable[..
 
 
 def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: dict[str, Any]) -> str | None:
-    """Of what decides the translation; None for a module that is large or whose parts cannot be written, such as hooks of a test."""
+    """Of what decides the translation; None for a large module, and for one whose parts cannot be written, such as hooks."""
     import torch
 
     if sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGEST:
