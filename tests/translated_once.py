@@ -72,7 +72,9 @@ def translated_once(translate: Callable[..., Any], session: Path) -> Callable[..
 
 
 def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: dict[str, Any]) -> str | None:
-    """Of what decides the translation; None for a module that is large or cannot be pickled, such as one with hooks of a test."""
+    """Of what decides the translation; None for a large module, and for one whose parts cannot be written, such as hooks."""
+    import torch
+
     if sum(tensor.nbytes for tensor in module.state_dict().values()) > _LARGEST:
         return None
     table = options.get("custom_translation_table") or {}
@@ -80,14 +82,14 @@ def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: di
     shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in example]
     # Classes are pickled by name: a test may have replaced what they do.
     forwards = [type(part).forward.__code__ for part in module.modules()]
-    code = sorted({repr((c.co_code, c.co_consts, c.co_names)) for c in forwards})
-    import torch
-
+    plain_types = (bool, int, float, str, tuple, type(None))  # inner code objects differ from process to process
+    constants = [tuple(value for value in c.co_consts if isinstance(value, plain_types)) for c in forwards]
+    code = sorted({repr((c.co_code, c.co_names, k)) for c, k in zip(forwards, constants, strict=True)})
     file = io.BytesIO()
     try:
         with torch.inference_mode():
             _Pickler(file).dump((module, code, shapes, repr(plain), sorted(map(str, table))))
-    except (pickle.PicklingError, AttributeError, TypeError):
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError):
         return None
     return hashlib.sha256(file.getvalue()).hexdigest()[:32]
 
