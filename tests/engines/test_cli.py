@@ -216,7 +216,8 @@ class TestEmbed:
         source.mkdir()
         monkeypatch.setattr(embed_job, "PART_ROWS", 200)
         code = (
-            "import sys\nfrom engines import embed_job\nfrom engines.__main__ import main\nembed_job.PART_ROWS = 200\n"
+            "import sys\nfrom engines.commands import embed_job\nfrom engines.__main__ import main\n"
+            "embed_job.PART_ROWS = 200\n"
         )
         picture = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
         for i in range(2 * embed_job.PART_ROWS + 10):
