@@ -21,7 +21,6 @@ class PrecisionEntry:
     Attributes:
         name: the precision in manifests and on command lines.
         dtype: name of the dtype of all units that are not quantized.
-        summary: the precision in a sentence, for documentation.
         flag_help: the text of ``--help``.
         min_cosine: lowest cosine that the gate allows between one embedding and eager float32's.
         mean_cosine: lowest mean of those cosines that the gate allows.
@@ -38,7 +37,6 @@ class PrecisionEntry:
 
     name: PrecisionName
     dtype: str
-    summary: str
     flag_help: str
     min_cosine: float
     mean_cosine: float
@@ -59,7 +57,6 @@ PRECISIONS: dict[str, PrecisionEntry] = {
         PrecisionEntry(
             "fp32",
             dtype="float32",
-            summary="float32 weights and arithmetic",
             flag_help="the default",
             min_cosine=0.99999,
             mean_cosine=0.999995,
@@ -70,7 +67,6 @@ PRECISIONS: dict[str, PrecisionEntry] = {
         PrecisionEntry(
             "fp16",
             dtype="float16",
-            summary="float16, but for the units that overflow or lose accuracy in it",
             flag_help="fp16 graphs",
             min_cosine=0.999,
             mean_cosine=0.9995,
@@ -82,7 +78,6 @@ PRECISIONS: dict[str, PrecisionEntry] = {
         PrecisionEntry(
             "bf16",
             dtype="bfloat16",
-            summary="bfloat16, but for the units that lose accuracy in it",
             flag_help="bf16 graphs",
             min_cosine=0.995,
             mean_cosine=0.997,
@@ -95,7 +90,6 @@ PRECISIONS: dict[str, PrecisionEntry] = {
         PrecisionEntry(
             "int8",
             dtype="float16",
-            summary="int8 linear layers, the rest in float16 (CPU: float32); needs --calibration",
             flag_help="int8 linear layers; needs --calibration",
             min_cosine=0.97,
             mean_cosine=0.99,
@@ -110,7 +104,6 @@ PRECISIONS: dict[str, PrecisionEntry] = {
         PrecisionEntry(
             "fp8",
             dtype="float16",
-            summary="float8 (e4m3) linear layers, the rest in float16; needs --calibration and sm89 or newer",
             flag_help="float8 linear layers for sm89 and newer; needs --calibration",
             min_cosine=0.97,
             mean_cosine=0.99,

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.harness.case_rows import row_of
 from benchmarks.harness.timing import timed
 from benchmarks.records.estimates import Estimate, estimate, rates
-from benchmarks.records.figures import FIGURES
 from benchmarks.records.flops_and_ceilings import ceiling_tflops, flops_of
 from benchmarks.records.machine import versions
 from benchmarks.records.rows import Row
@@ -173,19 +173,8 @@ def batch_rows(
 
 
 def _row(case: PackageCase, place: dict[str, Any], note: str, figure: str, value: Estimate) -> Row:
-    return Row(
-        figure=figure,
-        value=value.value,
-        low=value.low,
-        high=value.high,
-        unit=FIGURES[figure].unit,
-        repeats=value.repeats,
-        status="noisy" if value.noisy else "ok",
-        note=note,
-        weights="random" if case.model != "demo" else "demo",
-        versions=versions(("torch", "triton")),
-        **place,
-    )
+    weights = "random" if case.model != "demo" else "demo"
+    return row_of(figure, value, note=note, weights=weights, versions=versions(("torch", "triton")), **place)
 
 
 def _told(case: PackageCase, batch: int, graph: bool, found: list[Row]) -> list[Row]:
