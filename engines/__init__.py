@@ -54,14 +54,12 @@ _HOMES = {
     "TowerName": "engines.manifest",
 }
 
-Device = Literal["auto", "cpu", "cuda"]
-
 
 @overload
 def load(
     path: str | os.PathLike[str],
     engine: Literal["onnxruntime"],
-    device: Device = "auto",
+    device: str = "auto",
     *,
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
@@ -72,7 +70,7 @@ def load(
 def load(
     path: str | os.PathLike[str],
     engine: Literal["openvino"],
-    device: Device = "auto",
+    device: str = "auto",
     *,
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
@@ -83,7 +81,7 @@ def load(
 def load(
     path: str | os.PathLike[str],
     engine: Literal["tensorrt", "tensorrt-rtx"],
-    device: Device = "auto",
+    device: str = "auto",
     *,
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
@@ -94,7 +92,7 @@ def load(
 def load(
     path: str | os.PathLike[str],
     engine: Literal["aotinductor"],
-    device: Device = "auto",
+    device: str = "auto",
     *,
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
@@ -164,3 +162,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'engines' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

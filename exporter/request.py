@@ -1,4 +1,4 @@
-"""The request of an export: the user's options, applied to this machine and checked before any slow step begins."""
+"""The request of an export: the user's options, applied to this machine and checked before the model is loaded."""
 
 from __future__ import annotations
 

@@ -85,13 +85,20 @@ def _key(module: torch.nn.Module, example: tuple[torch.Tensor, ...], options: di
     plain_types = (bool, int, float, str, tuple, type(None))  # inner code objects differ from process to process
     constants = [tuple(value for value in c.co_consts if isinstance(value, plain_types)) for c in forwards]
     code = sorted({repr((c.co_code, c.co_names, k)) for c, k in zip(forwards, constants, strict=True)})
+    operators = sorted((str(op), _code(function)) for op, function in table.items())
     file = io.BytesIO()
     try:
         with torch.inference_mode():
-            _Pickler(file).dump((module, code, shapes, repr(plain), sorted(map(str, table))))
+            _Pickler(file).dump((module, code, shapes, repr(plain), operators))
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError):
         return None
     return hashlib.sha256(file.getvalue()).hexdigest()[:32]
+
+
+def _code(function: Any) -> str:
+    """The code of an operator's translation, which a test may have replaced."""
+    code = getattr(getattr(function, "function", function), "__code__", None)
+    return repr((code.co_code, code.co_names)) if code is not None else str(function)
 
 
 class _Pickler(pickle.Pickler):

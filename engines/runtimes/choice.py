@@ -125,7 +125,7 @@ def label(engine: Engine) -> str:
 
 
 def open_tower(
-    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
+    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", /, **options: Any
 ) -> TowerRuntime:
     """Load one engine.
 
@@ -150,7 +150,7 @@ def open_tower(
 
 
 def open_for_forks(
-    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", **options: Any
+    bundle: Path, engine: Engine, tower: Tower, precision: str, device: str = "auto", /, **options: Any
 ) -> PerProcess[TowerRuntime]:
     """A tower of `open_tower` for this process; a forked child opens the engine again at its first use there.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,18 +11,11 @@ from engines.engine_kinds import KINDS
 from engines.manifest import TowerName
 from engines.precisions import PRECISIONS
 from exporter.options.engine_options import EngineOptions
-from exporter.options.flags import alternatives, convert_fields, flag, nested, positional
+from exporter.options.flags import alternatives, convert_fields, flag, nested, positional, several
 
 ImageInputDtype = Literal["uint8", "float32"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 _QUANTIZATION = "int8 and fp8"
-
-
-def _names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Split ``"image,text"``, or convert a sequence of names, to a tuple."""
-    if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
-    return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Options:
         "--engine",
         action="append",
         metavar="NAME",
-        convert=tuple,
+        convert=several,
         help=f"{', '.join(KINDS)} or auto (default: tensorrt beside a GPU, else onnxruntime; for int8 tensorrt-rtx for sm80, too, "
         "where it is installed); repeatable",
     )
@@ -52,7 +44,7 @@ class Options:
         EngineOptions, "engines that are built (aotinductor takes --target and --batch)"
     )
     towers: tuple[TowerName, ...] = flag(
-        TOWERS, "--towers", metavar="NAMES", convert=_names, help="image,text (default), image or text"
+        TOWERS, "--towers", metavar="NAMES", convert=several, help="image,text (default), image or text"
     )
     image_input: ImageInputDtype = flag(
         "uint8",

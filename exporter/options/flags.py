@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from exporter.errors import ExportError
 
 _FLAG = "flag"
 _T = TypeVar("_T")
@@ -110,14 +112,24 @@ def from_arguments(options: type[_T], arguments: argparse.Namespace) -> _T:
     return options(**values)
 
 
+def several(value: Any) -> tuple[Any, ...]:
+    """Convert ``"image,text"``, another single value, or a collection of values to a tuple."""
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else (value,)
+
+
 def convert_fields(options: Any) -> None:
     """Convert the fields of a frozen dataclass in place, for its ``__post_init__``.
 
     Raises:
-        ExportError: a value cannot be converted.
+        ExportError: a value cannot be converted, or is none of the flag's choices.
     """
     for field in dataclasses.fields(options):
         described: Flag | None = field.metadata.get(_FLAG)
         value = getattr(options, field.name)
         if described is not None and described.convert is not None and value is not None:
             object.__setattr__(options, field.name, described.convert(value))
+        choices = described.arguments.get("choices") if described is not None else None
+        if choices is not None and value is not None and value not in choices:
+            raise ExportError(f"{field.name.replace('_', ' ')} {value!r} is none of {', '.join(choices)}")

@@ -71,8 +71,9 @@ def test_a_loaded_tower(demo_bundle: Path, kind: str) -> None:
         assert not runtime.takes_device_arrays
         with pytest.raises(EngineError, match="takes rows on the host"):
             runtime.run_on_device(np.zeros((1, 4), np.int32))
-    with pytest.raises(InputError, match=f"engine {kind} has no option 'parallel': it takes threads"):
-        open_tower(demo_bundle, engine, manifest.towers["text"], "fp32", parallel=2)
+    for option in ("parallel", "precision", "tower"):  # the last two are names of the function's own parameters
+        with pytest.raises(InputError, match=f"engine {kind} has no option '{option}': it takes threads"):
+            open_tower(demo_bundle, engine, manifest.towers["text"], "fp32", **{option: 2})
 
 
 @pytest.mark.parametrize("package", ["engines", "exporter"])
@@ -83,6 +84,7 @@ def test_public_names_can_be_imported(package: str) -> None:
     assert not set(module._HOMES) - set(module.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018
+    assert set(module.__all__) <= set(dir(module))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 keeps no overloads at run time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,27 @@ def test_paths_and_sequences_of_any_kind() -> None:
 def test_a_value_that_is_none_is_named() -> None:
     with pytest.raises(ExportError, match="batch '1:x' is not MIN:OPT:MAX"):
         from_arguments(Options, build_parser().parse_args(["demo", "--batch", "1:x"]))
+
+
+def test_a_single_value_is_one_item() -> None:
+    """A str is a sequence of characters to Python; here it is one name, or names between commas."""
+    assert Options("demo", engines="onnxruntime", towers="image,text").engines == ("onnxruntime",)  # type: ignore[arg-type]
+    options = EngineOptions(targets="sm80", batches="64")  # type: ignore[arg-type]
+    assert (options.targets, options.batches) == (("sm80",), (Range(min=64, opt=64, max=64),))
+    assert EngineOptions(batches=[8, "1:2:4"]).batches == (Range(min=8, opt=8, max=8), Range(min=1, opt=2, max=4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Options("demo", image_input="float16"), "image input 'float16' is none of uint8, float32"),
+        (lambda: EngineOptions(hardware_compatible="all"), "hardware compatible 'all' is none of ampere"),
+        (lambda: EngineOptions(workspace=float("nan")), "nan is no amount of memory"),
+        (lambda: EngineOptions(workspace=float("inf")), "inf is no amount of memory"),
+        (lambda: EngineOptions(workspace=1 << 70), "is no amount of memory"),
+        (lambda: EngineOptions(batches=[(1, 2, 3)]), "is not MIN:OPT:MAX"),
+    ],
+)
+def test_values_that_flags_would_refuse_are_refused_in_python(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        make()
