@@ -34,13 +34,15 @@ def keep_translations(session: Path) -> None:
         session: the `made_once.session_folder`.
     """
     onnx = sys.modules.get("torch.onnx")
-    if not all(
-        find_spec(name) for name in ("onnx", "onnx_ir")
-    ):  # as on a bare image with a GPU, where nothing is exported
+    if onnx is None or hasattr(onnx.export, "translate"):
         return
-    if onnx is not None and not hasattr(onnx.export, "translate"):
+    # As on a bare image with a GPU, where nothing is exported.
+    if all(find_spec(name) for name in ("onnx", "onnx_ir")):
         onnx.export = translated_once(onnx.export, session)  # type: ignore[attr-defined]
-    # It lists its operators anew at each export, 0.7 s, and gets the same list.
+
+
+def _list_operators_once() -> None:
+    """`torch.onnx` lists onnxscript's operators anew at each export, 0.7 s, and gets the same list."""
     for name, module in list(sys.modules.items()):
         listing = getattr(module, "get_torchlib_ops", None) if name.startswith("onnxscript._framework_apis.") else None
         if listing is not None and not hasattr(listing, "cache_info"):
@@ -53,6 +55,7 @@ def translated_once(translate: Callable[..., Any], session: Path) -> Callable[..
     from onnx_ir import serde
 
     def export(module: torch.nn.Module, example: tuple[torch.Tensor, ...], **options: Any) -> Any:
+        _list_operators_once()
         key = _key(module, example, options)
         if key is None:
             return translate(module, example, **options)

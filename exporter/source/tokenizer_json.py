@@ -6,6 +6,7 @@ The file holds every step after the cleaning of the text: splitting, BPE, specia
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, count
 from pathlib import Path
@@ -130,7 +131,7 @@ def _convert_simple(
     converted = tokenizers.Tokenizer(_bpe_model(tokenizer, specials))
     converted.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(_split_pattern(specials)), behavior="removed", invert=True),
+            pre_tokenizers.Split(tokenizers.Regex(_split_pattern(tuple(specials))), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -173,7 +174,8 @@ def _bpe_model(tokenizer: SimpleTokenizer, specials: Iterable[str]) -> models.BP
     return models.BPE(vocab, merges, end_of_word_suffix=_WORD_END)
 
 
-def _split_pattern(specials: Iterable[str]) -> str:
+@functools.cache
+def _split_pattern(specials: tuple[str, ...]) -> str:
     r"""Make open_clip's split pattern, with every character class written as code points.
 
     The original is matched by the ``regex`` module with IGNORECASE, whose Unicode tables differ from those of the library that

@@ -78,29 +78,24 @@ class TestExport:
             embeds = clip.encode_text(["a red circle", "two blue squares on a white background"])
         np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
 
-    @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-    def test_half_precisions(self, precision: str, tmp_path: Path) -> None:
-        path = exporter.export("demo", precision=precision, out=tmp_path / "half", parity_samples=8)
+    @pytest.mark.parametrize(("precision", "towers"), [("fp16", ("image", "text")), ("bf16", ("text",))])
+    def test_half_precisions(self, precision: str, towers: tuple[str, ...], tmp_path: Path) -> None:
+        path = exporter.export("demo", precision=precision, towers=towers, out=tmp_path / "half", parity_samples=8)
         manifest = read_manifest(path)
         rows = {row.engine: row for row in manifest.parity}
         assert set(rows) == {"simulation", "onnxruntime"}
         assert all(row.passed for row in rows.values())
         if precision == "bf16":
             assert "widened" in rows["onnxruntime"].verified_with
-            assert leftovers(path) == leftovers(path)
         size = sum(file.stat().st_size for file in path.glob("*.data"))
         assert size < 9_000_000
 
-    def test_one_tower(self, tmp_path: Path) -> None:
-        path = exporter.export("demo", towers=("image",), out=tmp_path / "image", parity_samples=4)
-        manifest = read_manifest(path)
+    def test_one_tower_and_its_float32_input(self, normalized_image_bundle: Path) -> None:
+        manifest = read_manifest(normalized_image_bundle)
         assert set(manifest.towers) == {"image"}
+        assert manifest.towers["image"].input.dtype == "float32"
         assert manifest.tokenizer is None
         assert manifest.parity[0].top1_agreement is None
-
-    def test_float32_input(self, tmp_path: Path) -> None:
-        path = exporter.export("demo", image_input="float32", towers=("image",), out=tmp_path / "f", parity_samples=4)
-        assert read_manifest(path).towers["image"].input.dtype == "float32"
 
     def test_random_weights_are_marked(self, tmp_path: Path) -> None:
         name = register("RN50", tmp_path, narrow=True)
@@ -258,12 +253,12 @@ class TestCommandLine:
         """Ctrl-C leaves nothing; kill -9 leaves what the next run removes."""
         out = tmp_path / "b"
         process = subprocess.Popen(
-            [sys.executable, "-m", "exporter", "demo", "--out", str(out), "--towers", "image", "--parity-samples", "4"],
+            [sys.executable, "-m", "exporter", "demo", "--out", str(out), "--towers", "text", "--parity-samples", "4"],
             stderr=subprocess.PIPE,
             text=True,
         )
         deadline = time.monotonic() + 120
-        while not any(tmp_path.glob(".b.partial-*/image.onnx")):
+        while not any(tmp_path.glob(".b.partial-*/tokenizer.json")):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -276,7 +271,7 @@ class TestCommandLine:
             assert leftovers(tmp_path) == []
         else:
             assert len(leftovers(tmp_path)) == 1
-            exporter.export("demo", towers=("image",), out=out, parity_samples=4)
+            exporter.export("demo", towers=("text",), out=out, parity_samples=4)
             assert leftovers(tmp_path) == ["b"]
 
 
