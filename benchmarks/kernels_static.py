@@ -78,9 +78,9 @@ def drop_stale(path: Path, rows: Sequence[dict[str, Any]], kernels: set[str] | N
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compile the cases, keep their rows, and name those that spill; 1 if one does."""
-    from kernels.static import MODULES
+    from kernels.static import modules
 
-    ops = [name.removeprefix("triton_") for name in MODULES]
+    ops = [name.removeprefix("triton_") for name in modules()]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels_static", description=__doc__.splitlines()[0])
     parser.add_argument("--op", choices=ops, action="append", help="only this module's kernels; may be repeated")
     parser.add_argument("--arch", type=int, choices=ARCHITECTURES, action="append", help="only this compute capability")

@@ -3,14 +3,6 @@
 A row is one implementation of one op at one shape on one GPU architecture: device time in milliseconds, the machine and the commit
 that measured it. All implementations of a shape were timed in one run; "native" is plain PyTorch compiled by PyTorch's compiler,
 as in a package. A shape is written "256x257x16x64". Its first number counts rows or batch, and may vary at run time.
-The numbers and the implementations, op by op:
-
-    attention, causal_attention,             N, L, H, D           `kernels.attention_variants`
-    masked_attention, rotary_attention
-    packed_attention                         T, longest, H, D     these except cudnn; native attends to padded captions
-    mlp, quick_mlp                           M, K, C              bias_gelu, linear_gelu, linear_gelu tma, linear_gelu cublaslt
-    bias_gelu, add_layer_norm, l2_normalize  M, C                 triton
-    patches                                  N, H, W, patch, C    normalize_image
 """
 
 from __future__ import annotations
@@ -28,6 +20,16 @@ import torch
 
 TABLE = Path(__file__).with_name("choices.csv")
 NATIVE = "native"
+# Op -> the numbers of its shapes. Implementations beside native: of attention those of `kernels.attention_variants` (of packed
+# captions all but cudnn, and native attends to padded ones); of an MLP bias_gelu, linear_gelu, linear_gelu tma and linear_gelu
+# cublaslt; of patches normalize_image; of the others triton.
+SHAPES = {
+    **dict.fromkeys(("attention", "causal_attention", "rotary_attention", "masked_attention"), ("N", "L", "H", "D")),
+    "packed_attention": ("T", "longest", "H", "D"),
+    **dict.fromkeys(("mlp", "quick_mlp"), ("M", "K", "C")),
+    **dict.fromkeys(("add_layer_norm", "l2_normalize", "bias_gelu"), ("M", "C")),
+    "patches": ("N", "H", "W", "patch", "C"),
+}
 # Another implementation must take at most this share of native's time, because the compiler cannot fuse it with its neighbours.
 _MARGIN = 0.98
 # A measurement counts for other numbers of rows up to this factor.
@@ -40,7 +42,7 @@ class Row:
 
     Attributes:
         arch: GPU architecture, such as ``sm90``.
-        op: the op's name, see the module's table.
+        op: the op's name, a key of `SHAPES`.
         dtype: dtype of the operands, such as ``float16``.
         shape: the op's numbers, such as ``256x257x16x64``.
         implementation: ``native``, or an implementation that is compared with it.
@@ -84,7 +86,7 @@ def choose(
     """The implementation with the shortest measured time among the allowed ones.
 
     Args:
-        op: the op's name, see the module's table.
+        op: the op's name, a key of `SHAPES`.
         arch: GPU architecture, such as ``sm90``.
         dtype: dtype of the operands.
         shape: the numbers of the op; None for a number that is not known before the model runs.

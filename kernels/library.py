@@ -13,8 +13,8 @@ and the launcher starts its kernel through `launchable`::
 
     launchable(_double_kernel)[(triton.cdiv(x.numel(), 1024),)](x, out, ...)
 
-Triton takes no annotation but ``tl.constexpr`` in a jitted function, and `triton.jit` has no types. So a module ``triton_*`` needs
-the line ``# mypy: disallow-untyped-decorators=False, disallow-untyped-defs=False, disallow-incomplete-defs=False``.
+In a jitted function ``tl.constexpr`` marks constants and ``tl.tensor`` is a word for readers. Because `triton.jit` has no types, a
+module ``triton_*`` begins with ``# mypy: disallow-untyped-decorators=False``.
 
 Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor trace
 into it and get the Triton kernel on a GPU and, as the CPU implementation of the op, the operations of the reference.

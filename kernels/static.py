@@ -12,19 +12,15 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-# The modules that have `static_cases`.
-MODULES = (
-    "triton_attention",
-    "triton_bias_gelu",
-    "triton_linear_gelu",
-    "triton_linear_gelu_persistent",
-    "triton_add_layer_norm",
-    "triton_normalize_image",
-    "triton_l2_normalize",
-)
+
+def modules() -> list[str]:
+    """The modules ``triton_*`` that have `static_cases`; the others are parts of their kernels. Triton must be installed."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("triton_*.py"))
+    return [name for name in names if hasattr(import_module(f"kernels.{name}"), "static_cases")]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from benchmarks.kernel_timing.measurement import measure_case
 from benchmarks.records import rows
 from benchmarks.records.machine import stamp, this_machine
 from benchmarks.records.rows import Row
+from benchmarks.suites.definitions import SUITES, Kernels
 from kernels import choices
 
 STAND_INS = ["stand-in image", "stand-in text"]
@@ -141,16 +142,21 @@ def test_a_case_without_room_is_a_row(results: Path) -> None:
 
 @pytest.mark.parametrize("tower", TOWERS, ids=lambda tower: tower.name)
 def test_shapes_are_those_of_the_table(tower: TowerShape) -> None:
-    """The numbers that `kernels.choices` documents for each op, counted from the tower."""
-    lengths = {"mlp": 3, "quick_mlp": 3, "patches": 5, "add_layer_norm": 2, "l2_normalize": 2}
+    """The numbers that `kernels.choices.SHAPES` names for each op, counted from the tower."""
     found: list[KernelCase] = list(cases_of(tower, 3, torch.float16, "cpu"))
     for case in found:
         assert case.op in OPS
         assert choices.shape_text(case.shape).count("x") == len(case.shape) - 1
-        assert len(case.shape) == lengths.get(case.op, 4)
+        assert len(case.shape) == len(choices.SHAPES[case.op])
         assert case.bytes > 0
     assert sum("attention" in case.op and "packed" not in case.op for case in found) == 1
     assert tower.width == tower.heads * tower.head_dim
+
+
+def test_the_gpu_suite_times_every_op() -> None:
+    """But those that none of its towers has."""
+    steps = [step for part in SUITES["gpu"].parts.values() for step in part if isinstance(step, Kernels)]
+    assert {op for step in steps for op in step.ops} == set(OPS) - {"rotary_attention", "masked_attention", "quick_mlp"}
 
 
 def test_stand_ins_are_taken_only_by_name() -> None:

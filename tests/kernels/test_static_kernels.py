@@ -10,9 +10,10 @@ import pytest
 from benchmarks import kernels_static
 from benchmarks.records.csv_file import read_rows
 from benchmarks.records.table_files import KERNELS_STATIC
-from kernels.static import MODULES, StaticCase, compile_static
+from kernels.static import StaticCase, compile_static, modules
 
 pytest.importorskip("triton")
+MODULES = modules()
 
 
 def assert_lean(case: StaticCase, arch: int) -> None:

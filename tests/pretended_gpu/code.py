@@ -15,17 +15,14 @@ CALLS = {
     "attention cudnn": r"aoti_torch_cuda__scaled_dot_product_cudnn_attention\w*",
     "packed_attention": r"call_attention_kernel_\d+",
     "packed_attention flash": r"aoti_torch_cuda__flash_attention_forward\w*",
-    "linear_gelu": r"call__linear_gelu_kernel_\d+",
     "linear_gelu tma": r"call__linear_gelu_persistent_kernel_\d+",
     "linear_gelu cublaslt": r"aoti_torch_cuda__addmm_activation\w*",
-    "bias_gelu": r"call__bias_gelu_kernel_\d+",
-    "add_layer_norm": r"call__add_layer_norm_kernel_\d+",
-    "normalize_image": r"call__normalize_image_kernel_\d+",
-    "l2_normalize": r"call__l2_normalize_kernel_\d+",
     # Quantized products are not swapped, but they too must be where the exporter put them.
     "int8": r"aoti_torch_cuda__int_mm_out",
     "fp8": r"aoti_torch_cuda__scaled_mm\w*_out",
 }
+# This project's kernels on rows and products: a kernel is called what its op is called.
+OWN = r"call__\w+_kernel_\d+"
 # PyTorch's own where padding is masked.
 EFFICIENT = r"aoti_torch_cuda__scaled_dot_product_efficient_attention\w*"
 ATTENTIONS = "|".join({*(call for name, call in CALLS.items() if "attention" in name), EFFICIENT})
