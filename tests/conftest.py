@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from file_order import LONGEST
 from made_once import made_once, session_folder
+from tokenizers_once import read_tokenizers_once
 from translated_once import keep_translations
 
 # Set before PyTorch is imported. Otherwise each process that compiles for the CPU first tries every instruction set that the
@@ -92,5 +93,6 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _translations_kept(_session: Path) -> None:
+def _work_is_kept(_session: Path) -> None:
     keep_translations(_session)
+    read_tokenizers_once()

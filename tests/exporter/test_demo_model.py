@@ -28,7 +28,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def data() -> TrainingSet:
-    return training_data.render_training_set(scenes.train_scenes()[::97], 1, seed=0)
+    return training_data.render_training_set(scenes.train_scenes()[::197], 1, seed=0)
 
 
 def test_the_model_takes_at_most_eight_megabytes() -> None:
@@ -68,7 +68,7 @@ def test_exporter_loads_it_as_demo() -> None:
 
 
 def test_training_lowers_the_loss_and_repeats_itself(tokenizer: Any, data: TrainingSet) -> None:
-    settings = Settings(steps=8, batch=16, warmup_steps=2)
+    settings = Settings(steps=8, batch=8, warmup_steps=2)
     runs = []
     for _ in range(2):
         model = architecture.build_model(settings.seed)
@@ -105,8 +105,8 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 def test_the_script_writes_a_model_that_open_clip_loads(
     tmp_path: Path, data: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "train_scenes", lambda: scenes.all_scenes()[::97])
-    monkeypatch.setattr(scenes, "EVALUATION_IMAGES", 30)
+    monkeypatch.setattr(scenes, "train_scenes", lambda: scenes.all_scenes()[::197])
+    monkeypatch.setattr(scenes, "EVALUATION_IMAGES", 10)
     out = tmp_path / "new" / "model"
     arguments = ["--steps", "2", "--batch", "8", "--renders-per-scene", "1", "--threads", str(torch.get_num_threads())]
     assert train.main(["--out", str(out), *arguments]) == 0

@@ -102,7 +102,7 @@ def test_bf16_widened_graph_computes_the_same(tmp_path: Path) -> None:
     from exporter.source.loading import load_source
     from exporter.towers.modules import image_tower
 
-    source = load_source(register("EVA02-B-16", tmp_path), "none", with_tokenizer=False)
+    source = load_source(register("EVA02-B-16", tmp_path, narrow=True), "none", with_tokenizer=False)
     tower = image_tower(source.model, source.preprocess)
     pixels = torch.randint(0, 256, (2, 224, 224, 3), dtype=torch.uint8)
     with torch.inference_mode():

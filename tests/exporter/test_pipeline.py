@@ -144,7 +144,7 @@ class TestGate:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         damage_graphs(monkeypatch)
-        assert main(["demo", "--out", str(tmp_path / "b"), "--parity-samples", "4"]) == 3
+        assert main(["demo", "--towers", "image", "--out", str(tmp_path / "b"), "--parity-samples", "4"]) == 3
         assert capsys.readouterr().err.splitlines()[-1].startswith("error: the fp32 engine onnxruntime")
 
     def test_an_engine_that_does_not_run_costs_no_other(
@@ -172,7 +172,9 @@ class TestGate:
 
     def test_allowed_loss_is_recorded(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         damage_graphs(monkeypatch)
-        path = exporter.export("demo", out=tmp_path / "b", parity_samples=4, allow_accuracy_loss=True)
+        path = exporter.export(
+            "demo", towers=("image",), out=tmp_path / "b", parity_samples=4, allow_accuracy_loss=True
+        )
         row = read_manifest(path).parity[0]
         assert not row.passed
         assert row.accuracy_loss_allowed
