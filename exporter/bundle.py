@@ -30,7 +30,8 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
     """Refuse a path where no bundle may be written; an empty folder is allowed, as is a path that does not exist.
 
     Raises:
-        ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set.
+        ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set,
+            or the folder in which it would be made cannot be written.
     """
     path = Path(os.path.abspath(out))
     with _sentences(path):
@@ -43,6 +44,11 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
                 raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
         elif path.exists() or path.is_symlink():
             raise ExportError(f"{path} exists and is a file: pass another --out")
+        above = next(folder for folder in path.parents if folder.exists())
+        if not above.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class BundleWriter:

@@ -23,7 +23,7 @@ from exporter.builders.registry import build_engines, program_plan
 from exporter.errors import IncompleteBundleError, LeftOut
 from exporter.options.engine_options import EngineOptions
 from exporter.options.export_options import TOWERS, ImageInputDtype, Options
-from exporter.request import Request, check_request, default_folder, load_model
+from exporter.request import Request, check_request, default_folder, load_model, parity_counts
 from exporter.stages import Stages
 from exporter.versions import package_versions
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _REFERENCE_NAME = "reference.npz"
 _PROGRAMS = ".programs"  # the towers' programs for AOTInductor, until the engines are built
-_PARITY_IMAGES = 64
 
 
 @dataclass
@@ -183,8 +182,7 @@ class _Export:
 
         options = self.request.options
         with self.stages.stage("read parity data", "data"):
-            images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
-            data = load_parity_data(options.parity_data, images=images, captions=2 * images)
+            data = load_parity_data(options.parity_data, *parity_counts(options))
             self.stages.tell(data)
         return data
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from exporter.precision.precisions import Precision
     from exporter.source.loading import Source
 
+_PARITY_IMAGES = 64
+
 
 @dataclass(frozen=True)
 class Request:
@@ -66,6 +68,7 @@ def check_request(options: Options, stages: Stages) -> Request:
     """
     from exporter.bundle import check_destination
     from exporter.gate.evaluate import open_evaluation
+    from exporter.reference.parity_data import check_parity_data
 
     precision = _precision(options.precision)
     unknown = [tower for tower in options.towers if tower not in TOWERS]
@@ -83,7 +86,14 @@ def check_request(options: Options, stages: Stages) -> Request:
         dataset = None
     if options.out is not None:
         check_destination(options.out, options.force)
+    check_parity_data(options.parity_data, *parity_counts(options))
     return Request(options, precision, tuple(kinds), engine_options, refused, calibration, dataset)
+
+
+def parity_counts(options: Options) -> tuple[int, int]:
+    """The numbers of the gate's pictures and captions, which are twice as many."""
+    images = options.parity_samples if options.parity_samples is not None else _PARITY_IMAGES
+    return images, 2 * images
 
 
 def load_model(options: Options) -> Source:

@@ -76,7 +76,7 @@ ROOMS = {
         "bundle": "errors",
         # The whole way, and the commands.
         "tower_export": "*",
-        "request": "builders bundle datasets errors gate options precision source stages",
+        "request": "builders bundle datasets errors gate options precision reference source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
         "__main__": "errors gate options pipeline requirements source stages standard_output",

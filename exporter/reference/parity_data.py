@@ -77,6 +77,20 @@ class ParityData:
     notes: tuple[str, ...] = ()  # sentences about files that were left out
 
 
+def check_parity_data(folder: str | os.PathLike[str] | None, images: int, captions: int) -> None:
+    """Check what `load_parity_data` can know of its arguments without reading a picture.
+
+    Raises:
+        ExportError: a count is below 1, or the folder does not exist.
+    """
+    for name, count in (("images", images), ("captions", captions)):
+        if count < 1:
+            raise ExportError(f"{count} parity {name} asked for: at least 1 is needed")
+    if folder is not None and not Path(folder).is_dir():
+        root = Path(folder)
+        raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
+
+
 def load_parity_data(
     folder: str | os.PathLike[str] | None = None, images: int = 64, captions: int = 128, seed: int = 0
 ) -> ParityData:
@@ -96,15 +110,11 @@ def load_parity_data(
         ExportError: a count is below 1, the folder does not exist or has no readable image, its ``captions.txt`` is unreadable or
             empty, or, without a folder, the two packages have too few photographs or are not installed.
     """
-    for name, count in (("images", images), ("captions", captions)):
-        if count < 1:
-            raise ExportError(f"{count} parity {name} asked for: at least 1 is needed")
+    check_parity_data(folder, images, captions)
     if folder is None:
         pictures, source = _crop_photographs(images, np.random.default_rng([seed, 0]))
         return ParityData(pictures, prompt_captions(captions, seed), f"{source}; open_clip's prompt templates")
     root = Path(folder)
-    if not root.is_dir():
-        raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
     pictures, skipped, notes = _read_folder(root, images, np.random.default_rng([seed, 0]))
     text, text_source = _read_captions(root, captions, seed)
     source = f"{len(pictures)} images of {root.resolve().name}"

@@ -227,8 +227,10 @@ class TestCommandLine:
             ),
             (["demo", "--towers", "audio"], "choose from image, text"),
             (["demo", "--towers", ""], "choose from image, text"),
-            (["demo", "--parity-data", "/nowhere/at/all"], "not there"),
-            (["demo", "--parity-samples", "0"], "at least 1"),
+            # Before the model is looked for:
+            (["ViT-B-33", "--parity-data", "/nowhere/at/all"], "not there"),
+            (["ViT-B-33", "--parity-samples", "0"], "at least 1"),
+            (["ViT-B-33", "--out", "/proc/version/b"], "cannot write /proc/version/b: Not a directory"),
             (["demo", "--out", "/proc/nowhere/b"], "/proc/nowhere"),
         ],
     )

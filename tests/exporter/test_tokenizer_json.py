@@ -161,7 +161,7 @@ def convert(tmp_path_factory: pytest.TempPathFactory) -> Convert:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
 @example(texts=["", " ", "\x00"])
 @example(texts=["a" * 3000, "! " * 3000, "<end_of_text>" * 100])
