@@ -41,6 +41,9 @@ def test_paths_are_there(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_blocks_have_a_known_language(page: Path) -> None:
+    assert "~~~" not in page.read_text(encoding="utf-8"), (
+        "fences are backticks here: what is between others is not tested"
+    )
     for block in blocks(page):
         assert block.language in ("sh", "python", "text"), (
             f"{block} is a block in {block.language or 'no language'}: say sh or python, whose content is tested, or text"
