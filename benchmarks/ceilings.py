@@ -45,7 +45,7 @@ def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = SE
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = []
+    rows = []
     for precision, make in _products(device).items():
         best: tuple[int, Estimate] | None = None
         problem = ""
@@ -58,14 +58,14 @@ def measure_ceilings(device: str, sizes: Sequence[int] = (), seconds: float = SE
             rate = estimate([2 * n**3 / s / 1e12 for s in taken])
             if best is None or rate.value > best[1].value:
                 best = n, rate
-        found.append(_row("matmul", "tflops", precision, best, problem))
+        rows.append(_row("matmul", "tflops", precision, best, problem))
     size = _COPY_BYTES[device] if not sizes else 8 * max(sizes) ** 2
     source = torch.randint(0, 255, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     taken = timed(lambda: target.copy_(source), device, seconds)
     rate = estimate([2 * size / s / 1e9 for s in taken])
-    found.append(_row("copy", "gbytes_per_second", "", (size, rate), ""))
-    return found
+    rows.append(_row("copy", "gbytes_per_second", "", (size, rate), ""))
+    return rows
 
 
 def _products(device: str) -> dict[str, Callable[[int], Callable[[], object]]]:
@@ -120,14 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    found = stamp(measure_ceilings(device), machine, clock_mhz=clock_mhz(device))
-    rowfiles.merge(args.results or RESULTS / machine.slug, found)
-    print_ceilings(found)
+    rows = stamp(measure_ceilings(device), machine, clock_mhz=clock_mhz(device))
+    rowfiles.merge(args.results or RESULTS / machine.slug, rows)
+    print_ceilings(rows)
     return 0
 
 
-def print_ceilings(found: Sequence[Row]) -> None:
+def print_ceilings(rows: Sequence[Row]) -> None:
     """Print a line for each ceiling."""
-    for row in found:
+    for row in rows:
         value = f"{row.value:>10,.4g} {row.unit}" if row.value is not None else f"   {row.note}"
         print(f"  {row.model + ' ' + row.precision:<16}{value}")

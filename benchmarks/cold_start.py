@@ -110,7 +110,7 @@ def export_rows(order: ExportOrder, engines: BundleEngines, report: dict[str, An
     seconds = sum(stage["seconds"] for stage in stages)
     peak = max(stage["peak_memory_bytes"] for stage in stages)
     weights = 4 * next(stage["parameters"] for stage in stages if stage["step"] == "load")
-    found = [
+    rows = [
         _row(order, engines, "export_seconds", _once(seconds), "both towers, parity gate included"),
         _row(order, engines, "export_memory", _once(peak / weights), "peak resident memory over float32 weights"),
     ]
@@ -118,11 +118,11 @@ def export_rows(order: ExportOrder, engines: BundleEngines, report: dict[str, An
     if quantized:
         images = next(stage["images"] for stage in stages if stage["step"] == "calibration")
         note = f"both towers, search included; {images} images"
-        found.append(_row(order, engines, "quantize_seconds", _once(sum(s["seconds"] for s in quantized)), note))
+        rows.append(_row(order, engines, "quantize_seconds", _once(sum(s["seconds"] for s in quantized)), note))
         share = min(stage["share_of_flops"] for stage in quantized)
         note = "of the FLOPs of linear layers and convolutions; the lower of both towers"
-        found.append(_row(order, engines, "quantized_share", _once(share), note))
-    return found
+        rows.append(_row(order, engines, "quantized_share", _once(share), note))
+    return rows
 
 
 def _startup_rows(order: ExportOrder, engines: BundleEngines, bundle: Path, folder: Path) -> list[Row]:
@@ -199,12 +199,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in args.models:
         order = ExportOrder(model, args.precision, args.calibration, tuple(args.engine), tuple(args.target))
         try:
-            found = stamp(measure(order), machine)
+            rows = stamp(measure(order), machine)
         except subprocess.CalledProcessError as error:
             print(f"error: {model}: the export ended with exit code {error.returncode}", file=sys.stderr)
             return 1
-        rowfiles.merge(args.results or RESULTS / machine.slug, found)
-        for row in found:
+        rowfiles.merge(args.results or RESULTS / machine.slug, rows)
+        for row in rows:
             print(f"{model:<16} {row.figure:<16} {row.value:>8.3g} {row.unit:<3} {row.note}")
     return 0
 

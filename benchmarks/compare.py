@@ -58,37 +58,37 @@ def compare(before: Iterable[Row], after: Iterable[Row], threshold: float = 0.05
     # One row says for its whole case that it could not be measured; older figures beside it no longer count.
     empty = {row.case: row for row in after if row.value is None}
     had = {row.case: row for row in before if row.value is not None}
-    found = Comparison(added=[row for key, row in new.items() if key not in old and row.case not in empty])
+    comparison = Comparison(added=[row for key, row in new.items() if key not in old and row.case not in empty])
     for case, row in empty.items():
         if case in had:
-            (found.failed if row.status == "failed" else found.missing).append(row)
+            (comparison.failed if row.status == "failed" else comparison.missing).append(row)
     for key, a in old.items():
         b = new.get(key)
         if a.case in empty:
             continue
         if b is None:
-            found.vanished.append(a)
+            comparison.vanished.append(a)
         elif a.machine != b.machine:
-            found.elsewhere.append((a, b))
+            comparison.elsewhere.append((a, b))
         else:
-            found.compared.append((a, b))
-    noise = Noise([(a, b) for a, b in found.compared if _in_passes(a, b)])
+            comparison.compared.append((a, b))
+    noise = Noise([(a, b) for a, b in comparison.compared if _in_passes(a, b)])
     for mean in noise.means():
         if abs(mean.change) > max(mean.limit, math.log1p(threshold)):
             slower = (mean.change < 0) == (FIGURES[mean.pairs[0][0].figure].better == "higher")
-            (found.slower if slower else found.faster).append(mean)
+            (comparison.slower if slower else comparison.faster).append(mean)
         elif mean.limit > _TO_BE_SEEN:
-            found.blurred.append(mean)
+            comparison.blurred.append(mean)
         else:
-            found.steady.append(mean)
-    for a, b in found.compared:
+            comparison.steady.append(mean)
+    for a, b in comparison.compared:
         limit = noise.limit(a, b) if _in_passes(a, b) else None
         verdict = judge(a, b, threshold, usual_old.get(a.figure, 0.0), usual_new.get(b.figure, 0.0), limit)
         if verdict != "same":
-            (found.worse if verdict == "worse" else found.better).append((a, b))
+            (comparison.worse if verdict == "worse" else comparison.better).append((a, b))
         elif limit is not None and limit > _TO_BE_SEEN:
-            found.unsure.append((a, b))
-    return found
+            comparison.unsure.append((a, b))
+    return comparison
 
 
 def judge(
@@ -134,14 +134,14 @@ def load(source: str) -> list[Row]:
     """
     path = Path(source)
     if path.exists():
-        found = rowfiles.read(path)
+        rows = rowfiles.read(path)
     elif ":" in source:
-        found = _load_revision(*source.split(":", 1))
+        rows = _load_revision(*source.split(":", 1))
     else:
         raise ValueError(f"{source} is not there; give a folder, a CSV or parquet file, or REVISION:PATH")
-    if not found:
+    if not rows:
         raise ValueError(f"there are no rows in {source}")
-    return found
+    return rows
 
 
 def _load_revision(revision: str, path: str) -> list[Row]:
@@ -220,17 +220,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        found = compare(load(args.a), load(args.b), args.threshold, args.absolute)
+        comparison = compare(load(args.a), load(args.b), args.threshold, args.absolute)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(describe(found))
-    if not (found.compared or found.failed or found.missing):
+    print(describe(comparison))
+    if not (comparison.compared or comparison.failed or comparison.missing):
         print(f"error: {args.a} and {args.b} have no figure in common that can be compared", file=sys.stderr)
         return 2
-    if found.worse or found.slower or found.failed:
+    if comparison.worse or comparison.slower or comparison.failed:
         return 1
-    if found.compared and not found.judged:
+    if comparison.compared and not comparison.judged:
         print(
             "error: all is too noisy to judge: measure again on a quieter machine, or with more --passes",
             file=sys.stderr,

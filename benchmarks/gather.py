@@ -31,15 +31,15 @@ def gather(folders: Sequence[Path], results: Path) -> dict[str, int]:
     Raises:
         ValueError: a file that ends with .csv holds no rows.
     """
-    found: dict[str, list[Row]] = {}
+    by_slug: dict[str, list[Row]] = {}
     for folder in folders:
         for row in rowfiles.read(folder):
             # A case that an attempt had no time for is no result, and must not take the place of one.
             if row.value is not None or not row.note.startswith("out of time"):
-                found.setdefault(Machine("", row.machine).slug, []).append(row)
-    for slug, group in found.items():
+                by_slug.setdefault(Machine("", row.machine).slug, []).append(row)
+    for slug, group in by_slug.items():
         rowfiles.merge(results / slug, group)
-    return {slug: len(group) for slug, group in found.items()}
+    return {slug: len(group) for slug, group in by_slug.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

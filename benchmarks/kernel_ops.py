@@ -43,7 +43,7 @@ def case_rows(
     tower: str,
     precision: str,
     batch: int,
-    found: Measured,
+    measurement: Measured,
     ceilings: Mapping[str, float],
     cache: int = 0,
 ) -> list[Row]:
@@ -54,7 +54,7 @@ def case_rows(
         tower: the tower's name.
         precision: precision of the operands.
         batch: the tower's batch size.
-        found: result of `benchmarks.kernel_timing.measurement.measure_case`.
+        measurement: result of `benchmarks.kernel_timing.measurement.measure_case`.
         ceilings: TFLOP/s by precision, and ``copy`` in GB/s; a rate without a ceiling has no fraction.
         cache: bytes of the device's last cache.
     """
@@ -66,14 +66,14 @@ def case_rows(
         "versions": versions(("torch", "triton")),
     }
     rows = []
-    for name, taken in found.seconds.items():
-        own = "fp8" if name.startswith("fp8") else precision
+    for name, taken in measurement.seconds.items():
+        operand_precision = "fp8" if name.startswith("fp8") else precision
         figures: dict[str, Estimate] = {"time": estimate([1e6 * s for s in taken])}
-        if name != "native" and "native" in found.seconds:
-            figures["speedup"] = speedup(taken, found.seconds["native"])
+        if name != "native" and "native" in measurement.seconds:
+            figures["speedup"] = speedup(taken, measurement.seconds["native"])
         if case.flops:
             rate = figures["tflops"] = estimate([case.flops / s / 1e12 for s in taken])
-            ceiling = ceilings.get(own)
+            ceiling = ceilings.get(operand_precision)
         else:
             rate = figures["gbytes_per_second"] = estimate([case.bytes / s / 1e9 for s in taken])
             ceiling = ceilings.get("copy")
@@ -81,26 +81,26 @@ def case_rows(
             case.flops or case.bytes > 2 * cache
         ):  # what stays in the cache is not held to the memory's rate
             figures["fraction_of_ceiling"] = rate.map(1 / ceiling)
-        if name in found.errors:
-            error = found.errors[name]
+        if name in measurement.errors:
+            error = measurement.errors[name]
             figures["relative_error"] = Estimate(error, error, error, 1)
         for figure, value in figures.items():
             rows.append(
                 Row(
                     figure=figure,
                     engine=name,
-                    precision=own,
+                    precision=operand_precision,
                     value=value.value,
                     low=value.low,
                     high=value.high,
                     unit=FIGURES[figure].unit,
                     repeats=value.repeats,
                     status="noisy" if value.noisy else "ok",
-                    note=_NOTES.get(found.how[name], ""),
+                    note=_NOTES.get(measurement.how[name], ""),
                     **common,
                 )
             )
-    for name, bad in found.problems.items():
+    for name, bad in measurement.problems.items():
         status: Any = "missing" if bad.refused else "failed"
         rows.append(
             Row(figure="time", engine=name, precision=precision, status=status, note=bad.why, unit="us", **common)
@@ -128,8 +128,8 @@ def ceilings_of_run(machine: Machine, results: Path, run_commit: str) -> dict[st
             commit=run_commit,
         )
         rowfiles.merge(results, measured)
-    found = {precision: ceiling_tflops(results, precision) for precision in PRECISIONS}
-    return {name: value for name, value in (found | {"copy": ceiling_gbytes(results)}).items() if value}
+    ceilings = {precision: ceiling_tflops(results, precision) for precision in PRECISIONS}
+    return {name: value for name, value in (ceilings | {"copy": ceiling_gbytes(results)}).items() if value}
 
 
 def run(
@@ -186,12 +186,14 @@ def run(
                     return measured, False
                 if ceilings is None:
                     ceilings = ceilings_of_run(machine, results, named)
-                found, ours = _one(case, tower.name, precision, batch, machine, rounds, round_seconds, ceilings, named)
-                if choices and "native" in ours.seconds:
-                    keep_choice(case, dtype, ours, machine, named, choices_copy)
-                rowfiles.merge(results, found, whole_cases=True)
-                measured += found
-                _print(case, tower.name, found)
+                rows, measurement = _one(
+                    case, tower.name, precision, batch, machine, rounds, round_seconds, ceilings, named
+                )
+                if choices and "native" in measurement.seconds:
+                    keep_choice(case, dtype, measurement, machine, named, choices_copy)
+                rowfiles.merge(results, rows, whole_cases=True)
+                measured += rows
+                _print(case, tower.name, rows)
     return measured, True
 
 
@@ -209,23 +211,23 @@ def _one(
     """One case's rows; a case without room for its inputs is a row that says so."""
     torch._dynamo.reset()
     try:
-        found = measure_case(case, machine.device, rounds, round_seconds)
+        measurement = measure_case(case, machine.device, rounds, round_seconds)
     except torch.OutOfMemoryError as error:
-        found = Measured({}, {}, {}, {"native": problem(error)}, ())
+        measurement = Measured({}, {}, {}, {"native": problem(error)}, ())
     if machine.device == "cuda":
         torch.cuda.empty_cache()
-    rows = case_rows(case, tower, precision, batch, found, ceilings, _cache(machine.device))
-    return stamp(rows, machine, clock_mhz=clock_mhz(machine.device), commit=run_commit), found
+    rows = case_rows(case, tower, precision, batch, measurement, ceilings, _cache(machine.device))
+    return stamp(rows, machine, clock_mhz=clock_mhz(machine.device), commit=run_commit), measurement
 
 
 def _cache(device: str) -> int:
     return int(torch.cuda.get_device_properties(0).L2_cache_size) if device == "cuda" else 0
 
 
-def _print(case: KernelCase, tower: str, found: Sequence[Row]) -> None:
+def _print(case: KernelCase, tower: str, rows: Sequence[Row]) -> None:
     print(f"  {case.op}, {case.label} ({tower})", flush=True)
-    share = {row.engine: row.value for row in found if row.figure == "fraction_of_ceiling"}
-    times = [row for row in found if row.figure == "time"]
+    share = {row.engine: row.value for row in rows if row.figure == "fraction_of_ceiling"}
+    times = [row for row in rows if row.figure == "time"]
     for row in sorted(times, key=lambda row: (row.value is None, row.value)):
         if row.value is None:
             print(f"    {row.engine:<24}{row.note[:96]}")

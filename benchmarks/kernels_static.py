@@ -66,14 +66,14 @@ def measure(cases: Sequence[tuple[str, StaticCase]], architectures: Sequence[int
 def drop_stale(path: Path, rows: Sequence[dict[str, Any]], kernels: set[str] | None) -> None:
     """Remove rows of these kernels, of all if None, that were not measured this time: their cases are no longer there."""
     fresh = {tuple(str(row[name]) for name in KERNELS_STATIC.key) for row in rows}
-    kept = [
+    remaining_rows = [
         row
         for row in read_rows(path)
         if tuple(row[name] for name in KERNELS_STATIC.key) in fresh
         or (kernels is not None and row["kernel"] not in kernels)
     ]
     path.unlink(missing_ok=True)
-    KERNELS_STATIC.upsert(path, kept)
+    KERNELS_STATIC.upsert(path, remaining_rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

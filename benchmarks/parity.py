@@ -177,11 +177,11 @@ def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, i
     kinds = list(dict.fromkeys(engine.kind for engine in manifest.engines))
     if args.engine not in ("all", *kinds):
         raise EngineUnavailableError(f"the bundle has no engine {args.engine!r}: it has {', '.join(kinds)}")
-    found, problems = [], []
+    runnable_kinds, problems = [], []
     for kind in kinds if args.engine == "all" else [args.engine]:
         problem = _why_not(current, kind, args.device)
         if problem is None:
-            found.append(kind)
+            runnable_kinds.append(kind)
             continue
         problems.append(problem)
         rows = empty_parity_rows(kind, manifest, inputs_name, "missing", problem)
@@ -189,9 +189,9 @@ def _runnable(args: argparse.Namespace, current: Run, dataset: Dataset | None, i
             name = f"{kind}, clip-benchmark" if args.clip_benchmark else kind
             rows += empty_accuracy_rows(dataset.tasks, name, manifest, dataset.name, "missing", problem)
         current.add(rows, "")
-    if not found:
+    if not runnable_kinds:
         raise EngineUnavailableError(f"no engine of the bundle that was asked for can run here ({'; '.join(problems)})")
-    return found
+    return runnable_kinds
 
 
 def _why_not(current: Run, kind: str, device: str) -> str | None:

@@ -40,35 +40,37 @@ def read_machines(sources: Sequence[Path]) -> dict[str, list[Row]]:
         FileNotFoundError: a source is not there.
         ValueError: a file holds something else.
     """
-    found: dict[str, list[tuple[Path, list[Row]]]] = {}
+    parts_by_machine: dict[str, list[tuple[Path, list[Row]]]] = {}
     for source in sources:
         if not source.exists():
             raise FileNotFoundError(f"{source} is not there")
         by_machine: dict[str, list[Row]] = {}
         for row in rows.read(source):
             by_machine.setdefault(row.machine or source.stem, []).append(row)
-        for machine, own in by_machine.items():
-            found.setdefault(machine, []).append((source, own))
+        for machine, source_rows in by_machine.items():
+            parts_by_machine.setdefault(machine, []).append((source, source_rows))
     machines: dict[str, list[Row]] = {}
-    for machine, parts in found.items():
-        together = [row for _, own in parts for row in own]
+    for machine, parts in parts_by_machine.items():
+        together = [row for _, source_rows in parts for row in source_rows]
         if len({row.key for row in together}) == len(together):
             machines[machine] = together
         else:
-            machines |= {f"{machine} ({source})": own for source, own in parts}
+            machines |= {f"{machine} ({source})": source_rows for source, source_rows in parts}
     return machines
 
 
 def count_works(machines: Iterable[Sequence[Row]]) -> dict[tuple[str, str], Work]:
     """The work of every tower that the roofline can show; empty, with a line on stderr, where open_clip is missing."""
-    ceilings = [own for own in machines if any(row.what == "ceiling" and row.value for row in own)]
-    models = {row.model for own in ceilings for row in own if row.what == "throughput" and row.value}
+    ceilings = [
+        machine_rows for machine_rows in machines if any(row.what == "ceiling" and row.value for row in machine_rows)
+    ]
+    models = {row.model for machine_rows in ceilings for row in machine_rows if row.what == "throughput" and row.value}
     if not models:
         return {}
     for module in ("torch", "open_clip"):
-        found = import_or_reason(module, module, "pip install 'openclip-engines[export]'")
-        if isinstance(found, str):
-            print(f"roofline left out, because operations cannot be counted: {found}", file=sys.stderr)
+        library = import_or_reason(module, module, "pip install 'openclip-engines[export]'")
+        if isinstance(library, str):
+            print(f"roofline left out, because operations cannot be counted: {library}", file=sys.stderr)
             return {}
     import open_clip
 
@@ -93,10 +95,10 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
     works = count_works(machines.values()) if with_plots else {}
     written, parts = [out / "report.md", out / "report.html"], []
     pictures: dict[str, list[tuple[Plot, str]]] = {}
-    for machine, own in machines.items():
+    for machine, machine_rows in machines.items():
         slug = Machine("", machine).slug
         shown: list[html_page.Pictures] = []
-        for plot in plots_of(own, works) if with_plots else []:
+        for plot in plots_of(machine_rows, works) if with_plots else []:
             file = out / f"{slug}-{plot.name}.png"
             drawing.write_png(file, plot)
             written.append(file)
@@ -105,7 +107,7 @@ def write_report(machines: Mapping[str, Sequence[Row]], out: Path, with_plots: b
             shown.append(
                 html_page.Pictures(plot.name, plot.title, plot.caption, elements, drawing.svg_keys(plot.panels))
             )
-        parts.append(html_page.Part(slug, machine, measured_on(own), shown, sections(own)))
+        parts.append(html_page.Part(slug, machine, measured_on(machine_rows), shown, sections(machine_rows)))
     written[0].write_text(document(_TITLE, _INTRO, machines, pictures), encoding="utf-8")
     written[1].write_text(html_page.page(_TITLE, _INTRO, parts), encoding="utf-8")
     return written
@@ -142,7 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = write_report(machines, args.out, not args.no_plots)
     if args.parquet:
         try:
-            rows.write_parquet(args.out / "rows.parquet", [row for own in machines.values() for row in own])
+            rows.write_parquet(
+                args.out / "rows.parquet", [row for machine_rows in machines.values() for row in machine_rows]
+            )
         except ImportError:
             return _sorry("--parquet needs pyarrow: pip install 'openclip-engines[parquet]'")
         written.append(args.out / "rows.parquet")

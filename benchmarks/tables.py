@@ -64,8 +64,8 @@ def _engine_cells(rows: Sequence[Mapping[str, str]], targets: Sequence[str]) -> 
     peaks = [max(float(r["peak_memory_mb"]) / float(r["weights_mb"]) for r in rows if r["tower"] == t) for t in _TOWERS]
     fused = []
     for tower in _TOWERS:
-        own = [r for r in rows if r["tower"] == tower]
-        counts = {(int(r["fused_attention"]), int(r["decomposed_attention"])) for r in own}
+        tower_rows = [r for r in rows if r["tower"] == tower]
+        counts = {(int(r["fused_attention"]), int(r["decomposed_attention"])) for r in tower_rows}
         fused.append(" or ".join(f"{a}" if not b else f"{a} of {a + b}" for a, b in sorted(counts)))
     return [
         " / ".join(f"{value:.0f}" for value in seconds),

@@ -234,13 +234,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             if towers_done and engines_done and not args.force:
                 continue
-            found = _run_one(model, precision, args.samples, used)
+            by_table = _run_one(model, precision, args.samples, used)
             mark = {"commit": commit()}
             if args.force or not towers_done:
-                ZOO.upsert(args.results, [row | mark for row in found["towers"]])
+                ZOO.upsert(args.results, [row | mark for row in by_table["towers"]])
             if used:
-                ZOO_ENGINES.upsert(engines_csv, [row | mark for row in found["engines"]])
-            if any(row["status"] != "ok" for rows in found.values() for row in rows):
+                ZOO_ENGINES.upsert(engines_csv, [row | mark for row in by_table["engines"]])
+            if any(row["status"] != "ok" for rows in by_table.values() for row in rows):
                 failed.append(f"{model} {precision}")
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
@@ -253,11 +253,11 @@ def _run_one(model: str, precision: str, samples: int, targets: Sequence[str]) -
     print(f"{model} {precision} …", file=sys.stderr, flush=True)
     ran = subprocess.run(command, stdout=subprocess.PIPE, env=os.environ | {"TQDM_DISABLE": "1"}, check=False)
     if ran.returncode == 0:
-        found: dict[str, list[dict[str, Any]]] = json.loads(ran.stdout)
-        for row in found["towers"]:
+        by_table: dict[str, list[dict[str, Any]]] = json.loads(ran.stdout)
+        for row in by_table["towers"]:
             if row["status"] != "ok":
                 print(f"{model} {row['tower']} {precision}: {row['status']}", file=sys.stderr)
-        return found
+        return by_table
     status = "out of memory" if ran.returncode in (-9, 137) else f"exit code {ran.returncode}"
     print(f"{model} {precision}: {status}", file=sys.stderr)
     rows = [{"model": model, "tower": t, "precision": precision, "status": status} for t in ("image", "text")]

@@ -157,11 +157,11 @@ def evaluate(
         recalls = [k for k in _RECALLS if k < job.images]
         try:
             if job.task == "zero_shot":
-                found = metrics.evaluate(
+                results = metrics.evaluate(
                     model, loader, tokenizer, dataset.classes, dataset.templates, device, amp=False
                 )
             else:
-                found = metrics.evaluate(model, loader, tokenizer, device, amp=False, recall_k_list=recalls)
+                results = metrics.evaluate(model, loader, tokenizer, device, amp=False, recall_k_list=recalls)
         except importlib.import_module("webdataset.autodecode").DecodingError as error:
             reason = error.__cause__ or error
             raise InputError(
@@ -169,12 +169,12 @@ def evaluate(
                 "--clip-benchmark"
             ) from error
     if job.task == "zero_shot":
-        shares = {"top1": found["acc1"]} | ({"top5": found["acc5"]} if len(dataset.classes) > 5 else {})
+        shares = {"top1": results["acc1"]} | ({"top5": results["acc5"]} if len(dataset.classes) > 5 else {})
         return {"zero_shot": {name: _estimate(value, job.images) for name, value in shares.items()}}
     figures = {}
     for k in recalls:
-        figures[f"image_to_text_recall_{k}"] = _estimate(found[f"text_retrieval_recall@{k}"], job.images)
-        figures[f"text_to_image_recall_{k}"] = _estimate(found[f"image_retrieval_recall@{k}"], job.captions)
+        figures[f"image_to_text_recall_{k}"] = _estimate(results[f"text_retrieval_recall@{k}"], job.images)
+        figures[f"text_to_image_recall_{k}"] = _estimate(results[f"image_retrieval_recall@{k}"], job.captions)
     return {"retrieval": figures}
 
 

@@ -79,8 +79,8 @@ class Measurement:
         elif job is not None:
             from benchmarks.accuracy.clip_benchmark import evaluate
 
-            found = evaluate(job, eager.model, eager.transform, eager.tokenizer, eager.device)
-            self._add_accuracy("eager, clip-benchmark", found, versions(_EAGER_VERSIONS), job.measured_by)
+            figures = evaluate(job, eager.model, eager.transform, eager.tokenizer, eager.device)
+            self._add_accuracy("eager, clip-benchmark", figures, versions(_EAGER_VERSIONS), job.measured_by)
 
     def measure_engine(self, kind: str, device: str) -> bool:
         """Measure one kind of engine; return whether it succeeded. An engine that fails has rows with the reason."""
@@ -114,17 +114,19 @@ class Measurement:
             from benchmarks.accuracy.clip_benchmark import EngineModule, evaluate
 
             module = EngineModule(clip)
-            found = evaluate(job, module, module.transform, module.tokenize, "cpu")
-            self._add_accuracy(f"{kind}, clip-benchmark", found, computed_with, job.measured_by)
+            figures = evaluate(job, module, module.transform, module.tokenize, "cpu")
+            self._add_accuracy(f"{kind}, clip-benchmark", figures, computed_with, job.measured_by)
         elif dataset is not None:
             outcome = measure(EngineEncoders(clip), dataset, config, _progress(f"{kind}, accuracy"))
             self._add_accuracy(kind, accuracies(outcome, self._outcome), computed_with, "")
 
-    def _add_accuracy(self, engine: str, found: dict[str, dict[str, Estimate]], computed_with: str, note: str) -> None:
+    def _add_accuracy(
+        self, engine: str, figures: dict[str, dict[str, Estimate]], computed_with: str, note: str
+    ) -> None:
         assert self._dataset is not None
         classes = f"{len(self._dataset.classes)} classes" if self._dataset.classes is not None else ""
         note = "; ".join(part for part in (note, classes) if part)
-        self._run.add(accuracy_rows(found, engine, self._run.manifest, self._dataset.name, note), computed_with)
+        self._run.add(accuracy_rows(figures, engine, self._run.manifest, self._dataset.name, note), computed_with)
 
 
 def _progress(name: str) -> Callable[[Iterable[Batch], int | None], Iterator[Batch]]:

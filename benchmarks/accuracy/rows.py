@@ -38,9 +38,9 @@ def accuracy_rows(
     """Accuracies of eager or of an engine, with their intervals."""
     rows = []
     for task, estimates in figures.items():
-        for name, found in estimates.items():
-            shared = _columns(manifest, engine, data, note, repeats=found.samples)
-            rows.append(Row(task, figure=name, value=found.value, low=found.low, high=found.high, **shared))
+        for name, estimate in estimates.items():
+            shared = _columns(manifest, engine, data, note, repeats=estimate.samples)
+            rows.append(Row(task, figure=name, value=estimate.value, low=estimate.low, high=estimate.high, **shared))
     return rows
 
 
@@ -81,10 +81,10 @@ def tables(rows: Iterable[Row]) -> str:
         ("zero_shot", "zero-shot"),
         ("retrieval", "recall"),
     ):
-        found = by_what.get(what)
-        if found:
+        group = by_what.get(what)
+        if group:
             parts.append(
-                f"{title}, {found[0].shape}:\n{_parity_table(found) if what == 'parity' else _accuracy_table(found)}"
+                f"{title}, {group[0].shape}:\n{_parity_table(group) if what == 'parity' else _accuracy_table(group)}"
             )
     return "\n\n".join(parts)
 
@@ -92,14 +92,14 @@ def tables(rows: Iterable[Row]) -> str:
 def _parity_table(rows: Sequence[Row]) -> str:
     cells, empty, shown = [], [], ("min_cosine", "p1_cosine", "mean_cosine")
     for case in dict.fromkeys(row.case for row in rows):
-        own = {row.figure: row for row in rows if row.case == case}
-        first = next(iter(own.values()))
+        by_figure = {row.figure: row for row in rows if row.case == case}
+        first = next(iter(by_figure.values()))
         if first.value is None:
             empty.append(f"{first.engine}  {first.tower}  {first.status}: {first.note}")
             continue
-        cosines = [f"{own[name].value:.6f}" for name in shown]
-        agreement = _percent(own["top1_agreement"]) if "top1_agreement" in own else "-"
-        error = f"{own['max_abs_error'].value:.1e}"
+        cosines = [f"{by_figure[name].value:.6f}" for name in shown]
+        agreement = _percent(by_figure["top1_agreement"]) if "top1_agreement" in by_figure else "-"
+        error = f"{by_figure['max_abs_error'].value:.1e}"
         cells.append((first.engine, first.tower, *cosines, error, agreement, str(first.repeats)))
     figures = (*shown, "max_abs_error", "top1_agreement")
     header = ("engine", "tower", *map(short_label, figures), "samples")
@@ -110,11 +110,11 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
     """Engines side by side: there are more figures than engines."""
     figures = list(dict.fromkeys(row.figure for row in rows if row.value is not None))
     engines = list(dict.fromkeys(row.engine for row in rows if row.value is not None))
-    found = {(row.figure, row.engine): row for row in rows}
+    by_key = {(row.figure, row.engine): row for row in rows}
     cells = [
         (
             short_label(name),
-            *(_percent(found[name, engine]) if (name, engine) in found else "" for engine in engines),
+            *(_percent(by_key[name, engine]) if (name, engine) in by_key else "" for engine in engines),
             str(max(row.repeats for row in rows if row.figure == name)),
         )
         for name in figures

@@ -76,18 +76,18 @@ def attention(shape: tuple[int, int, int, int], causal: bool, mode: str, dtype: 
         cos, sin = angle.cos(), angle.sin()
     half = dtype != torch.float32
     names = candidates(length, size, capability(device), keys is not None, cos is not None)[: None if half else 1]
-    given = (qkv, heads, causal, keys, cos, sin)
+    arguments = (qkv, heads, causal, keys, cos, sin)
     calls: dict[str, Call] = {
-        name: lambda name=name: op(*given, impl="triton", variant=name)  # type: ignore[misc]
+        name: lambda name=name: op(*arguments, impl="triton", variant=name)  # type: ignore[misc]
         for name in names
     }
     native = as_compiled(reference.attention, device)
-    calls = {"native": lambda: native(*given), "eager": lambda: reference.attention(*given), **calls}
+    calls = {"native": lambda: native(*arguments), "eager": lambda: reference.attention(*arguments), **calls}
     if qkv.is_cuda:
 
         def efficient() -> torch.Tensor:
             with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
-                return reference.attention(*given)
+                return reference.attention(*arguments)
 
         calls["sdpa efficient"] = efficient
     first = None if keys is None else keys[:2]
@@ -191,12 +191,12 @@ def add_layer_norm(rows: int, width: int, dtype: torch.dtype, device: str) -> Wo
 
     x, residual = _random(device, dtype, rows, width), _random(device, dtype, rows, width)
     weight, bias = _random(device, dtype, width), _random(device, dtype, width)
-    given = (x, residual, weight, bias, 1e-5)
+    arguments = (x, residual, weight, bias, 1e-5)
     native = as_compiled(reference.add_layer_norm, device)
     calls: dict[str, Call] = {
-        "native": lambda: native(*given),
-        "eager": lambda: reference.add_layer_norm(*given),
-        "triton": lambda: op(*given, impl="triton"),
+        "native": lambda: native(*arguments),
+        "eager": lambda: reference.add_layer_norm(*arguments),
+        "triton": lambda: op(*arguments, impl="triton"),
     }
     few = (x[:64].double(), residual[:64].double(), weight.double(), bias.double(), 1e-5)
     return Work(

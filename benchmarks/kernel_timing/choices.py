@@ -26,13 +26,13 @@ def _key(case: KernelCase, dtype: torch.dtype) -> tuple[str, str, str, str]:
 
 
 def keep_choice(
-    case: KernelCase, dtype: torch.dtype, found: Measured, machine: Machine, run_commit: str, copy: Path | None
+    case: KernelCase, dtype: torch.dtype, measurement: Measured, machine: Machine, run_commit: str, copy: Path | None
 ) -> None:
     """Put a case's times into the table.
 
     Args:
         case, dtype: the measured case.
-        found: its times.
+        measurement: its times.
         machine: the GPU.
         run_commit: the code's commit.
         copy: file for a copy of the table; None: no copy.
@@ -45,12 +45,12 @@ def keep_choice(
             dtype=name,
             shape=shape,
             implementation=implementation,
-            ms=1e3 * estimate(found.seconds[implementation]).value,
+            ms=1e3 * estimate(measurement.seconds[implementation]).value,
             machine=machine.name,
             commit=run_commit,
         )
-        for implementation in ("native", *found.choices)
-        if implementation in found.seconds
+        for implementation in ("native", *measurement.choices)
+        if implementation in measurement.seconds
     )
     if copy is not None:
         draft = copy.with_suffix(".tmp")

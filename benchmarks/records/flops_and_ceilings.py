@@ -22,11 +22,11 @@ def flops_of(model: str, tower: str) -> float | None:
 
 def ceiling_tflops(results: Path, precision: str) -> float | None:
     """The machine's measured matrix products in that precision, from its ``ceiling.csv``; None if they were not measured."""
-    found = rows.select(rows.read(results / "ceiling.csv"), model="matmul", precision=precision, figure="tflops")
-    return max((row.value for row in found if row.value is not None), default=None)
+    products = rows.select(rows.read(results / "ceiling.csv"), model="matmul", precision=precision, figure="tflops")
+    return max((row.value for row in products if row.value is not None), default=None)
 
 
 def ceiling_gbytes(results: Path) -> float | None:
     """The machine's measured copy, GB/s read plus written; None if it was not measured."""
-    found = rows.select(rows.read(results / "ceiling.csv"), model="copy", figure="gbytes_per_second")
-    return max((row.value for row in found if row.value is not None), default=None)
+    copies = rows.select(rows.read(results / "ceiling.csv"), model="copy", figure="gbytes_per_second")
+    return max((row.value for row in copies if row.value is not None), default=None)

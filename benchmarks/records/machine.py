@@ -58,8 +58,8 @@ def usable_cores() -> int:
 def clock_mhz(device: str) -> int:
     """Clock of the processor (mean over its cores) or of the GPU's multiprocessors now; 0 where it cannot be read."""
     if device == "cuda":
-        found = nvidia_smi("clocks.sm")
-        return int(found.split()[0]) if found else 0
+        clock = nvidia_smi("clocks.sm")
+        return int(clock.split()[0]) if clock else 0
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -70,13 +70,13 @@ def clock_mhz(device: str) -> int:
 
 def versions(packages: Sequence[str]) -> str:
     """ "torch 2.15.0 onnxruntime 1.32.0", of those that are installed."""
-    found = []
+    parts = []
     for package in packages:
         try:
-            found.append(f"{package} {version(package)}")
+            parts.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return " ".join(found)
+    return " ".join(parts)
 
 
 def stamp(rows: Sequence[Row], machine: Machine, **common: object) -> list[Row]:
@@ -118,8 +118,8 @@ def gpu_problem() -> str | None:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:  # no GPU, or a driver that is older than this PyTorch needs
-        said = " ".join(str(error).split())[:300].rstrip(". ")
-        return f"PyTorch {torch.__version__} cannot use the GPU: {said}"
+        message = " ".join(str(error).split())[:300].rstrip(". ")
+        return f"PyTorch {torch.__version__} cannot use the GPU: {message}"
     return None
 
 

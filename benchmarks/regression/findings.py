@@ -51,29 +51,29 @@ class Comparison:
         return len(self.unsure) < len(self.compared) or bool(self.slower or self.faster or self.steady)
 
 
-def describe(found: Comparison) -> str:
+def describe(comparison: Comparison) -> str:
     """The comparison for people: worse figures first, one sentence at the end."""
-    parts = [_means("worse over all its figures", found.slower), _changes("worse", found.worse)]
-    parts += [_means("better over all its figures", found.faster), _changes("better", found.better)]
-    parts += [_means("too noisy to judge, a slowdown of 20 % could not be seen", found.blurred)]
-    parts += [_cases("failed now", found.failed), _cases("missing now", found.missing)]
-    parts += [_cases("not measured again", found.vanished), _cases("new", found.added)]
-    if found.elsewhere:
-        places = sorted({f"{a.machine or 'no name'} → {b.machine or 'no name'}" for a, b in found.elsewhere})
-        parts.append(f"of another machine, not compared: {len(found.elsewhere)} figures ({', '.join(places)})")
-    updates = sorted({f"{a.versions} → {b.versions}" for a, b in found.compared if a.versions != b.versions})
+    parts = [_means("worse over all its figures", comparison.slower), _changes("worse", comparison.worse)]
+    parts += [_means("better over all its figures", comparison.faster), _changes("better", comparison.better)]
+    parts += [_means("too noisy to judge, a slowdown of 20 % could not be seen", comparison.blurred)]
+    parts += [_cases("failed now", comparison.failed), _cases("missing now", comparison.missing)]
+    parts += [_cases("not measured again", comparison.vanished), _cases("new", comparison.added)]
+    if comparison.elsewhere:
+        places = sorted({f"{a.machine or 'no name'} → {b.machine or 'no name'}" for a, b in comparison.elsewhere})
+        parts.append(f"of another machine, not compared: {len(comparison.elsewhere)} figures ({', '.join(places)})")
+    updates = sorted({f"{a.versions} → {b.versions}" for a, b in comparison.compared if a.versions != b.versions})
     if updates:
         parts.append("\n".join(["other versions:", *(f"  {update}" for update in updates)]))
-    if any(row.status == "noisy" for pair in (*found.worse, *found.better) for row in pair):
+    if any(row.status == "noisy" for pair in (*comparison.worse, *comparison.better) for row in pair):
         parts.append(NOISY_LEGEND)
-    same = len(found.compared) - len(found.worse) - len(found.better) - len(found.unsure)
-    counts = f"{len(found.worse)} worse, {len(found.better)} better, {same} within the noise"
-    counts += f", {len(found.unsure)} too noisy to judge one by one" if found.unsure else ""
-    last = [f"{len(found.compared)} figures compared: {counts}"]
-    means = len(found.slower) + len(found.faster) + len(found.steady) + len(found.blurred)
+    same = len(comparison.compared) - len(comparison.worse) - len(comparison.better) - len(comparison.unsure)
+    counts = f"{len(comparison.worse)} worse, {len(comparison.better)} better, {same} within the noise"
+    counts += f", {len(comparison.unsure)} too noisy to judge one by one" if comparison.unsure else ""
+    last = [f"{len(comparison.compared)} figures compared: {counts}"]
+    means = len(comparison.slower) + len(comparison.faster) + len(comparison.steady) + len(comparison.blurred)
     if means:
-        counts = f"{len(found.slower)} worse, {len(found.faster)} better, {len(found.steady)} within the noise"
-        counts += f", {len(found.blurred)} too noisy to judge" if found.blurred else ""
+        counts = f"{len(comparison.slower)} worse, {len(comparison.faster)} better, {len(comparison.steady)} within the noise"
+        counts += f", {len(comparison.blurred)} too noisy to judge" if comparison.blurred else ""
         last.append(f"{means} means over an engine's figures on a model: {counts}")
     parts.append("\n".join(last))
     return "\n\n".join(part for part in parts if part)

@@ -68,11 +68,11 @@ class Noise:
         noise: dict[Group, list[tuple[float, int]]] = {}
         for pairs in self._engines:
             noise.setdefault(_model(pairs[0][0]), []).extend(_noise_of_mean(rows) for rows in zip(*pairs, strict=True))
-        found = []
+        means = []
         for pairs in self._engines:
             runs = noise[_model(pairs[0][0])]
-            freedom = sum(own for _, own in runs)
-            measured = sum(variance * own for variance, own in runs) / freedom
+            freedom = sum(degrees for _, degrees in runs)
+            measured = sum(variance * degrees for variance, degrees in runs) / freedom
             # As if each figure had noise of its own, because the few passes of a mean may show less by chance.
             independent = sum(self._variance(a) for a, _ in pairs) / len(pairs) ** 2
             count = [min(len(row.by_pass) for row in rows) for rows in zip(*pairs, strict=True)]
@@ -80,8 +80,8 @@ class Noise:
             several = len(runs) // 2
             limit = student(1 - tail, max(1, int(freedom / (1 + (several - 1) * _SHARED)))) * math.sqrt(variance)
             change = statistics.mean(_mean_log(b) - _mean_log(a) for a, b in pairs)
-            found.append(Mean(tuple(pairs), change, limit))
-        return found
+            means.append(Mean(tuple(pairs), change, limit))
+        return means
 
     def _variance(self, a: Row) -> float:
         """The variance of a figure's pass. A case or figure that is noisier than its kind keeps its own variance."""
@@ -156,12 +156,12 @@ def _pooled(pairs: Iterable[Pair]) -> tuple[float, int]:
     total, weight = 0.0, 0
     cases: dict[tuple[str, ...], list[int]] = {}
     for a, b in pairs:
-        own = 0
+        pair_freedom = 0
         for row in (a, b):
             freedom = len(row.by_pass) - 1
             total += freedom * statistics.variance(math.log(value) for value in row.by_pass)
-            own += freedom
-        weight += own
-        cases.setdefault((a.what, str(a.batch), a.shape), []).append(own)
+            pair_freedom += freedom
+        weight += pair_freedom
+        cases.setdefault((a.what, str(a.batch), a.shape), []).append(pair_freedom)
     together = sum(sum(each) / (1 + (len(each) - 1) * _SHARED) for each in cases.values())
     return total / weight, max(1, int(together))

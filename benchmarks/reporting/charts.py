@@ -104,7 +104,7 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
         rows: one machine's rows.
         work: (model, tower) → work, for the roofline; a tower that is not there is left out of it.
     """
-    found = [
+    candidates = [
         Plot(
             "throughput",
             "Throughput by batch",
@@ -131,15 +131,15 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
             roofline_panels(rows, work),
         ),
     ]
-    return [plot for plot in found if plot.panels]
+    return [plot for plot in candidates if plot.panels]
 
 
 def throughput_panels(rows: Iterable[Row]) -> list[Panel]:
     """Items per second over the batch, one panel for each model, tower and shape."""
     panels = []
-    for (model, tower, shape), own in _groups(_rates(rows)):
-        series = _series(own, lambda r: _point(r.batch, r.batch, r.batch, *_interval(r)))
-        ticks = sorted({float(row.batch) for row in own})
+    for (model, tower, shape), group in _groups(_rates(rows)):
+        series = _series(group, lambda r: _point(r.batch, r.batch, r.batch, *_interval(r)))
+        ticks = sorted({float(row.batch) for row in group})
         panels.append(Panel(_title(model, tower, shape), "batch", f"{_items(tower)} per second", series, x_ticks=ticks))
     return panels
 
@@ -162,11 +162,11 @@ def latency_panels(rows: Sequence[Row]) -> list[Panel]:
         return _point(rate, low, high, milliseconds, milliseconds, milliseconds)
 
     panels = []
-    for (model, tower, shape), own in _groups(_rates(rows)):
-        batches = sorted({row.batch for row in own})
+    for (model, tower, shape), group in _groups(_rates(rows)):
+        batches = sorted({row.batch for row in group})
         guides = [Guide(f"batch {batch}", 1000.0 * batch, -1) for batch in batches]
         x = f"{_items(tower)} per second"
-        panels.append(Panel(_title(model, tower, shape), x, "milliseconds per call", _series(own, point), guides))
+        panels.append(Panel(_title(model, tower, shape), x, "milliseconds per call", _series(group, point), guides))
     return panels
 
 
@@ -186,20 +186,20 @@ def accuracy_panels(rows: Sequence[Row]) -> list[Panel]:
     panels = []
     top1 = [row for row in rows if row.what == "zero_shot" and row.figure == "top1" and row.value is not None]
     for model, data in sorted({(row.model, row.shape) for row in top1}):
-        own = [row for row in top1 if (row.model, row.shape) == (model, data) and speed(row, "image")]
-        series = _series(own, lambda r: _point(*_interval(speed(r, "image")), *_interval(r)), joined=False)
+        timed_rows = [row for row in top1 if (row.model, row.shape) == (model, data) and speed(row, "image")]
+        series = _series(timed_rows, lambda r: _point(*_interval(speed(r, "image")), *_interval(r)), joined=False)
         if series:
             title = _title(model, "zero-shot", data)
             panels.append(Panel(title, "images per second", "top-1, %", series, y_log=False, y_percent=True))
     cosines = [row for row in rows if row.what == "parity" and row.figure == "mean_cosine" and row.value is not None]
-    for (model, tower, data), found in _groups(cosines):
-        own = [row for row in found if speed(row, tower)]
+    for (model, tower, data), group in _groups(cosines):
+        timed_rows = [row for row in group if speed(row, tower)]
 
         def distance(row: Row) -> Point:
             error = max(1 - (row.value or 0), RESOLUTION)
             return _point(*_interval(speed(row, row.tower)), error, error, error)
 
-        series = _series(own, distance, joined=False)
+        series = _series(timed_rows, distance, joined=False)
         if any(point.y > RESOLUTION for one in series for point in one.points):  # else there is nothing to see
             x, y = f"{_items(tower)} per second", "1 − mean cosine to eager fp32"
             panels.append(Panel(_title(model, tower, data), x, y, series, y_floor=RESOLUTION))
@@ -214,10 +214,10 @@ def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -
         return []
     terabytes = max(copies) / 1000
     panels = []
-    for (model, tower, shape), own in _groups(_rates(rows)):
+    for (model, tower, shape), group in _groups(_rates(rows)):
         amount = work.get((model, tower))
-        own = [row for row in own if row.precision in peaks and row.precision in OPERAND_BYTES]
-        if amount is None or shape == "real captions" or not own:
+        group = [row for row in group if row.precision in peaks and row.precision in OPERAND_BYTES]
+        if amount is None or shape == "real captions" or not group:
             continue
 
         def point(row: Row, amount: Work = amount) -> Point:
@@ -228,10 +228,10 @@ def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -
             return _point(intensity, intensity, intensity, rate, low, high)
 
         guides = [Guide(f"copy {1000 * terabytes:,.0f} GB/s", terabytes, 1, until=max(peaks.values()) / terabytes)]
-        for precision in sorted({row.precision for row in own}, key=lambda name: styles.order("", name)):
+        for precision in sorted({row.precision for row in group}, key=lambda name: styles.order("", name)):
             guides.append(Guide(f"{precision} {peaks[precision]:.3g} TFLOP/s", peaks[precision], 0, precision))
         x, y = "operations per byte, FLOP/B", "TFLOP/s"
-        panels.append(Panel(_title(model, tower, shape), x, y, _series(own, point), guides))
+        panels.append(Panel(_title(model, tower, shape), x, y, _series(group, point), guides))
     return panels
 
 
@@ -247,11 +247,11 @@ def _groups(rows: Sequence[Row]) -> list[tuple[tuple[str, str, str], list[Row]]]
 def _series(rows: Sequence[Row], point: Callable[[Row], Point], joined: bool = True) -> list[Series]:
     """One series for each engine and precision, in the order of all tables."""
     pairs = sorted({(row.engine, row.precision) for row in rows}, key=lambda pair: styles.order(*pair))
-    found = []
+    series = []
     for engine, precision in pairs:
-        own = sorted((r for r in rows if (r.engine, r.precision) == (engine, precision)), key=lambda r: r.batch)
-        found.append(Series(engine, precision, [point(row) for row in own], joined))
-    return found
+        engine_rows = sorted((r for r in rows if (r.engine, r.precision) == (engine, precision)), key=lambda r: r.batch)
+        series.append(Series(engine, precision, [point(row) for row in engine_rows], joined))
+    return series
 
 
 def _interval(row: Row | None) -> tuple[float, float, float]:

@@ -58,9 +58,9 @@ def _svg(figure: Figure) -> str:
 
     with matplotlib.rc_context(_SVG):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    found = re.search(r"<svg.*</svg>", text.getvalue(), re.DOTALL)
-    assert found is not None
-    element = re.sub(r"<metadata>.*?</metadata>\s*", "", found[0], flags=re.DOTALL)
+    match = re.search(r"<svg.*</svg>", text.getvalue(), re.DOTALL)
+    assert match is not None
+    element = re.sub(r"<metadata>.*?</metadata>\s*", "", match[0], flags=re.DOTALL)
     for stands_for, colour in _ANY_PAGE.items():
         element = element.replace(stands_for, colour)
     element = re.sub(r' (width|height)="[^"]*"', "", element, count=2)

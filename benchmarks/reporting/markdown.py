@@ -24,11 +24,11 @@ def document(
         pictures: name → plots and their files, relative to the report.
     """
     lines = [f"# {title}", "", " ".join(intro), ""]
-    for machine, own in machines.items():
-        lines += [f"## {machine}", "", f"Measured on {measured_on(own)}.", ""]
+    for machine, rows in machines.items():
+        lines += [f"## {machine}", "", f"Measured on {measured_on(rows)}.", ""]
         for plot, file in pictures.get(machine, ()):
             lines += [f"### {plot.title}", "", plot.caption, "", f"![{plot.title}, {machine}]({file})", ""]
-        for section in sections(own):
+        for section in sections(rows):
             lines += _markdown_section(section)
     return "\n".join(lines).rstrip() + "\n"
 

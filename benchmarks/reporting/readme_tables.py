@@ -26,8 +26,8 @@ NO_PARITY = "No accuracy has been measured yet: `python -m benchmarks parity BUN
 def bench_table(results: Path) -> str:
     """Speed on each measured CPU: the demo and ViT-B-32, the smallest and the largest batch."""
     tables = []
-    for machine, own in _machines(results, gpu=False):
-        chosen = [row for row in own if row.what == "throughput" and row.model in _BENCH_MODELS]
+    for machine, machine_rows in _machines(results, gpu=False):
+        chosen = [row for row in machine_rows if row.what == "throughput" and row.model in _BENCH_MODELS]
         if chosen:
             tables.append(_with_place(machine, speed_matrix(chosen, every_batch=False), chosen))
     return "\n\n".join(tables) or NO_CPU
@@ -36,8 +36,8 @@ def bench_table(results: Path) -> str:
 def int8_table(results: Path) -> str:
     """Speed of int8 bundles on each measured CPU, next to eager float32 and to the peer that quantizes for itself."""
     tables = []
-    for machine, own in _machines(results, gpu=False, folder="int8"):
-        chosen = [row for row in own if row.what == "throughput"]
+    for machine, machine_rows in _machines(results, gpu=False, folder="int8"):
+        chosen = [row for row in machine_rows if row.what == "throughput"]
         if chosen:
             tables.append(_with_place(machine, speed_matrix(chosen, every_batch=True), chosen))
     return "\n\n".join(tables) or NO_INT8
@@ -46,8 +46,8 @@ def int8_table(results: Path) -> str:
 def gpu_table(results: Path) -> str:
     """Speed on each measured GPU: every model and batch, texts of real length."""
     tables = []
-    for machine, own in _machines(results, gpu=True):
-        chosen = [row for row in own if row.what == "throughput"]
+    for machine, machine_rows in _machines(results, gpu=True):
+        chosen = [row for row in machine_rows if row.what == "throughput"]
         if chosen:
             tables.append(_with_place(machine, speed_matrix(chosen, every_batch=True), chosen))
     return "\n\n".join(tables) or NO_GPU
@@ -56,9 +56,9 @@ def gpu_table(results: Path) -> str:
 def parity_table(results: Path) -> str:
     """Distance from eager float32, zero-shot accuracy and recall on every measured machine."""
     tables = []
-    for machine, own in [*_machines(results, gpu=False), *_machines(results, gpu=True)]:
-        parity = [row for row in own if row.what == "parity"]
-        accuracy = [row for row in own if row.what in ("zero_shot", "retrieval")]
+    for machine, machine_rows in [*_machines(results, gpu=False), *_machines(results, gpu=True)]:
+        parity = [row for row in machine_rows if row.what == "parity"]
+        accuracy = [row for row in machine_rows if row.what in ("zero_shot", "retrieval")]
         parts = [*([_parity(parity)] if parity else []), *([_accuracy(accuracy)] if accuracy else [])]
         if parts:
             tables.append(_with_place(machine, "\n\n".join(parts), [*parity, *accuracy]))
@@ -68,29 +68,31 @@ def parity_table(results: Path) -> str:
 def cold_start_table(results: Path) -> str:
     """The cost before the first embedding, on every measured machine."""
     tables = []
-    for machine, own in _machines(results, gpu=False):
-        chosen = [row for row in own if row.what == "export"]
+    for machine, machine_rows in _machines(results, gpu=False):
+        chosen = [row for row in machine_rows if row.what == "export"]
         if not chosen:
             continue
         figures = sorted({row.figure for row in chosen}, key=list(FIGURES).index)
         exports: dict[tuple[str, str, str], dict[str, Row]] = {}
         for row in sorted(chosen, key=lambda r: (_place((r.model, "", "")), r.precision, r.engine)):
             exports.setdefault((row.model, row.precision, row.engine), {})[row.figure] = row
-        lines = [[*names, *(_cell(found.get(figure)) for figure in figures)] for names, found in exports.items()]
+        lines = [
+            [*names, *(_cell(by_figure.get(figure)) for figure in figures)] for names, by_figure in exports.items()
+        ]
         header = ["model", "precision", "engines", *map(label, figures)]
         tables.append(_with_place(machine, markdown_table(Table("", header, lines, 3)), chosen))
     return "\n\n".join(tables) or NO_COLD_START
 
 
-def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
+def speed_matrix(throughput: Sequence[Row], every_batch: bool) -> str:
     """A line for each model, tower, shape and batch, a column for each engine; the fastest is bold, if it is not noisy.
 
     Args:
-        found: rows of throughput.
+        throughput: rows of throughput.
         every_batch: else the smallest and the largest of each tower.
     """
-    by_key = {row.key: row for row in found}
-    rates = [row for row in found if row.figure == "per_second"]
+    by_key = {row.key: row for row in throughput}
+    rates = [row for row in throughput if row.figure == "per_second"]
     measured = [row for row in rates if row.value is not None]
     engines = sorted({(row.engine, row.precision) for row in measured}, key=lambda pair: styles.order(*pair))
     precisions = {precision for _, precision in engines}
@@ -123,57 +125,59 @@ def speed_matrix(found: Sequence[Row], every_batch: bool) -> str:
     return markdown_table(Table("", ["model", "of", "shape", "batch", *ours], lines, 3, frozenset(best), notes))
 
 
-def _parity(found: Sequence[Row]) -> str:
+def _parity(parity: Sequence[Row]) -> str:
     columns: dict[str, Callable[[Mapping[tuple[str, str], Row]], str]] = {
-        f"{tower}: min / mean cosine": lambda own, tower=tower: (  # type: ignore[misc]
-            " / ".join(_cell(own.get((tower, figure))) for figure in ("min_cosine", "mean_cosine"))
+        f"{tower}: min / mean cosine": lambda by_key, tower=tower: (  # type: ignore[misc]
+            " / ".join(_cell(by_key.get((tower, figure))) for figure in ("min_cosine", "mean_cosine"))
         )
         for tower in ("image", "text")
     }
-    columns["max error, image / text"] = lambda own: " / ".join(
-        _cell(own.get((t, "max_abs_error"))) for t in ("image", "text")
+    columns["max error, image / text"] = lambda by_key: " / ".join(
+        _cell(by_key.get((t, "max_abs_error"))) for t in ("image", "text")
     )
-    if any(row.figure == "top1_agreement" for row in found):
-        columns["top-1 as eager"] = lambda own: " / ".join(
-            _cell(own.get((t, "top1_agreement"))) for t in ("image", "text")
+    if any(row.figure == "top1_agreement" for row in parity):
+        columns["top-1 as eager"] = lambda by_key: " / ".join(
+            _cell(by_key.get((t, "top1_agreement"))) for t in ("image", "text")
         )
-    return _by_engine(found, columns)
+    return _by_engine(parity, columns)
 
 
-def _accuracy(found: Sequence[Row]) -> str:
-    figures = [figure for figure in _ACCURACIES if any(row.figure == figure for row in found)]
+def _accuracy(accuracy: Sequence[Row]) -> str:
+    figures = [figure for figure in _ACCURACIES if any(row.figure == figure for row in accuracy)]
     columns: dict[str, Callable[[Mapping[tuple[str, str], Row]], str]] = {
-        label(figure): lambda own, figure=figure: _cell(own.get(("", figure)))  # type: ignore[misc]
+        label(figure): lambda by_key, figure=figure: _cell(by_key.get(("", figure)))  # type: ignore[misc]
         for figure in figures
     }
-    return _by_engine(found, columns, ["In brackets the 95 % confidence interval."])
+    return _by_engine(accuracy, columns, ["In brackets the 95 % confidence interval."])
 
 
 def _by_engine(
-    found: Sequence[Row],
+    table_rows: Sequence[Row],
     columns: Mapping[str, Callable[[Mapping[tuple[str, str], Row]], str]],
     notes: Sequence[str] = (),
 ) -> str:
     """A line for each model, data set, engine and precision that was measured."""
     cases: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
-    for row in sorted(found, key=lambda r: (*_place((r.model, "", r.shape)), *styles.order(r.engine, r.precision))):
+    for row in sorted(
+        table_rows, key=lambda r: (*_place((r.model, "", r.shape)), *styles.order(r.engine, r.precision))
+    ):
         cases.setdefault((row.model, row.shape, row.engine, row.precision), {})[row.tower, row.figure] = row
-    shown = {case: own for case, own in cases.items() if any(row.value is not None for row in own.values())}
-    lines = [[*case, *(column(own) for column in columns.values())] for case, own in shown.items()]
+    shown = {case: by_key for case, by_key in cases.items() if any(row.value is not None for row in by_key.values())}
+    lines = [[*case, *(column(by_key) for column in columns.values())] for case, by_key in shown.items()]
     engines = [(engine, precision) for _, _, engine, precision in shown]
     header = ["model", "data", "engine", "precision", *columns]
-    return markdown_table(Table("", header, lines, 4, notes=[*notes, *_not_measured(found, engines)]))
+    return markdown_table(Table("", header, lines, 4, notes=[*notes, *_not_measured(table_rows, engines)]))
 
 
 def _cell(row: Row | None) -> str:
     return "–" if row is None else cell(row)
 
 
-def _not_measured(found: Iterable[Row], engines: Sequence[tuple[str, str]]) -> list[str]:
+def _not_measured(table_rows: Iterable[Row], engines: Sequence[tuple[str, str]]) -> list[str]:
     """ "Not measured: openvino fp32 (missing: not installed)." """
     reasons = {
         f"{row.engine} {row.precision} ({row.status}: {row.note})"
-        for row in found
+        for row in table_rows
         if row.value is None and (row.engine, row.precision) not in engines
     }
     return [f"Not measured: {'; '.join(sorted(reasons))}."] if reasons else []
@@ -187,13 +191,13 @@ def _place(case: tuple[str, str, str]) -> tuple[int, str, str, str]:
 
 def _machines(results: Path, gpu: bool, folder: str = "") -> list[tuple[str, list[Row]]]:
     """Machine → rows of every folder of the kind; of a suite with a folder of its own, those in there."""
-    found: dict[str, list[Row]] = {}
+    by_machine: dict[str, list[Row]] = {}
     for place in sorted(path / folder for path in results.glob("*/") if any((path / folder).glob("*.csv"))):
         for row in rows.read(place):
             if bool(_CPU.search(row.machine)) != gpu:
-                found.setdefault(row.machine, []).append(row)
-    return sorted(found.items())
+                by_machine.setdefault(row.machine, []).append(row)
+    return sorted(by_machine.items())
 
 
-def _with_place(machine: str, table: str, found: Sequence[Row]) -> str:
-    return f"{table}\n\nMeasured on {measured_on(found) or machine}."
+def _with_place(machine: str, table: str, table_rows: Sequence[Row]) -> str:
+    return f"{table}\n\nMeasured on {measured_on(table_rows) or machine}."

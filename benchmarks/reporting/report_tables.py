@@ -65,27 +65,27 @@ class Section:
 
 def sections(rows: Sequence[Row]) -> list[Section]:
     """One section for each kind of measurement on one machine that has rows, and at the end what is missing."""
-    found = []
+    all_sections = []
     throughput = throughput_tables([row for row in rows if row.what == "throughput"])
     if throughput:
-        found.append(Section("throughput", "Throughput", throughput))
+        all_sections.append(Section("throughput", "Throughput", throughput))
     others = [*_TITLES, *sorted({row.what for row in rows} - {"throughput", *_TITLES})]
     for what in others:
-        own = [row for row in rows if row.what == what]
-        if own:
-            found.append(Section(what, _TITLES.get(what, what), flat_tables(own)))
+        group = [row for row in rows if row.what == what]
+        if group:
+            all_sections.append(Section(what, _TITLES.get(what, what), flat_tables(group)))
     remarks = remarks_table(rows)
     if remarks is not None:
-        found.append(Section("remarks", "Not measured, and remarks", [remarks]))
-    return found
+        all_sections.append(Section("remarks", "Not measured, and remarks", [remarks]))
+    return all_sections
 
 
 def throughput_tables(rows: Sequence[Row]) -> list[Table]:
     """One table for each model, tower and shape: engines below each other, a column for each batch."""
     tables = []
     for model, tower, shape in sorted({(row.model, row.tower, row.shape) for row in rows}):
-        own = [row for row in rows if (row.model, row.tower, row.shape) == (model, tower, shape)]
-        tables.append(_throughput_table(f"{model}, {tower} tower, {shape}", f"{tower or 'item'}s", own))
+        group = [row for row in rows if (row.model, row.tower, row.shape) == (model, tower, shape)]
+        tables.append(_throughput_table(f"{model}, {tower} tower, {shape}", f"{tower or 'item'}s", group))
     return tables
 
 
@@ -162,20 +162,20 @@ def _flat_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
 
 def remarks_table(rows: Sequence[Row]) -> Table | None:
     """A table of missing and failed cases with their reasons, and of remarks on others; None if there are none."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    by_subject: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         remark = row.note or ("no reason was written down" if row.value is None else "")
         if remark and (row.value is None or row.what not in _OPERATIONS):
             status = row.status if row.value is None else "measured"
             subject = (status, f"{row.engine} {row.precision}".strip() or "–", row.model, remark)
             where = f"{row.what} {row.tower}".strip()
-            found.setdefault(subject, [])
-            if where not in found[subject]:
-                found[subject].append(where)
-    if not found:
+            by_subject.setdefault(subject, [])
+            if where not in by_subject[subject]:
+                by_subject[subject].append(where)
+    if not by_subject:
         return None
     place = {"failed": 0, "missing": 1}
-    ordered = sorted(found.items(), key=lambda item: (place.get(item[0][0], 2), item[0]))
+    ordered = sorted(by_subject.items(), key=lambda item: (place.get(item[0][0], 2), item[0]))
     lines = [[status, engine, model, ", ".join(w), remark] for (status, engine, model, remark), w in ordered]
     return Table("", ["status", "engine", "model", "of", "remark"], lines, texts=5)
 
