@@ -17,7 +17,7 @@ _BATCHES = (2, 1)
 def stand_in(suite: Suite) -> Suite:
     """The suite for a CPU; steps that become the same are one, and of a part's packages, half a minute each, there is one."""
     parts = {name: tuple(dict.fromkeys(_small(step) for step in _few(steps))) for name, steps in suite.parts.items()}
-    return replace(suite, device="cpu", parts=parts, rounds=2, round_seconds=0.01)
+    return replace(suite, device="cpu", parts=parts, rounds=2, round_seconds=0.001)
 
 
 def _few(steps: Sequence[Step]) -> list[Step]:

@@ -35,7 +35,7 @@ TINY = Suite(
         "broken": (Sweep("no-such-model", "fp32", ("onnxruntime",), ("eager",), (2,)),),
     },
     rounds=2,
-    round_seconds=0.01,
+    round_seconds=0.001,
     passes=2,
 )
 # What a bare PyTorch image with open_clip beside it has not.
@@ -108,7 +108,7 @@ def test_a_bare_image_measures_what_it_can(texts: tuple[str, ...], tmp_path: Pat
         "assert made.shape[1:] == (2, 77), made.shape\n"
         f"parts = {{'models': (Sweep('ViT-S-32', None, (), ('eager',), (1,), {texts!r}),),\n"
         "         'engines': (Sweep('ViT-S-32', 'fp16', ('tensorrt-rtx',), ('eager',), (1,)),)}\n"
-        f"run_suite(Suite('cpu', 10, parts, 2, 0.01), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
+        f"run_suite(Suite('cpu', 10, parts, 2, 0.001), 'bare', list(parts), [], Path({str(tmp_path / 'rows')!r}), False)\n"
     )
     ran = subprocess.run(
         [sys.executable, str(tmp_path / "bare.py")],
