@@ -36,7 +36,7 @@ def _small(step: Step) -> Step:
         towers = ("stand-in image", "stand-in text")
         return replace(step, towers=towers, batches=_BATCHES[:1], precision="fp32", rounds=2, compiles=False)
     if isinstance(step, Tests):
-        return Tests(("tests/kernels/test_attention_gpu.py",))  # which says of each test that there is no GPU
+        return Tests(("tests/engines/test_onnxruntime_gpu.py",))  # which says of each test that there is no GPU
     assert isinstance(step, Sweep)
     if step.precision is None:
         return replace(step, model=_MODEL, contenders=("eager", "null"), batches=(1,))
