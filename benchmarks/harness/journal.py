@@ -58,7 +58,7 @@ class Journal:
         self._started = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._done: set[tuple[str, ...]] = set()
         self.deadline, self.end, self._lock = deadline, end, threading.Lock()
-        self._usable: set[tuple[Contender, str]] = set()  # peers that can run here, by device
+        self.usable: set[tuple[Contender, str, str | None]] = set()  # `Plan.place` of contenders that can run here
         folder.mkdir(parents=True, exist_ok=True)
         self.samples, self.compiled = (
             SampleStore(self._marker.with_suffix(".samples")),

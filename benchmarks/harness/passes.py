@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks.harness.case_rows import case_rows, failure_row, key_of, start_rows
 from benchmarks.harness.energy import read_joules
-from benchmarks.harness.process import OUT_OF_TIME, ContenderError, ContenderProcess, OutOfTimeError
+from benchmarks.harness.process import OUT_OF_TIME, ContenderError, ContenderProcess, MissingError, OutOfTimeError
 from benchmarks.harness.samples import Rounds
 from benchmarks.harness.timing import rotated
 from benchmarks.harness.worker import OpenedInfo, Prepared, calls_in_a_round
@@ -40,7 +40,8 @@ class Passes:
         Args:
             run: the journal of samples and rows.
             plan: the model, contenders and cases.
-            contenders: the contenders that can run here, the baseline first if it can.
+            contenders: the contenders, the baseline first, without those that are known not to run here. One that is not in
+                `Journal.usable` says in its own process whether it can, before it loads its first tower.
             pairs: each contender with each of its cases.
             work: the folder of inputs and plain exports.
         """
@@ -55,7 +56,7 @@ class Passes:
         todo = [
             p for p in self._pairs if p not in self._failed and number not in samples.of(key_of(self._plan.subject, *p))
         ]
-        one = _Pass(self._run, self._plan, number, self._work, self._failed, self._strikes)
+        one = _Pass(self._run, self._plan, number, self._work, self._pairs, self._failed, self._strikes)
         cases = list(dict.fromkeys(case for _, case in todo))
         try:
             for tower in dict.fromkeys(case.tower for case in cases):
@@ -96,10 +97,17 @@ class _Pass:
     """
 
     def __init__(
-        self, run: Journal, plan: Plan, number: int, work: Path, failed: set[Pair], strikes: dict[Contender, int]
+        self,
+        run: Journal,
+        plan: Plan,
+        number: int,
+        work: Path,
+        pairs: Sequence[Pair],
+        failed: set[Pair],
+        strikes: dict[Contender, int],
     ) -> None:
         self._run, self._plan, self._number, self._work = run, plan, number, work
-        self._failed, self._strikes = failed, strikes
+        self._pairs, self._failed, self._strikes = pairs, failed, strikes
         self._processes: dict[Contender, ContenderProcess] = {}
         self._towers: dict[Contender, str] = {}  # the tower that is loaded
         self._info: dict[Contender, OpenedInfo] = {}
@@ -206,7 +214,7 @@ class _Pass:
 
     def _warm_up(self, contender: Contender, case: Case) -> Prepared:
         process = self._ready(contender, case.tower)
-        prepared = process.prepare(case)
+        prepared = process.prepare(case, self._plan.warm_up_seconds)
         process.rest()
         return prepared
 
@@ -224,6 +232,11 @@ class _Pass:
                 contender, compiled=self._run.compiled, end=self._run.end
             )
         self._towers.pop(contender, None)
+        if self._plan.place(contender) not in self._run.usable:
+            reason = process.why_not(self._plan.subject, self._plan.device)
+            if reason is not None:
+                raise MissingError(reason)
+            self._run.usable.add(self._plan.place(contender))
         self._info[contender] = process.open(self._plan.subject, tower, self._plan.device, self._work)
         self._towers[contender] = tower
         return process
@@ -237,6 +250,9 @@ class _Pass:
         except OutOfTimeError:
             self._out_of_time(contender, case)
             return None
+        except MissingError as error:
+            self._cannot_run(contender, str(error))
+            return None
         except ContenderError as error:
             process = self._processes.get(contender)
             if process is None or not process.alive:
@@ -246,6 +262,15 @@ class _Pass:
             self._run.add([failure_row(self._plan.subject, contender, case, "failed", str(error))], self._plan.device)
             self._run.console.problem(contender.label, str(error))
             return None
+
+    def _cannot_run(self, contender: Contender, why: str) -> None:
+        """Leave out all cases of a contender; what an earlier pass measured stays."""
+        cases = [case for one, case in self._pairs if one == contender]
+        self._failed.update((contender, case) for case in cases)
+        self._processes.pop(contender).close()
+        new = [case for case in cases if not self._run.samples.of(key_of(self._plan.subject, contender, case))]
+        self._run.add([failure_row(self._plan.subject, contender, case, "missing", why) for case in new], "cpu")
+        self._run.console.problem(contender.label, why)
 
     def _out_of_time(self, contender: Contender, case: Case) -> None:
         """Mark a case that the end of the time cut short: the rows of earlier passes stay."""

@@ -11,6 +11,7 @@ from benchmarks.workloads.inputs import Case
 from benchmarks.workloads.subject import Subject
 
 _MOST_ROUNDS = 20  # in a pass
+_WARM_UP_SECONDS, _WARM_UP_ROUNDS = 5.0, 100  # whichever is less
 
 
 class UserError(Exception):
@@ -47,6 +48,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "passes", max(1, min(self.passes, self.rounds)))
+
+    @property
+    def warm_up_seconds(self) -> float:
+        """How long a contender whose times do not become stable is warmed up for a case."""
+        return min(_WARM_UP_SECONDS, _WARM_UP_ROUNDS * self.round_seconds)
+
+    def place(self, contender: Contender) -> tuple[Contender, str, str | None]:
+        """A contender, the device and, for a bundle's engine, the bundle: a peer that can run one model can run the next."""
+        return contender, self.device, self.subject.bundle if contender.of_bundle else None
 
     def rounds_of(self, number: int, seconds: float) -> int:
         """Rounds of a case in a pass.

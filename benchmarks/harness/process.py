@@ -30,6 +30,10 @@ class ContenderError(Exception):
     """A contender failed; the message is the note of its row."""
 
 
+class MissingError(ContenderError):
+    """A contender cannot run here; the message is the reason."""
+
+
 class OutOfTimeError(ContenderError):
     """The time of the run was over before a contender had answered; its process was ended."""
 
@@ -85,9 +89,9 @@ class ContenderProcess:
         info: OpenedInfo = self._request("open", subject, self.contender, tower, device, str(folder))
         return info
 
-    def prepare(self, case: Case) -> Prepared:
+    def prepare(self, case: Case, warm_up_seconds: float) -> Prepared:
         """Load inputs and warm up."""
-        prepared: Prepared = self._request("prepare", case)
+        prepared: Prepared = self._request("prepare", case, warm_up_seconds)
         return prepared
 
     def measure(self, calls: int, each: bool) -> Measured:

@@ -38,7 +38,7 @@ class Run(Journal):
             passes.measure(number)
 
     def prepare(self, plan: Plan, work: Path) -> Passes:
-        """Write the inputs, find the contenders that can run, and time an empty call. Passes of several plans may take turns."""
+        """Write the inputs, make contenders' files, and time an empty call. Passes of several plans may take turns."""
         cases = plan.cases(work)
         runnable = [c for c in plan.contenders if c.engine != "null"]
         baseline = plan.contenders[0]
@@ -53,13 +53,16 @@ class Run(Journal):
         for contender in plan.contenders:
             if contender.engine == "null":
                 self._measure_overhead(plan, contender, cases[0], work)
-        usable = self._check(plan, {c: [case for case in cases if (c, case) in todo] for c in runnable}, work)
-        return Passes(self, plan, usable, pairs, work)
+        open_cases = {c: [case for case in cases if (c, case) in todo] for c in runnable}
+        unusable = self._set_up(
+            plan, {c: own for c, own in open_cases.items() if own and hasattr(c.module, "setup")}, work
+        )
+        return Passes(self, plan, [c for c in runnable if open_cases[c] and c not in unusable], pairs, work)
 
-    def _check(self, plan: Plan, cases: Mapping[Contender, Sequence[Case]], work: Path) -> list[Contender]:
-        """The contenders that can run here; their files are made, each in a process of its own."""
-        usable: list[Contender] = []
-        subject, checked = plan.subject, [c for c in cases if cases[c]]
+    def _set_up(self, plan: Plan, cases: Mapping[Contender, Sequence[Case]], work: Path) -> list[Contender]:
+        """Make the files of contenders that need some, each in a process of its own; return those that cannot run here."""
+        unusable: list[Contender] = []
+        subject, checked = plan.subject, list(cases)
         with contextlib.ExitStack() as stack:
             processes = {c: stack.enter_context(started(c, self.end)) for c in checked}
             with self.console.busy(f"{subject.name}: checking {len(checked)} contenders"), ThreadPoolExecutor() as pool:
@@ -69,24 +72,24 @@ class Run(Journal):
                 if reason is None:  # one after the other: some share files
                     with self.console.busy(f"{subject.name}: {contender.label}"):
                         status, reason = self._setup(processes[contender], subject, cases[contender], work)
-                if reason is None:
-                    usable.append(contender)
-                    continue
-                self.add([failure_row(subject, contender, case, status, reason) for case in cases[contender]], "cpu")
-                self.console.problem(contender.label, reason)
-        return usable
+                if reason is not None:
+                    unusable.append(contender)
+                    self.add(
+                        [failure_row(subject, contender, case, status, reason) for case in cases[contender]], "cpu"
+                    )
+                    self.console.problem(contender.label, reason)
+        return unusable
 
     def _why_not(self, process: ContenderProcess, plan: Plan) -> tuple[Status, str | None]:
         """The reason why a contender cannot run; a peer that can run one model is not checked again for the next."""
-        peer = (process.contender, plan.device)
-        if peer in self._usable:
+        if plan.place(process.contender) in self.usable:
             return "missing", None
         try:
             reason = process.why_not(plan.subject, plan.device)
         except ContenderError as error:
             return self._failure(error)
-        if reason is None and not process.contender.of_bundle:
-            self._usable.add(peer)
+        if reason is None:
+            self.usable.add(plan.place(process.contender))
         return "missing", reason
 
     def _setup(
@@ -110,7 +113,7 @@ class Run(Journal):
         try:
             with started(contender, self.end) as process:
                 process.open(plan.subject, case.tower, plan.device, work)
-                process.prepare(case)
+                process.prepare(case, plan.warm_up_seconds)
                 rounds = [process.measure(_NULL_CALLS, each=False) for _ in range(plan.rounds)]
         except OutOfTimeError:
             self.complete = False

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from benchmarks.workloads.inputs import Case
     from benchmarks.workloads.subject import Subject
 
-_STABLE = 0.1  # warm-up ends when the last calls' times are this close together
+_STABLE = 0.1  # warm-up ends early when the last calls' times are this close together
 _LAST_CALLS = 3
-_WARM_UP_SECONDS = 5.0  # …or after this long, not counting the first call, which may compile
 _LEAST_CALLS = 3
 _LONG_CALL = 0.25  # seconds; after the first call, one of these is warm-up enough
 _MOST_CALLS = 500  # in a round
@@ -38,7 +37,7 @@ class OpenedInfo:
 
     Attributes:
         versions, weights, note, threads: see `benchmarks.contenders.Opened`.
-        load_seconds: time from the process's first line about the contender to a loaded tower, imports included.
+        load_seconds: time that the process took to find out whether the contender can run, and to load the tower: imports included.
     """
 
     versions: str
@@ -94,10 +93,13 @@ class Worker:
         self._call: Callable[[int], object] = _nothing
         self._turn = 0
         self._device_free = 0
+        self._check_seconds = 0.0  # its imports are those of the tower that is loaded next
 
     def why_not(self, subject: Subject, contender: Contender, device: str) -> str | None:
         """See `benchmarks.contenders`."""
+        start = time.perf_counter()
         reason: str | None = contender.module.why_not(subject, contender, device)
+        self._check_seconds = time.perf_counter() - start
         return reason
 
     def setup(self, subject: Subject, contender: Contender, tower: str, folder: str) -> None:
@@ -112,11 +114,11 @@ class Worker:
         start = time.perf_counter()
         self._device_free = _device_free() if device == "cuda" else 0
         opened = self._opened = contender.module.open_tower(subject, contender, tower, device, Path(folder))
-        seconds = time.perf_counter() - start
+        seconds, self._check_seconds = time.perf_counter() - start + self._check_seconds, 0.0
         return OpenedInfo(opened.versions, opened.weights, opened.note, opened.threads, seconds)
 
-    def prepare(self, case: Case) -> Prepared:
-        """Load a case's inputs and run it until its times are stable."""
+    def prepare(self, case: Case, warm_up_seconds: float) -> Prepared:
+        """Load a case's inputs and run it until its times are stable, or for so long after the first call, which may compile."""
         assert self._opened is not None
         self._call = self._opened.prepare(case)
         start = time.perf_counter()
@@ -126,7 +128,7 @@ class Worker:
         if case.kind == "files" and first > _LONG_CALL:
             return Prepared(first, first)  # a call is many batches
         times: list[float] = []
-        end = time.perf_counter() + _WARM_UP_SECONDS
+        end = time.perf_counter() + warm_up_seconds
         while not (times and times[-1] > _LONG_CALL) and (
             len(times) < _LEAST_CALLS or (time.perf_counter() < end and not _stable(times))
         ):

@@ -79,7 +79,7 @@ class Noise:
             variance = max(measured, independent) * sum(1 / passes for passes in count)
             several = len(runs) // 2
             limit = student(1 - tail, max(1, int(freedom / (1 + (several - 1) * _SHARED)))) * math.sqrt(variance)
-            change = statistics.mean(_mean_log(b) - _mean_log(a) for a, b in pairs)
+            change = statistics.fmean(_mean_log(b) - _mean_log(a) for a, b in pairs)
             means.append(Mean(tuple(pairs), change, limit))
         return means
 
@@ -141,14 +141,20 @@ def _case(row: Row) -> Group:
 
 
 def _mean_log(row: Row) -> float:
-    return statistics.mean(math.log(value) for value in row.by_pass)
+    return statistics.fmean(math.log(value) for value in row.by_pass)
+
+
+def _sample_variance(values: Sequence[float]) -> float:
+    """As `statistics.variance`, which takes twenty times as long for exact fractions."""
+    mean = statistics.fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _noise_of_mean(rows: Sequence[Row]) -> tuple[float, int]:
     """Variance, from pass to pass of one run, of the mean over an engine's figures, and its degrees of freedom."""
     passes = min(len(row.by_pass) for row in rows)
-    means = [statistics.mean(math.log(row.by_pass[number]) for row in rows) for number in range(passes)]
-    return statistics.variance(means), passes - 1
+    means = [statistics.fmean(math.log(row.by_pass[number]) for row in rows) for number in range(passes)]
+    return _sample_variance(means), passes - 1
 
 
 def _pooled(pairs: Iterable[Pair]) -> tuple[float, int]:
@@ -159,7 +165,7 @@ def _pooled(pairs: Iterable[Pair]) -> tuple[float, int]:
         pair_freedom = 0
         for row in (a, b):
             freedom = len(row.by_pass) - 1
-            total += freedom * statistics.variance(math.log(value) for value in row.by_pass)
+            total += freedom * _sample_variance([math.log(value) for value in row.by_pass])
             pair_freedom += freedom
         weight += pair_freedom
         cases.setdefault((a.what, str(a.batch), a.shape), []).append(pair_freedom)

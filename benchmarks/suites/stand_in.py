@@ -17,7 +17,7 @@ _BATCHES = (2, 1)
 def stand_in(suite: Suite) -> Suite:
     """The suite for a CPU; steps that become the same are one, and of a part's packages, half a minute each, there is one."""
     parts = {name: tuple(dict.fromkeys(_small(step) for step in _few(steps))) for name, steps in suite.parts.items()}
-    return replace(suite, device="cpu", parts=parts, rounds=2, round_seconds=0.01)
+    return replace(suite, device="cpu", parts=parts, rounds=2, round_seconds=0.001)
 
 
 def _few(steps: Sequence[Step]) -> list[Step]:
@@ -36,7 +36,7 @@ def _small(step: Step) -> Step:
         towers = ("stand-in image", "stand-in text")
         return replace(step, towers=towers, batches=_BATCHES[:1], precision="fp32", rounds=2, compiles=False)
     if isinstance(step, Tests):
-        return Tests(("tests/kernels/test_attention_gpu.py",))  # which says of each test that there is no GPU
+        return Tests(("tests/engines/test_onnxruntime_gpu.py",))  # which says of each test that there is no GPU
     assert isinstance(step, Sweep)
     if step.precision is None:
         return replace(step, model=_MODEL, contenders=("eager", "null"), batches=(1,))

@@ -11,7 +11,7 @@ from made_datasets import noise, picture_bytes, write_webdataset
 
 from benchmarks.parity import main
 
-SCENES = 108
+SCENES = 54
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def a_run(
             speed = 2.0 * (factor if engine == slower else 1.0)
             each = [speed * math.exp(eager[number] + rng.gauss(0, own)) for number in range(passes)]
             one = over_passes(each, 2 * passes)
-            found.append(Row(what, model, "speedup", tower, engine, "fp32", batch, **dataclasses.asdict(one)))
+            found.append(Row(what, model, "speedup", tower, engine, "fp32", batch, **vars(one)))
     return found
 
 

@@ -20,7 +20,13 @@ with (Path(__file__).parent / "published_profile.csv").open(newline="") as file:
     PUBLISHED = {row["model"]: row for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("model", ["ViT-B-32", "RN50", "EVA02-B-16", "convnext_base_w", "coca_ViT-B-32", "ViT-bigG-14"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("ViT-B-32", "RN50", "EVA02-B-16", "convnext_base_w", "coca_ViT-B-32"),
+        pytest.param("ViT-bigG-14", marks=pytest.mark.slow),  # as ViT-B-32, and more of it
+    ],
+)
 def test_counted_work_is_the_published(model: str) -> None:
     work = count_work(model)
     for tower in ("image", "text"):

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_datasets import noise, picture_bytes
+from PIL import Image
 
 from benchmarks import throughput
 from benchmarks.contenders import Contender, contenders_of
@@ -27,7 +29,7 @@ from benchmarks.records import rows
 from benchmarks.records.estimates import estimate, rates, speedup
 from benchmarks.records.machine import this_machine
 from benchmarks.records.rows import Row
-from benchmarks.workloads.inputs import SETS, Case, image_case, text_case
+from benchmarks.workloads.inputs import SETS, Case, files_case, image_case, text_case
 from benchmarks.workloads.subject import Subject, subject_of_bundle, subject_of_model
 
 NULL, EAGER, ENGINE = Contender("null", "fp32"), Contender("eager", "fp32"), Contender("onnxruntime", "fp32", True)
@@ -76,6 +78,9 @@ def test_inputs_differ_from_call_to_call(subject: Subject, tmp_path: Path) -> No
     assert lengths.min() >= 8
     assert lengths.max() <= 25
     assert (full != 0).all()
+    photographs = files_case(tmp_path, 2, count=2)
+    assert [max(Image.open(file).size) for file in photographs.load()] == [640, 640]
+    assert photographs.rows_per_call == 2
 
 
 def test_contenders(subject: Subject) -> None:
@@ -93,7 +98,7 @@ def test_contenders(subject: Subject) -> None:
 
 def run(argv: Sequence[str]) -> int:
     return throughput.main(
-        [*argv, "--device", "cpu", "--rounds", "2", "--round-seconds", "0.01", "--case-seconds", "0"]
+        [*argv, "--device", "cpu", "--rounds", "2", "--round-seconds", "0.001", "--case-seconds", "0"]
     )
 
 
@@ -102,14 +107,18 @@ def run(argv: Sequence[str]) -> int:
 def test_a_bundle(
     towers: tuple[str, ...], demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [str(demo_bundle), "--results", str(tmp_path), "--batches", "1,2", "--texts", "real"]
-    command += ["--contenders", "onnxruntime,null", "--towers", ",".join(towers)]
+    command = [str(demo_bundle), "--results", str(tmp_path / "rows"), "--batches", "1,2", "--texts", "real"]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        (pictures / f"{number}.png").write_bytes(picture_bytes(noise(number)))
+    command += ["--contenders", "onnxruntime,null", "--towers", ",".join(towers), "--files", str(pictures)]
     # One pass: every one starts eager PyTorch anew for each tower. Several passes are measured below, without it.
-    one = ["--rounds", "1", "--round-seconds", "0.01", "--case-seconds", "0"]
+    one = ["--rounds", "1", "--round-seconds", "0.001", "--case-seconds", "0"]
     assert throughput.main([*command, "--device", "cpu", *one]) == 0
     shown = capsys.readouterr().out
     assert "image, batch 2, 64x64" in shown
-    found = rows.read(tmp_path)
+    found = rows.read(tmp_path / "rows")
     assert all(row.status in ("ok", "noisy") and row.value is not None for row in found)
     assert {row.what for row in found} == {"throughput", "latency", "start", "end_to_end", "overhead"}
     rated = list(rows.select(found, what="throughput", figure="per_second"))
@@ -128,19 +137,20 @@ def test_a_bundle(
     assert 0 <= (files["decode_share"].value or 0) <= 1
     memory = {r.engine: r.value or 0 for r in rows.select(found, figure="peak_host_memory", tower="image")}
     assert memory["onnxruntime"] < memory["eager"]  # the engine's process has not loaded PyTorch
-    assert not list(tmp_path.glob(".unfinished*"))
+    assert not list((tmp_path / "rows").glob(".unfinished*"))
 
 
-def test_a_missing_peer_is_a_row(subject: Subject, tmp_path: Path) -> None:
-    """TensorRT of another machine's bundle, on a machine without a GPU."""
-    other = dataclasses.replace(subject, kinds=("tensorrt",))
+@pytest.mark.parametrize("first", [True, False])
+def test_what_cannot_run_here_is_a_row(first: bool, subject: Subject, tmp_path: Path) -> None:
+    """TensorRT of another machine's bundle, on a machine without a GPU: as the baseline, or beside it."""
+    other, absent = dataclasses.replace(subject, kinds=("tensorrt",)), Contender("tensorrt", "fp16", True)
     plan = Plan(
         other,
-        (ENGINE, Contender("tensorrt", "fp16", True)),
+        (absent, ENGINE) if first else (ENGINE, absent),
         lambda work: [image_case(work, subject, 1)],
         "cpu",
         2,
-        0.01,
+        0.001,
     )
     one_run(tmp_path).measure(plan, tmp_path)
     found = {row.engine: row for row in rows.read(tmp_path / "throughput.csv")}
@@ -171,7 +181,7 @@ def test_a_crash_is_a_row_and_the_others_go_on(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dying: Contender
 ) -> None:
     kill_at_measure(monkeypatch, dying, times=1)
-    plan = Plan(subject, (ENGINE, SECOND), lambda work: [image_case(work, subject, b) for b in (1, 2)], "cpu", 2, 0.01)
+    plan = Plan(subject, (ENGINE, SECOND), lambda work: [image_case(work, subject, b) for b in (1, 2)], "cpu", 1, 0.001)
     one_run(tmp_path).measure(plan, tmp_path)
     found = {
         (r.precision, r.batch): r for r in rows.select(rows.read(tmp_path / "throughput.csv"), figure="per_second")
@@ -187,7 +197,7 @@ def test_a_crash_is_a_row_and_the_others_go_on(
 def test_it_is_not_started_a_third_time(subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kill_at_measure(monkeypatch, SECOND, times=99)
     plan = Plan(
-        subject, (ENGINE, SECOND), lambda work: [image_case(work, subject, b) for b in (1, 2, 3)], "cpu", 2, 0.01
+        subject, (ENGINE, SECOND), lambda work: [image_case(work, subject, b) for b in (1, 2, 3)], "cpu", 2, 0.001
     )
     one_run(tmp_path).measure(plan, tmp_path)
     notes = [r.note for r in rows.select(rows.read(tmp_path / "throughput.csv"), precision=SECOND.precision)]
@@ -206,7 +216,7 @@ class Interrupting(Console):
 
 
 def test_an_interrupted_run_goes_on(subject: Subject, tmp_path: Path) -> None:
-    plan = Plan(subject, (ENGINE,), lambda work: [image_case(work, subject, b) for b in (1, 2)], "cpu", 2, 0.01)
+    plan = Plan(subject, (ENGINE,), lambda work: [image_case(work, subject, b) for b in (1, 2)], "cpu", 2, 0.001)
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path, this_machine(), "x", console=Interrupting()).measure(plan, tmp_path)
     kept = rows.read(tmp_path / "throughput.csv")
@@ -256,7 +266,7 @@ def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
         lambda work: [image_case(work, subject, 1), text_case(work, subject, 2, False)],
         "cpu",
         2,
-        0.01,
+        0.001,
     )
     late.measure(plan, tmp_path)
     late.finish()
@@ -272,7 +282,7 @@ def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
 def test_two_passes_are_enough_where_there_is_no_time_for_a_third(subject: Subject, tmp_path: Path) -> None:
     out = io.StringIO()
     run = Run(tmp_path, this_machine(), "x", console=Console(out=out))
-    plan = Plan(subject, (ENGINE,), lambda work: [image_case(work, subject, 1)], "cpu", 3, 0.01, passes=3)
+    plan = Plan(subject, (ENGINE,), lambda work: [image_case(work, subject, 1)], "cpu", 3, 0.001, passes=3)
     passes = run.prepare(plan, tmp_path)
     passes.measure(0)
     passes.measure(1)
