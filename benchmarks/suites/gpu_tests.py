@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 LOG = "tests.txt"
 MARKS = "gpu and not slow"
 _ONE_TEST = 150.0  # seconds; a test that takes longer hangs
-_LAST_WORDS = 15.0  # seconds before the end in which no test begins, and then as many to print the failures
+_LAST_WORDS = 15.0  # seconds
 _LOG_BYTES = 4 << 20
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 
-def run_gpu_tests(run: Run, paths: Sequence[str], end: float) -> None:
+def run_gpu_tests(run: Run, paths: Sequence[str], end: float, last_words: float = _LAST_WORDS) -> None:
     """Run the tests; their output is in ``tests.txt`` among the rows, and the counts are rows of ``what = tests``.
 
     Args:
         run: the journal of the rows.
         paths: files or folders of tests, from the repository's root; empty is all.
         end: time of ``time.monotonic()`` when the tests are ended.
+        last_words: seconds before the end in which no test begins, and then as many to print the failures.
     """
     log = run.folder / LOG
     seconds = end - time.monotonic()
     with log.open("wb") as file:
-        code = run_bounded(command(paths, seconds), end, stdout=file, stderr=file, patience=_LAST_WORDS)
+        code = run_bounded(command(paths, seconds, last_words), end, stdout=file, stderr=file, patience=last_words)
     if log.stat().st_size > _LOG_BYTES:
         log.write_bytes(log.read_bytes()[-_LOG_BYTES:])
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["pytest said nothing"]
@@ -64,7 +65,7 @@ def run_gpu_tests(run: Run, paths: Sequence[str], end: float) -> None:
     run.add(found, run.machine.device)
 
 
-def command(paths: Sequence[str], seconds: float) -> list[str]:
+def command(paths: Sequence[str], seconds: float, last_words: float = _LAST_WORDS) -> list[str]:
     """Pytest's command line for so many seconds, with the plugins that are installed: a bare image may lack them."""
     words = [sys.executable, "-m", "pytest", *paths, "-m", MARKS, "-q", "-rs", "--tb=short", "--no-header"]
     words += [
@@ -76,8 +77,8 @@ def command(paths: Sequence[str], seconds: float) -> list[str]:
         # Tests of one group share what is slow to make: a bundle is exported by one process.
         words += ["-n", str(max(1, usable_cores() - 2)), "--dist", "loadgroup"]
     if find_spec("pytest_timeout") is not None:
-        words += [f"--session-timeout={max(1.0, seconds - _LAST_WORDS):.0f}"]
-        words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds - _LAST_WORDS)):.0f}", "--timeout-method=thread"]
+        words += [f"--session-timeout={max(1.0, seconds - last_words):.0f}"]
+        words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds - last_words)):.0f}", "--timeout-method=thread"]
     return words
 
 
