@@ -123,9 +123,11 @@ def _same_values(*paths: Path) -> None:
 
 
 @pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")
-def test_fp8_builds_for_sm89(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("towers", ONE_TOWER)
+def test_fp8_builds_for_sm89(tmp_path: Path, towers: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fp8"
-    assert main(["demo", "--fp8", "--calibration-samples", "128", "--out", str(out)]) == 0
+    arguments = ["demo", "--fp8", "--towers", towers, "--calibration-samples", "128", "--out", str(out)]
+    assert main(arguments) == 0
     found = read_manifest(out)
     assert {(engine.kind, engine.target.device) for engine in found.engines} == {("tensorrt-rtx", "sm89")}
     types = {i.data_type for i in onnx.load(out / "image.onnx").graph.initializer}
