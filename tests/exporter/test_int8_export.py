@@ -166,7 +166,7 @@ def class_folder(root: Path, count: int) -> Path:
 
 def test_evaluate_a_class_folder(tmp_path: Path) -> None:
     data, out = class_folder(tmp_path / "data", 60), tmp_path / "bundle"
-    assert main(["demo", "--evaluate", str(data), "--out", str(out)]) == 0
+    assert main(["demo", "--evaluate", str(data), "--parity-samples", "16", "--out", str(out)]) == 0
     (row,) = read_manifest(out).accuracy
     assert (row.dataset, row.samples) == ("data", 60)
     assert row.figures["top1"].value == row.eager["top1"].value
@@ -183,7 +183,7 @@ def test_a_task_that_loses_too_much_is_refused(
         EngineEncoders, "encode_pictures", lambda self, pictures, pixels: encode(self, pictures, 255 - pixels)
     )
     data, out = class_folder(tmp_path / "data", 60), tmp_path / "bundle"
-    arguments = ["demo", "--evaluate", str(data), "--out", str(out)]
+    arguments = ["demo", "--evaluate", str(data), "--parity-samples", "16", "--out", str(out)]
     assert main(arguments) == 3
     assert "points of top1 on data" in capsys.readouterr().err
     assert not out.exists()
