@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,20 +11,6 @@ from made_once import made_once, session_folder
 
 from exporter.__main__ import main
 from exporter.aotinductor.job import compiler
-
-ROOT = Path(__file__).parents[1]
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``python -m`` with these arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TQDM_DISABLE": "1"} | environment,
-        check=False,
-    )
 
 
 def aotinductor_bundle(factory: pytest.TempPathFactory) -> Path:
@@ -55,10 +38,11 @@ def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
 
 
 def _quick_compiler(folder: Path) -> Path:
-    """g++ that does not optimize what surrounds a package's kernels, and is done in two thirds of the time."""
+    """g++ that does not optimize what surrounds a package's kernels, nor collects garbage there: two thirds of the time."""
     program = folder / "g++"
+    keep = "--param ggc-min-expand=1000 --param ggc-min-heapsize=2000000"
     program.write_text(
-        f'#!/bin/sh\ncase "$*" in *.wrapper.cpp*) exec {compiler()} "$@" -O0 -g0 ;; esac\nexec {compiler()} "$@"\n',
+        f'#!/bin/sh\ncase "$*" in *.wrapper.cpp*) exec {compiler()} "$@" {keep} -O0 -g0 ;; esac\nexec {compiler()} "$@"\n',
         encoding="utf-8",
     )
     program.chmod(0o755)

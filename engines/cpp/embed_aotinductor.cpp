@@ -18,7 +18,8 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <regex>
+#include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -43,6 +44,14 @@ std::uint32_t little_endian(const char* bytes, int count) {
   return value;
 }
 
+// What stands between two words of a text.
+std::optional<std::string> between(const std::string& text, const std::string& before, const std::string& after) {
+  const auto found = text.find(before);
+  if (found == std::string::npos) return std::nullopt;
+  const auto start = found + before.size(), end = text.find(after, start);
+  return end == std::string::npos ? std::nullopt : std::optional(text.substr(start, end - start));
+}
+
 at::ScalarType dtype_of(const std::string& description, const std::string& path) {
   if (description == "|u1") return at::kByte;
   if (description == "<i4") return at::kInt;
@@ -61,23 +70,20 @@ at::Tensor read_npy(const std::string& path) {
   std::string header(little_endian(start + 8, width), '\0');
   if (!file.read(header.data(), static_cast<std::streamsize>(header.size()))) fail(path + " is cut off");
 
-  std::smatch description, shape;
-  if (!std::regex_search(header, description, std::regex("'descr':\\s*'([^']+)'")) ||
-      !std::regex_search(header, shape, std::regex("'shape':\\s*\\(([0-9, ]*)\\)"))) {
+  const auto description = between(header, "'descr': '", "'");
+  const auto shape = between(header, "'shape': (", ")");
+  if (!description || !shape || shape->find_first_not_of("0123456789, ") != std::string::npos) {
     fail(path + " has a header that this program does not read: " + header);
   }
   if (header.find("'fortran_order': True") != std::string::npos) {
     fail(path + " is in Fortran order: save numpy.ascontiguousarray of it");
   }
   std::vector<std::int64_t> sizes;
-  const std::string numbers = shape[1];
-  const std::regex number("[0-9]+");
-  for (std::sregex_iterator at(numbers.begin(), numbers.end(), number), end; at != end; ++at) {
-    sizes.push_back(std::stoll(at->str()));
-  }
+  std::string number;
+  for (std::istringstream numbers(*shape); std::getline(numbers >> std::ws, number, ',');) sizes.push_back(std::stoll(number));
   if (sizes.empty() || sizes[0] < 1) fail(path + " holds no row");
 
-  at::Tensor values = at::empty(sizes, dtype_of(description[1], path));
+  at::Tensor values = at::empty(sizes, dtype_of(*description, path));
   if (!file.read(static_cast<char*>(values.data_ptr()), static_cast<std::streamsize>(values.nbytes()))) {
     fail(path + " is cut off");
   }
@@ -102,11 +108,13 @@ void write_npy(const std::string& path, const at::Tensor& values) {
 std::int64_t longest_caption(const std::filesystem::path& bundle) {
   std::ifstream file(bundle / "manifest.json");
   const std::string text{std::istreambuf_iterator<char>(file), {}};
-  std::smatch found;
-  if (!std::regex_search(text, found, std::regex("\"keep\"\\s*:[^}]*\"max\"\\s*:\\s*([0-9]{1,9})"))) {
+  const std::string length = between(text, "\"keep\"", "}").value_or("");
+  const auto most = length.find("\"max\"");
+  const auto digits = length.find_first_of("0123456789", most);
+  if (most == std::string::npos || digits == std::string::npos) {
     fail("the manifest in " + bundle.string() + " does not say how long captions are");
   }
-  return std::stoll(found[1]);
+  return std::stoll(length.substr(digits));
 }
 
 // Rows of ids (N, L) for a package that takes packed captions: the ids of each up to its end of text, the first of its highest id, end to
@@ -129,7 +137,8 @@ std::vector<at::Tensor> packed(const at::Tensor& rows, std::int64_t longest) {
 }
 
 std::int64_t rows_at_a_time(const std::string& text) {
-  if (!std::regex_match(text, std::regex("[1-9][0-9]{0,8}"))) fail("rows are " + text + ": pass 1 or more");
+  const bool digits = text.find_first_not_of("0123456789") == std::string::npos;
+  if (!digits || text.empty() || text.size() > 9 || text[0] == '0') fail("rows are " + text + ": pass 1 or more");
   return std::stoll(text);
 }
 

@@ -62,7 +62,7 @@ def test_the_same_embeddings_as_in_python(program: Path, bundle: Path, tmp_path:
     for tower, rows in inputs.items():
         source, target = tmp_path / f"{tower}.npy", tmp_path / f"{tower}_embeds.npy"
         np.save(source, rows)
-        for size in ("1", "7", "1000"):
+        for size in ("1", "7", "1000") if tower == "text" else ("7",):
             ran = call(program, bundle, tower, source, target, size)
             assert ran.returncode == 0, ran.stderr
             got = np.load(target)
@@ -111,7 +111,7 @@ def test_no_python_in_the_process(program: Path, bundle: Path, tmp_path: Path) -
     [
         ("long", "unmatched dtype"),
         ("wide", "dim value is too large at 1"),
-        ("image", "unmatched dtype"),
+        pytest.param("image", "unmatched dtype", marks=pytest.mark.slow),  # as the first, with another dtype
         ("double", "holds <f8: a tower takes uint8, int32 or float32"),
         ("empty", "holds no row"),
         ("fortran", "is in Fortran order"),

@@ -33,9 +33,42 @@ def picture(size: tuple[int, int] = (40, 30)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 
 
-def run_engines(prelude: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = f"{prelude}\nfrom engines.__main__ import main\nsys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+def run_engines(prelude: str, *commands: tuple[str, ...]) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each command, all of them in one new process."""
+    code = f"""
+{prelude}
+import contextlib, io, json
+from engines.__main__ import main
+for command in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(command)
+    print(json.dumps([status, out.getvalue(), err.getvalue()]))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [tuple(json.loads(line)) for line in ran.stdout.splitlines()]
+
+
+def each_in_a_fresh_child(imports: str, *codes: str) -> None:
+    """Run each code in a process of its own, forked from one that has imported what they need."""
+    code = f"""
+import os, sys, traceback
+{imports}
+for code in sys.argv[1:]:
+    if os.fork() == 0:
+        try:
+            exec(code)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.wait()[1] == 0, code
+"""
+    ran = subprocess.run([sys.executable, "-c", code, *codes], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_every_file_is_found_or_counted(tmp_path: Path) -> None:
@@ -120,31 +153,34 @@ class TestWithoutPillowHeif:
 
     def test_a_folder_names_what_it_leaves_out(self, folder: Path, demo_bundle: Path, tmp_path: Path) -> None:
         out = str(tmp_path / "x.npy")
-        ran = run_engines(WITHOUT, "embed", str(demo_bundle), str(folder), "--out", out, "--json")
-        assert ran.returncode == 0, ran.stderr
-        assert (
-            "left out: 2 .heic, 1 .heif: not among the image suffixes; HEIC needs pillow-heif, which is not installed: pip install"
-            in ran.stderr
-        )
-        assert json.loads(ran.stdout)["left_out"] == {".heic": 2, ".heif": 1}
-        ran = run_engines(WITHOUT, "classify", str(demo_bundle), str(folder), "--labels", "a,b", "--json")
-        assert json.loads(ran.stdout)["left_out"] == {".heic": 2, ".heif": 1}
-        assert ran.stderr.count("pip install pillow-heif") == 1
+        given = (str(demo_bundle), str(folder))
+        for status, shown, said in run_engines(
+            WITHOUT, ("embed", *given, "--out", out, "--json"), ("classify", *given, "--labels", "a,b", "--json")
+        ):
+            assert status == 0, said
+            assert (
+                "left out: 2 .heic, 1 .heif: not among the image suffixes; HEIC needs pillow-heif, which is not installed: pip "
+                "install pillow-heif"
+            ) in said
+            assert said.count("pip install pillow-heif") == 1
+            assert json.loads(shown)["left_out"] == {".heic": 2, ".heif": 1}
 
     def test_a_file_by_its_name_or_content(self, folder: Path, demo_bundle: Path, tmp_path: Path) -> None:
         (folder / "really.jpg").write_bytes(HEIC_HEAD)
-        for name in ("b.heic", "really.jpg"):
-            ran = run_engines(WITHOUT, "classify", str(demo_bundle), str(folder / name), "--labels", "a,b")
-            assert ran.returncode == 1
-            assert f"{name}: HEIC needs pillow-heif, which is not installed: pip install pillow-heif" in ran.stderr
+        names = ("b.heic", "really.jpg")
+        commands = [("classify", str(demo_bundle), str(folder / name), "--labels", "a,b") for name in names]
+        for name, (status, _, said) in zip(names, run_engines(WITHOUT, *commands), strict=True):
+            assert status == 1
+            assert f"{name}: HEIC needs pillow-heif, which is not installed: pip install pillow-heif" in said
 
     @pytest.mark.parametrize(
         ("name", "raised"),
         [
-            ("RuntimeError", "RuntimeError('no card')"),
+            # test_broken_libraries.py has these three of libraries that are tried in the same way.
+            pytest.param("RuntimeError", "RuntimeError('no card')", marks=pytest.mark.slow),
+            pytest.param("ImportError", "ImportError('_heif')", marks=pytest.mark.slow),
+            pytest.param("SystemExit", "SystemExit('leave')", marks=pytest.mark.slow),
             ("OSError", "OSError('libheif.so.1')"),
-            ("ImportError", "ImportError('_heif')"),
-            ("SystemExit", "SystemExit('leave')"),
             ("PanicException", "type('PanicException', (BaseException,), {'__module__': 'builtins'})('a panic')"),
         ],
     )
@@ -154,13 +190,12 @@ class TestWithoutPillowHeif:
         package = tmp_path / "packages"
         package.mkdir()
         (package / "pillow_heif.py").write_text(f"raise {raised}")
-        ran = run_engines(
-            BROKEN.format(folder=str(package)), "classify", str(demo_bundle), str(folder), "--labels", "a,b"
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert "a.png" in ran.stdout
-        assert f"HEIC needs pillow-heif, which is installed and cannot be imported ({name}: " in ran.stderr
-        assert ran.stderr.count("\n") == 1
+        command = ("classify", str(demo_bundle), str(folder), "--labels", "a,b")
+        ((status, shown, said),) = run_engines(BROKEN.format(folder=str(package)), command)
+        assert status == 0, said
+        assert "a.png" in shown
+        assert f"HEIC needs pillow-heif, which is installed and cannot be imported ({name}: " in said
+        assert said.count("\n") == 1
 
     def test_is_not_asked_for_without_heic(self, folder: Path) -> None:
         for name in ("b.heic", "C.HEIC", "d.heif"):
@@ -190,15 +225,15 @@ class TestPillowHeif:
     def test_paths_bytes_and_wrong_suffixes(self, heic: Path) -> None:
         """In a fresh process each, where nothing has been registered before."""
         (heic.parent / "b.jpg").write_bytes(heic.read_bytes())
-        for what in (f"Path({str(heic)!r})", f"Path({str(heic.parent / 'b.jpg')!r})", f"{str(heic)!r}"):
-            for made in (what, f"Path({what}).read_bytes()"):
-                code = (
-                    "from pathlib import Path\nfrom engines.inputs.preprocess import preprocess_image\n"
-                    f"from engines.manifest import Preprocess\nconfig = {CONFIG!r}\n"
-                    f"assert preprocess_image({made}, config).shape == (16, 16, 3)"
-                )
-                ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-                assert ran.returncode == 0, ran.stderr
+        imports = (
+            "from pathlib import Path\nfrom engines.inputs.preprocess import preprocess_image\n"
+            f"from engines.manifest import Preprocess\nconfig = {CONFIG!r}\nassert 'pillow_heif' not in sys.modules"
+        )
+        places = (f"Path({str(heic)!r})", f"Path({str(heic.parent / 'b.jpg')!r})", f"{str(heic)!r}")
+        made = [form for place in places for form in (place, f"Path({place}).read_bytes()")]
+        each_in_a_fresh_child(
+            imports, *(f"assert preprocess_image({form}, config).shape == (16, 16, 3)" for form in made)
+        )
 
     def test_pixels_are_those_of_the_picture(self, heic: Path) -> None:
         expected = preprocess_image(picture((64, 48)), CONFIG).astype(int)
@@ -240,7 +275,6 @@ class TestPillowHeif:
 
     def test_threads_that_come_at_once(self, heic: Path) -> None:
         code = (
-            "import threading\nfrom engines.inputs.image_formats import open_image\n"
             "start, sizes = threading.Barrier(8), []\n"
             "def read():\n"
             f"    start.wait()\n    sizes.append(open_image({str(heic)!r}).convert('RGB').size)\n"
@@ -248,8 +282,8 @@ class TestPillowHeif:
             "[thread.start() for thread in threads]\n[thread.join() for thread in threads]\n"
             "assert sizes == [(64, 48)] * 8, sizes"
         )
-        for _ in range(3):
-            subprocess.run([sys.executable, "-c", code], check=True)
+        imports = "import threading\nfrom engines.inputs.image_formats import open_image\nassert 'pillow_heif' not in sys.modules"
+        each_in_a_fresh_child(imports, *[code] * 3)
 
     def test_suffixes(self) -> None:
         pytest.importorskip("pillow_heif")

@@ -123,9 +123,11 @@ def _same_values(*paths: Path) -> None:
 
 
 @pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")
-def test_fp8_builds_for_sm89(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("towers", ONE_TOWER)
+def test_fp8_builds_for_sm89(tmp_path: Path, towers: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fp8"
-    assert main(["demo", "--fp8", "--calibration-samples", "128", "--out", str(out)]) == 0
+    arguments = ["demo", "--fp8", "--towers", towers, "--calibration-samples", "128", "--out", str(out)]
+    assert main(arguments) == 0
     found = read_manifest(out)
     assert {(engine.kind, engine.target.device) for engine in found.engines} == {("tensorrt-rtx", "sm89")}
     types = {i.data_type for i in onnx.load(out / "image.onnx").graph.initializer}
@@ -164,7 +166,7 @@ def class_folder(root: Path, count: int) -> Path:
 
 def test_evaluate_a_class_folder(tmp_path: Path) -> None:
     data, out = class_folder(tmp_path / "data", 60), tmp_path / "bundle"
-    assert main(["demo", "--evaluate", str(data), "--out", str(out)]) == 0
+    assert main(["demo", "--evaluate", str(data), "--parity-samples", "16", "--out", str(out)]) == 0
     (row,) = read_manifest(out).accuracy
     assert (row.dataset, row.samples) == ("data", 60)
     assert row.figures["top1"].value == row.eager["top1"].value
@@ -181,7 +183,7 @@ def test_a_task_that_loses_too_much_is_refused(
         EngineEncoders, "encode_pictures", lambda self, pictures, pixels: encode(self, pictures, 255 - pixels)
     )
     data, out = class_folder(tmp_path / "data", 60), tmp_path / "bundle"
-    arguments = ["demo", "--evaluate", str(data), "--out", str(out)]
+    arguments = ["demo", "--evaluate", str(data), "--parity-samples", "16", "--out", str(out)]
     assert main(arguments) == 3
     assert "points of top1 on data" in capsys.readouterr().err
     assert not out.exists()

@@ -194,6 +194,8 @@ def test_captions_of_windows(encoding: str, folder: Path) -> None:
 def test_heic_is_read_where_pillow_heif_is(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.from_pillow(Image.new("RGB", (64, 48), (9, 99, 200))).save(tmp_path / "a.heic")
+    # With captions of its own nothing imports open_clip and PyTorch.
+    (tmp_path / "captions.txt").write_text("a blue square\n", encoding="utf-8")
     code = f"from exporter.reference.parity_data import load_parity_data; print(load_parity_data({str(tmp_path)!r}).images[0].size)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(64, 48)"
