@@ -28,7 +28,7 @@ def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
         flags = ("--fp32", "--engine", "aotinductor", "--target", "cpu", *more)
         answer = io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(answer):
-            patch.setenv("CXX", str(_quick_compiler(factory.mktemp("compiler"))))
+            patch.setenv("CXX", str(quick_compiler(factory.mktemp("compiler"))))
             patch.setenv("TQDM_DISABLE", "1")
             # In this process, which has imported, or will, what takes a process of its own ten seconds.
             assert main(["demo", *flags, "--parity-samples", "16", "--json", "--out", str(out)]) == 0
@@ -37,7 +37,7 @@ def _exported(factory: pytest.TempPathFactory, name: str, *more: str) -> Path:
     return made_once(session_folder(factory), name, make)
 
 
-def _quick_compiler(folder: Path) -> Path:
+def quick_compiler(folder: Path) -> Path:
     """g++ that does not optimize what surrounds a package's kernels, nor collects garbage there: two thirds of the time."""
     program = folder / "g++"
     keep = "--param ggc-min-expand=1000 --param ggc-min-heapsize=2000000"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from aotinductor_bundle import quick_compiler
 from PIL import Image
 
 import engines
@@ -140,8 +141,9 @@ def test_fp8_builds_for_sm89(tmp_path: Path, towers: str, capsys: pytest.Capture
 
 @pytest.mark.skipif(compiler_problem() is not None, reason="no C++ compiler")
 @pytest.mark.parametrize("towers", ONE_TOWER)
-def test_aotinductor_packages(tmp_path: Path, towers: str) -> None:
+def test_aotinductor_packages(tmp_path: Path, towers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "packages"
+    monkeypatch.setenv("CXX", str(quick_compiler(tmp_path)))
     arguments = ["--calibration-samples", "128", "--engine", "aotinductor", "--target", "cpu", "--towers", towers]
     assert main(["demo", "--int8", *arguments, "--out", str(out)]) == 0
     found = read_manifest(out)
