@@ -9,11 +9,11 @@ FLOOR_STAMP := $(FLOOR)/.installed
 # Machines with a GPU often have no package index: there, what is installed is all there is.
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
+.PHONY: demo test test-long test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
-	@echo "make test      run the tests (test-all: with the slow ones)"
+	@echo "make test      run the fast tests (test-long: those that take long or a compiler; test-all: all that need no GPU)"
 	@echo "make test-floor  the tests that depend on versions, with the lowest ones that pyproject.toml allows (PYTHON_FLOOR=python3.12)"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
@@ -29,10 +29,13 @@ demo: $(STAMP)
 
 # A worker that dies is not replaced: pytest-xdist 3.8 then waits for ever for the tests of its files. Files are handed out in the
 # order of tests/file_order.py, the longest first.
-PYTEST = -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0 -m "not slow and not gpu"
+PYTEST = -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not long and not slow and not gpu" $(PYTEST_FLAGS)
+
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "long and not slow and not gpu" $(PYTEST_FLAGS)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
@@ -47,7 +50,7 @@ FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packe
 	rowwise_kernels rowwise_ops swap swap_interpreted)) tests/test_floor.py
 
 test-floor: $(FLOOR_STAMP)
-	OMP_NUM_THREADS=1 $(FLOOR)/bin/python $(PYTEST) $(FLOOR_TESTS)
+	OMP_NUM_THREADS=1 $(FLOOR)/bin/python $(PYTEST) -m "not slow and not gpu" $(FLOOR_TESTS)
 
 gpu:
 	@$(HERE) -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -98,6 +98,7 @@ def test_no_answer_is_waited_for_after_the_end() -> None:
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.long
 def test_a_compile_ends_with_the_time(tmp_path: Path) -> None:
     """The warm-up of torch.compile takes half a minute."""
     start = time.monotonic()

@@ -23,6 +23,7 @@ def keeper(folder: Path, deadline: float = float("inf"), done: tuple[tuple[str, 
     return Keeper(Order("", {}, this_machine(), folder, "0123456789", deadline, done))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_text_tower_takes_packed_captions(
     compiles: bool,

@@ -252,7 +252,7 @@ class TestEngines:
 
 
 class TestEager:
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_random_weights_are_built_again(self, tmp_path: Path, run: Run) -> None:
         """An export of its own. The exporter's tests show that they are the same each time, the next one that they are compared."""
         import exporter

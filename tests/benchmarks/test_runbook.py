@@ -97,7 +97,12 @@ def run(command: str, carried: Path, tmp_path: Path, **environment: str) -> subp
 # The first has every kind of step but sweeps and kernels, which test_suite.py runs. Without a compiler its packages are rows that
 # say so: test_packages.py measures one, and the exporter's tests compile some.
 @pytest.mark.parametrize(
-    ("number", "compiles"), [(0, False), *(pytest.param(number, True, marks=pytest.mark.slow) for number in range(4))]
+    ("number", "compiles"),
+    [
+        pytest.param(0, False, marks=pytest.mark.long),
+        *(pytest.param(number, True, marks=pytest.mark.long) for number in (0, 1)),
+        *(pytest.param(number, True, marks=pytest.mark.slow) for number in (2, 3)),
+    ],
 )
 def test_a_command_runs(number: int, compiles: bool, carried: Path, tmp_path: Path) -> None:
     command, out = COMMANDS[number], tmp_path / "out"

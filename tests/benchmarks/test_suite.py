@@ -84,6 +84,7 @@ def copy_of(prepared: Path, sweep: Sweep, work: Path, bundle: Path) -> list[str]
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("texts", [(), pytest.param(("real",), marks=pytest.mark.slow)])
 def test_a_bare_image_measures_what_it_can(texts: tuple[str, ...], tmp_path: Path) -> None:
     """Only torch, open_clip and what they need: the rest of the installed packages is hidden.
@@ -260,6 +261,7 @@ def test_an_architecture_that_nothing_was_measured_on(tmp_path: Path) -> None:
     assert choices.unmeasured("sm999", table) is None
 
 
+@pytest.mark.long
 def test_failures_are_printed_though_a_test_hangs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.harness.run import Run
     from benchmarks.records.machine import this_machine

@@ -19,7 +19,7 @@ from engines.verification.embeddings import read_reference
 SOURCE = Path(__file__).parents[2] / "engines" / "cpp" / "embed_aotinductor.cpp"
 TORCH = Path(torch.__file__).parent
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_no_python_in_the_process(program: Path, bundle: Path, tmp_path: Path) -
     [
         ("long", "unmatched dtype"),
         ("wide", "dim value is too large at 1"),
-        pytest.param("image", "unmatched dtype", marks=pytest.mark.slow),  # as the first, with another dtype
+        ("image", "unmatched dtype"),
         ("double", "holds <f8: a tower takes uint8, int32 or float32"),
         ("empty", "holds no row"),
         ("fortran", "is in Fortran order"),

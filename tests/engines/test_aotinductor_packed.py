@@ -17,6 +17,8 @@ from engines.manifest import Engine, Manifest, manifest_bytes, read_manifest
 from engines.runtimes.aotinductor import AOTInductorTower, open_tower
 from engines.verification.embeddings import read_reference, verify_bundle
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:

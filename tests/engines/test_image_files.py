@@ -177,9 +177,9 @@ class TestWithoutPillowHeif:
         ("name", "raised"),
         [
             # test_broken_libraries.py has these three of libraries that are tried in the same way.
-            pytest.param("RuntimeError", "RuntimeError('no card')", marks=pytest.mark.slow),
-            pytest.param("ImportError", "ImportError('_heif')", marks=pytest.mark.slow),
-            pytest.param("SystemExit", "SystemExit('leave')", marks=pytest.mark.slow),
+            pytest.param("RuntimeError", "RuntimeError('no card')", marks=pytest.mark.long),
+            pytest.param("ImportError", "ImportError('_heif')", marks=pytest.mark.long),
+            pytest.param("SystemExit", "SystemExit('leave')", marks=pytest.mark.long),
             ("OSError", "OSError('libheif.so.1')"),
             ("PanicException", "type('PanicException', (BaseException,), {'__module__': 'builtins'})('a panic')"),
         ],

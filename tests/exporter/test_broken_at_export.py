@@ -107,6 +107,7 @@ def test_kernels_without_a_triton_that_works(tmp_path: Path) -> None:
     assert answer_of(code, break_library(tmp_path, "triton")) == [False, False]
 
 
+@pytest.mark.long
 def test_libraries_that_an_export_does_not_need(tmp_path: Path) -> None:
     """All of them are broken at once, and the bundle with ONNX Runtime's engine is written and verifies.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def manifest(bundle: Path) -> Manifest:
     return read_manifest(bundle)
 
 
+@pytest.mark.long
 def test_it_has_engines_for_cpu_and_gpu(bundle: Path, manifest: Manifest) -> None:
     assert manifest.precision == "int8"
     kinds = {(engine.kind, engine.target.device) for engine in manifest.engines}
@@ -48,6 +50,7 @@ def test_it_has_engines_for_cpu_and_gpu(bundle: Path, manifest: Manifest) -> Non
         assert found.dtype == "int8"
 
 
+@pytest.mark.long
 def test_graphs_differ_in_what_is_not_quantized(bundle: Path, manifest: Manifest) -> None:
     float32, float16, int8 = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8
     if not HAS_RTX:
@@ -71,6 +74,7 @@ def test_graphs_differ_in_what_is_not_quantized(bundle: Path, manifest: Manifest
         assert scales[float16] == scales[float32], "one set of scales, exact in both"
 
 
+@pytest.mark.long
 def test_the_task_was_measured(manifest: Manifest) -> None:
     (row,) = manifest.accuracy
     assert (row.engine, row.dataset, row.samples, row.classes) == ("onnxruntime", "demo scenes", 2000, 54)
@@ -83,6 +87,7 @@ def test_the_task_was_measured(manifest: Manifest) -> None:
     assert set(row.change) == {"top1", "image_to_text_recall_1", "text_to_image_recall_1"}
 
 
+@pytest.mark.long
 def test_it_serves(bundle: Path) -> None:
     with engines.load(bundle) as clip:
         images = evaluation_set(4).images
@@ -90,6 +95,7 @@ def test_it_serves(bundle: Path) -> None:
         np.testing.assert_allclose(clip.encode_image(images), alone, atol=2e-6)
 
 
+@pytest.mark.long
 def test_inspect_and_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from engines.__main__ import main as command
 
@@ -104,6 +110,7 @@ def test_inspect_and_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) ->
 ONE_TOWER = ["image", pytest.param("image,text", marks=pytest.mark.slow)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("towers", ONE_TOWER)
 def test_the_same_command_gives_the_same_weights_and_scales(bundle: Path, tmp_path: Path, towers: str) -> None:
     out = tmp_path / "again"
@@ -124,6 +131,7 @@ def _same_values(*paths: Path) -> None:
 
 
 @pytest.mark.skipif(not HAS_RTX, reason="TensorRT-RTX is not installed")
+@pytest.mark.long
 @pytest.mark.parametrize("towers", ONE_TOWER)
 def test_fp8_builds_for_sm89(tmp_path: Path, towers: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "fp8"
@@ -140,6 +148,7 @@ def test_fp8_builds_for_sm89(tmp_path: Path, towers: str, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(compiler_problem() is not None, reason="no C++ compiler")
+@pytest.mark.long
 @pytest.mark.parametrize("towers", ONE_TOWER)
 def test_aotinductor_packages(tmp_path: Path, towers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "packages"
@@ -164,6 +173,33 @@ def class_folder(root: Path, count: int) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         image.save(place / f"{i}.png")
     return root
+
+
+def test_an_image_tower_alone(tmp_path: Path) -> None:
+    """For the CPU, without the demo model's own task, which needs both towers."""
+    out = tmp_path / "image"
+    arguments = [
+        "--calibration-samples",
+        "128",
+        "--engine",
+        "onnxruntime",
+        "--towers",
+        "image",
+        "--parity-samples",
+        "16",
+    ]
+    assert main(["demo", "--int8", *arguments, "--out", str(out)]) == 0
+    found = read_manifest(out)
+    quantization = found.towers["image"].quantization
+    assert quantization is not None
+    assert quantization.share > 0.95
+    assert (quantization.dtype, quantization.kept) == ("int8", {})
+    assert not found.accuracy
+    assert all(row.passed and row.engine_ran for row in found.parity if row.engine != "simulation")
+    nodes = Counter(node.op_type for node in onnx.load(out / "image.onnx").graph.node)
+    assert nodes["QuantizeLinear"] == quantization.layers
+    with engines.load(out) as clip:
+        assert clip.encode_image([Image.new("RGB", (64, 64), "red")]).shape == (1, 64)
 
 
 def test_evaluate_a_class_folder(tmp_path: Path) -> None:
@@ -236,6 +272,7 @@ def test_random_weights_have_no_accuracy(tmp_path: Path, capsys: pytest.CaptureF
     assert "the weights are random" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_json_has_every_layers_range(bundle: Path) -> None:
     report = json.loads((bundle / "report.json").read_text())
     layers = report["towers"]["image"]["quantization"]["layers"]

@@ -110,7 +110,7 @@ def add_massive_token(tower: TowerModule, inputs: torch.Tensor, value: float) ->
     [
         ("ViT-S-32", "image"),
         ("ViT-S-32", "text"),
-        ("EVA02-B-16", "image"),
+        pytest.param("EVA02-B-16", "image", marks=pytest.mark.long),
         # As ViT-S-32, and twice as wide.
         pytest.param("ViT-B-32", "image", marks=pytest.mark.slow),
         pytest.param("ViT-B-32", "text", marks=pytest.mark.slow),

@@ -67,7 +67,7 @@ class TestRandomWeights:
             "RN50",
             "EVA02-B-16",
             "PE-Core-T-16-384",
-            *(pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_base", "swin_base_patch4_window7_224")),
+            *(pytest.param(name, marks=pytest.mark.long) for name in ("convnext_base", "swin_base_patch4_window7_224")),
         ],
     )
     def test_skipping_the_initialisation_leaves_computed_buffers_alone(self, name: str) -> None:
@@ -78,6 +78,7 @@ class TestRandomWeights:
         for (path, a), (_, b) in zip(ordinary.named_buffers(), quick.named_buffers(), strict=True):
             assert torch.equal(a, b), path
 
+    @pytest.mark.long
     def test_large_models_build_without_touching_their_memory(self) -> None:
         """ViT-B-32 in half precision peaks below twice its 0.3 gigabytes: its float32 form never exists."""
         code = (

@@ -40,6 +40,7 @@ GRAPHED = (
     ("coca_ViT-B-32", "text"),
     ("roberta-ViT-B-32", "text"),
 )
+MORE_GRAPHED = (("ViT-B-32-quickgelu", "image"), ("EVA01-g-14", "image"))
 # Attention blocks of the image tower, of the text tower.
 ATTENTION = {
     "RN50": (1, 2),
@@ -96,9 +97,11 @@ class Case:
         return tower_graph(self.tower, self.source, self.kind, self.folder)
 
 
-def cases(narrow: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
-    """Narrow towers, and all of the true width, which are slow."""
+def cases(narrow: Iterable[tuple[str, str]], more: Iterable[tuple[str, str]] = ()) -> pytest.MarkDecorator:
+    """Narrow towers, and all of the true width, which are slow; `more` narrow ones are long."""
     params: list[Any] = [pytest.param((name, kind, True), id=f"{name}-{kind}") for name, kind in narrow]
+    for name, kind in more:
+        params.append(pytest.param((name, kind, True), marks=pytest.mark.long, id=f"{name}-{kind}"))
     for name, kind in product(FAMILIES, KINDS):
         params.append(pytest.param((name, kind, False), marks=pytest.mark.slow, id=f"{name}-{kind}-whole-width"))
     return pytest.mark.parametrize("case", params, indirect=True, scope="module")
@@ -139,7 +142,7 @@ class TestModules:
             np.testing.assert_allclose(case.tower(case.inputs), case.eager, atol=1e-6)
 
 
-@cases(GRAPHED)
+@cases(GRAPHED, MORE_GRAPHED)
 class TestGraphs:
     def test_graphs_equal_eager(self, case: Case) -> None:
         np.testing.assert_allclose(run(case.graph, case.inputs.numpy()), case.eager, atol=2e-6)

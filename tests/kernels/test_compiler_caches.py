@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import torch
@@ -18,6 +20,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.long
 def test_an_edited_op_is_compiled_anew(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "kernels", tmp_path / "kernels")
     environment = {
