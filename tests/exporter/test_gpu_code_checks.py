@@ -99,6 +99,8 @@ def test_sizes_of_inputs(tmp_path: Path) -> None:
 def test_numbers_that_should_vary(tmp_path: Path) -> None:
     varying = "    call_x(buf37, arg74_1, int_array_37, 50L*s81, 768L, stream);\n"
     assert generated(tmp_path, varying).fixed_multiples(37) == []
+    in_a_path = varying.replace("50L*s81", 'load("/tmp/pytest-74/kernel.cubin")')
+    assert generated(tmp_path, in_a_path).fixed_multiples(37) == []
     assert generated(tmp_path, varying.replace("50L*s81", "1850L")).fixed_multiples(37) == ["1850"]
 
 

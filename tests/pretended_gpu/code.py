@@ -161,6 +161,7 @@ class GeneratedCode:
     def fixed_multiples(self, number: int) -> list[str]:
         """Numbers in what runs for each batch, and in the grids, that are multiples of `number`."""
         text = self.model + " ".join(" ".join(launch.grid) for launch in self.launches)
+        text = re.sub(r'"[^"\n]*"', "", text)  # such as paths, which hold the number of pytest's run
         text = re.sub(r"\b(buf|arg|int_array_|var_|triton_\w+_|at\(|constants_->at\()\d+", "", text)
         numbers = {int(digits) for digits in re.findall(r"(?<![\w.])(\d+)L?\b", text)}
         return [str(found) for found in sorted(numbers) if found and found % number == 0]
