@@ -63,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--rounds", type=int, default=9, help="measured rounds of each case, at least (default 9)")
     parser.add_argument(
-        "--round-seconds", type=float, default=0.05, help="a contender's share of a round (default 0.05)"
+        "--round-seconds",
+        type=float,
+        default=0.05,
+        help="a contender's share of a round (default 0.05); a warm-up takes at most 100 of them, and at most 5 s",
     )
     parser.add_argument(
         "--case-seconds", type=float, default=4.0, help="that short rounds fill in each pass (default 4)"

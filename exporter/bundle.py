@@ -36,19 +36,27 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
     path = Path(os.path.abspath(out))
     with _sentences(path):
         if path.is_dir():
-            if not any(path.iterdir()):
-                return
-            if not (path / MANIFEST_NAME).is_file():
-                raise ExportError(f"{path} exists and is not a bundle: pass another --out; nothing there was touched")
-            if not force:
-                raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
+            if any(path.iterdir()):
+                if not (path / MANIFEST_NAME).is_file():
+                    raise ExportError(
+                        f"{path} exists and is not a bundle: pass another --out; nothing there was touched"
+                    )
+                if not force:
+                    raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
         elif path.exists() or path.is_symlink():
             raise ExportError(f"{path} exists and is a file: pass another --out")
-        above = next(folder for folder in path.parents if folder.exists())
-        if not above.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _check_writable(next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), path))
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise the `OSError` that making a folder in `folder` would raise, without making one."""
+    if not folder.is_dir():
+        code = errno.ENOTDIR
+    elif os.access(folder, os.W_OK | os.X_OK):
+        return
+    else:
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    raise OSError(code, os.strerror(code))
 
 
 class BundleWriter:

@@ -19,7 +19,10 @@ def read_tokenizers_once() -> None:
 
 
 def _from_file(tokenizer: Any, path: str) -> Any:
-    return _from_content(tokenizer, Path(path).read_bytes())
+    try:
+        return _from_content(tokenizer, Path(path).read_bytes())
+    except Exception:  # noqa: BLE001  (the library's own error, of the function that is called everywhere else)
+        return tokenizer.from_file(path)
 
 
 @functools.lru_cache(maxsize=4)

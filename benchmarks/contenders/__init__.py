@@ -3,7 +3,7 @@
 A module has ``why_not(subject, contender, device)``, which returns in words why it cannot run here (None: it can), and
 ``open_tower(subject, contender, tower, device, folder)``, which loads it and returns an `Opened`. A module that needs files made
 first has ``setup(subject, contender, tower, folder)``, which runs in a process of its own and is not measured. They are called in
-the contender's process only; nothing here imports a library before that.
+the contender's process only, and import libraries when they are called: the modules are imported in the run's own process, too.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Passes:
             run: the journal of samples and rows.
             plan: the model, contenders and cases.
             contenders: the contenders, the baseline first, without those that are known not to run here. One that is not in
-                `Journal.usable` says in its own process whether it can, before it loads its first tower.
+                `Journal.usable` is checked in its own process, before it loads its first tower.
             pairs: each contender with each of its cases.
             work: the folder of inputs and plain exports.
         """
@@ -61,7 +61,10 @@ class Passes:
         try:
             for tower in dict.fromkeys(case.tower for case in cases):
                 for case in [case for case in cases if case.tower == tower]:
-                    waiting = [c for c in self._contenders if (c, case) in todo]
+                    # One that cannot run has become known in this pass.
+                    waiting = [c for c in self._contenders if (c, case) in todo and (c, case) not in self._failed]
+                    if not waiting:
+                        continue
                     baseline = self._contenders[0]
                     if baseline == self._plan.contenders[0] and (baseline, case) not in self._failed:
                         # No ratio without the baseline in the same rounds.
@@ -81,8 +84,8 @@ class Passes:
         keys = [key_of(self._plan.subject, c, case) for c in contenders]
         if all(len(self._run.samples.of(key)) >= ENOUGH_PASSES for key in keys):
             those = {key[1:] for key in keys}  # latencies, too
-            found = {row.key: row for row in self._run.rows if row.case[1:] in those}
-            self._run.console.case(case, list(found.values()))
+            by_key = {row.key: row for row in self._run.rows if row.case[1:] in those}
+            self._run.console.case(case, list(by_key.values()))
             return
         self._run.complete = False
         new = [c for c in contenders if not self._run.samples.of(key_of(self._plan.subject, c, case))]
@@ -157,7 +160,7 @@ class _Pass:
 
     def keep_start(self, tower: str) -> None:
         """Keep the time that loading the tower took, and the memory after all its cases."""
-        found: list[Row] = []
+        rows: list[Row] = []
         for contender, process in self._processes.items():
             if self._plan.load_together or not process.alive or contender not in self._first:
                 continue
@@ -166,24 +169,24 @@ class _Pass:
             except ContenderError:
                 continue  # it was alive a moment ago, and its cases have their rows
             info, first = self._info[contender], self._first[contender]
-            found += start_rows(self._plan.subject, contender, tower, info, first, memory)
-        self._run.add(found, self._plan.device)
+            rows += start_rows(self._plan.subject, contender, tower, info, first, memory)
+        self._run.add(rows, self._plan.device)
 
     def _keep(self, case: Case, rounds: dict[Contender, Rounds]) -> None:
         """Write the samples, then the rows of all passes so far."""
         store, plan = self._run.samples, self._plan
         baseline = rounds.get(plan.contenders[0])
-        for contender, own in rounds.items():
-            if baseline is not None and own is not baseline:
-                own.baseline = list(baseline.seconds)
-            store.add(key_of(plan.subject, contender, case), self._number, own)
+        for contender, measured in rounds.items():
+            if baseline is not None and measured is not baseline:
+                measured.baseline = list(baseline.seconds)
+            store.add(key_of(plan.subject, contender, case), self._number, measured)
         samples = {contender: store.of(key_of(plan.subject, contender, case)) for contender in rounds}
-        found = case_rows(plan.subject, case, samples, self._info, self._run.folder)
-        self._run.add(found, plan.device)
+        rows = case_rows(plan.subject, case, samples, self._info, self._run.folder)
+        self._run.add(rows, plan.device)
         if self._number + 1 < plan.passes:
             self._run.console.passed(case, self._number, plan.passes)
         else:
-            self._run.console.case(case, found)
+            self._run.console.case(case, rows)
 
     def _load(self, case: Case, contenders: Sequence[Contender]) -> None:
         """Load the contenders that are not loaded, side by side."""
@@ -264,7 +267,7 @@ class _Pass:
             return None
 
     def _cannot_run(self, contender: Contender, why: str) -> None:
-        """Leave out all cases of a contender; what an earlier pass measured stays."""
+        """Leave out all cases of a contender; the rows of earlier passes stay."""
         cases = [case for one, case in self._pairs if one == contender]
         self._failed.update((contender, case) for case in cases)
         self._processes.pop(contender).close()

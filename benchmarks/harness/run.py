@@ -54,9 +54,8 @@ class Run(Journal):
             if contender.engine == "null":
                 self._measure_overhead(plan, contender, cases[0], work)
         open_cases = {c: [case for case in cases if (c, case) in todo] for c in runnable}
-        unusable = self._set_up(
-            plan, {c: own for c, own in open_cases.items() if own and hasattr(c.module, "setup")}, work
-        )
+        with_files = {c: cases for c, cases in open_cases.items() if cases and hasattr(c.module, "setup")}
+        unusable = self._set_up(plan, with_files, work) if with_files else []
         return Passes(self, plan, [c for c in runnable if open_cases[c] and c not in unusable], pairs, work)
 
     def _set_up(self, plan: Plan, cases: Mapping[Contender, Sequence[Case]], work: Path) -> list[Contender]:

@@ -37,7 +37,7 @@ class OpenedInfo:
 
     Attributes:
         versions, weights, note, threads: see `benchmarks.contenders.Opened`.
-        load_seconds: time that the process took to find out whether the contender can run, and to load the tower: imports included.
+        load_seconds: time to load the tower, imports included, and for the process's first tower the check that it can run.
     """
 
     versions: str

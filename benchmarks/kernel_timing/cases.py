@@ -64,7 +64,7 @@ TOWERS = (
     TowerShape("stand-in image", 17, 64, 2, 128, pixels=32, patch=8, stand_in=True),
     TowerShape("stand-in text", 7, 64, 2, 128, causal=True, stand_in=True),
 )
-# All but bias_gelu alone, which only convolutional MLPs ask for: `auto` takes PyTorch's own there.
+# All but bias_gelu alone, which only convolutional MLPs need: `auto` takes PyTorch's own there.
 OPS = tuple(op for op in choices.SHAPES if op != "bias_gelu")
 
 

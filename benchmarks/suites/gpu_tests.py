@@ -74,8 +74,9 @@ def command(paths: Sequence[str], seconds: float, last_words: float = _LAST_WORD
         "--continue-on-collection-errors",
     ]  # a bare image lacks what some of them import
     if find_spec("xdist") is not None:
-        # Tests of one group share what is slow to make: a bundle is exported by one process.
-        words += ["-n", str(max(1, usable_cores() - 2)), "--dist", "loadgroup"]
+        # Tests of one group share what is slow to make: a bundle is exported by one process. A process that dies is not replaced,
+        # because pytest-xdist 3.8 would wait for ever for its other tests.
+        words += ["-n", str(max(1, usable_cores() - 2)), "--dist", "loadgroup", "--max-worker-restart=0"]
     if find_spec("pytest_timeout") is not None:
         words += [f"--session-timeout={max(1.0, seconds - last_words):.0f}"]
         words += [f"--timeout={max(1.0, min(_ONE_TEST, seconds - last_words)):.0f}", "--timeout-method=thread"]

@@ -44,7 +44,7 @@ std::uint32_t little_endian(const char* bytes, int count) {
   return value;
 }
 
-// What stands between two words of a text.
+// The text between two words; numpy writes each header with the same spaces.
 std::optional<std::string> between(const std::string& text, const std::string& before, const std::string& after) {
   const auto found = text.find(before);
   if (found == std::string::npos) return std::nullopt;

@@ -78,7 +78,7 @@ class ParityData:
 
 
 def check_parity_data(folder: str | os.PathLike[str] | None, images: int, captions: int) -> None:
-    """Check what `load_parity_data` can know of its arguments without reading a picture.
+    """Check the arguments of `load_parity_data`, without reading a picture.
 
     Raises:
         ExportError: a count is below 1, or the folder does not exist.

@@ -194,8 +194,9 @@ class TestEngines:
         assert err.count("\n") == 1
         assert {row.status for row in rows.read(tmp_path / "rows")} == {"missing"}
 
+    @pytest.mark.parametrize("where", [pytest.param("encode_image", marks=pytest.mark.long), "encode_text"])
     def test_one_that_crashes_is_a_row_and_the_others_are_measured(
-        self, bundle_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+        self, where: str, bundle_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Two kinds of which one's library raises in the middle."""
         load = parity_run.engines.load
@@ -206,7 +207,7 @@ class TestEngines:
         def fails_once(path: Path, engine: str, device: str) -> Any:
             clip = load(path, "onnxruntime", device)
             if engine == "warp-drive":
-                monkeypatch.setattr(clip, "encode_text", crash)
+                monkeypatch.setattr(clip, where, crash)
             return clip
 
         with_unknown_engine(bundle_copy)

@@ -279,6 +279,25 @@ def test_no_time_left(subject: Subject, tmp_path: Path) -> None:
     assert {(row.tower, row.batch, row.value is not None) for row in rated} == {("image", 1, True), ("text", 2, True)}
 
 
+def test_one_that_cannot_run_is_not_out_of_time(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is over after the first case, in which it was found out."""
+    absent = Contender("tensorrt", "fp16", True)
+    monkeypatch.setattr(Run, "late", property(lambda run: bool(run.rows)))
+    plan = Plan(
+        dataclasses.replace(subject, kinds=("onnxruntime", "tensorrt")),
+        (ENGINE, absent),
+        lambda work: [image_case(work, subject, batch) for batch in (1, 2)],
+        "cpu",
+        2,
+        0.001,
+    )
+    one_run(tmp_path).measure(plan, tmp_path)
+    notes = {row.note.split(":")[0] for row in rows.read(tmp_path) if row.engine == "tensorrt"}
+    assert notes == {"the bundle has no such engine for its image tower"}
+
+
 def test_two_passes_are_enough_where_there_is_no_time_for_a_third(subject: Subject, tmp_path: Path) -> None:
     out = io.StringIO()
     run = Run(tmp_path, this_machine(), "x", console=Console(out=out))

@@ -97,6 +97,22 @@ def test_other_folders_and_files_are_never_replaced(force: bool, tmp_path: Path)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_folders_in_which_no_bundle_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    for name in ("file/new", "dangling/new", "dangling/deep/new"):
+        with pytest.raises(ExportError, match="Not a directory; pass an --out that is writable"):
+            check_destination(tmp_path / name, False)
+    check_destination(tmp_path / "deep" / "new", False)
+    assert not (tmp_path / "deep").exists()
+    # Tests run as root, who may write everywhere.
+    monkeypatch.setattr("exporter.bundle.os.access", lambda folder, mode: folder != tmp_path)
+    for name in ("new", "deep/new", "empty"):
+        with pytest.raises(ExportError, match="Permission denied; pass an --out that is writable"):
+            check_destination(tmp_path / name, False)
+
+
 def test_an_empty_folder_is_as_good_as_none(manifest: Manifest, demo_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     assert (write(tmp_path / "b", manifest, demo_bundle) / "manifest.json").is_file()

@@ -10,10 +10,16 @@ import pytest
 from benchmarks import kernels_static
 from benchmarks.records.csv_file import read_rows
 from benchmarks.records.table_files import KERNELS_STATIC
+from kernels import static
 from kernels.static import StaticCase, compile_static, modules
 
 pytest.importorskip("triton")
 MODULES = modules()
+
+
+def test_every_launcher_has_cases() -> None:
+    files = (Path(static.__file__).parent).glob("triton_*.py")
+    assert sorted(file.stem for file in files if "launchable(" in file.read_text(encoding="utf-8")) == MODULES
 
 
 def assert_lean(case: StaticCase, arch: int) -> None:

@@ -21,7 +21,7 @@ CALLS = {
     "int8": r"aoti_torch_cuda__int_mm_out",
     "fp8": r"aoti_torch_cuda__scaled_mm\w*_out",
 }
-# This project's kernels on rows and products: a kernel is called what its op is called.
+# This project's kernels on rows and products: a kernel has the name of its op.
 OWN = r"call__\w+_kernel_\d+"
 # PyTorch's own where padding is masked.
 EFFICIENT = r"aoti_torch_cuda__scaled_dot_product_efficient_attention\w*"
