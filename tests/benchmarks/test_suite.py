@@ -199,6 +199,7 @@ def test_a_driver_that_pytorch_cannot_use_is_one_sentence(
     assert said.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_step_that_crashes_costs_its_own_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def test_onnx_runtime_is_broken(tmp_path: Path) -> None:
     assert said.startswith(f"engine onnxruntime cannot be built: ONNX Runtime {BROKEN}: ")
 
 
-@pytest.mark.parametrize("module", ["torch", "open_clip"])
+@pytest.mark.parametrize("module", ["torch", pytest.param("open_clip", marks=pytest.mark.long)])
 def test_what_every_export_needs_is_broken(tmp_path: Path, module: str) -> None:
     first = break_library(tmp_path, module)
     ran = run_python("-m", "exporter", "demo", "--out", str(tmp_path / "out"), first=first)

@@ -175,7 +175,11 @@ def test_the_same_data_gives_the_same_scales() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "convolutions", "patches"),
-    [("RN50", 15, 0), pytest.param("convnext_base_w", 0, 4, marks=pytest.mark.slow), ("coca_ViT-B-32", 0, 1)],
+    [
+        ("RN50", 15, 0),
+        pytest.param("convnext_base_w", 0, 4, marks=pytest.mark.slow),
+        pytest.param("coca_ViT-B-32", 0, 1, marks=pytest.mark.long),
+    ],
 )
 def test_other_families(architecture: str, convolutions: int, patches: int) -> None:
     tower, inputs = make_tower(architecture, "image")
