@@ -87,10 +87,10 @@ class Programs:
 
     def _make(self, case: Case, arch: str, folder: Path) -> dict[str, Program]:
         source = self._source(case.family)
-        model: Any = source.model
+        # A copy, because a tower may take its parts out of the model, and the next case begins from the same model.
+        model: Any = copy.deepcopy(source.model)
         image = case.tower == "image"
-        # A copy, because the next case begins from the same model.
-        tower = copy.deepcopy(image_tower(model, source.preprocess) if image else text_tower(model))
+        tower = image_tower(model, source.preprocess) if image else text_tower(model)
         example = example_input(tower, source.preprocess.size, _TOKENS)
         products = _convert(tower, case)
         folder.mkdir()
