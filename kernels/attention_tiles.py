@@ -64,4 +64,4 @@ def tiles_for(
         return Tiles(True, 32, split(length), whole, 8, 1)
     if head_size <= 96:
         return Tiles(False, 64, (64, 0), head, 4, 1 if rotary else 2)
-    return Tiles(False, 64, (32, 0), head, 4, 1 if rotary or capability >= 100 else 2)
+    return Tiles(False, 64, (32, 0), head, 4, 1 if rotary else 2)
