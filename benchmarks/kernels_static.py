@@ -98,8 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("error: Triton is not installed; it comes with PyTorch for CUDA", file=sys.stderr)
         return 1
-    architectures = args.arch or ARCHITECTURES
+    architectures = tuple(dict.fromkeys(args.arch or ARCHITECTURES))
     count = sum(arch in case.archs for _, case in cases for arch in architectures)
+    if not count:
+        print(
+            f"error: no case of {', '.join(args.op or ops)} is for sm_{', sm_'.join(map(str, architectures))}",
+            file=sys.stderr,
+        )
+        return 1
     rows = []
     for row in measure(cases, architectures):
         rows.append(row)

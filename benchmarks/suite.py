@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             complete = run_suite(
                 suite, name, parts, models, results, args.again, args.commit, apart=args.out is not None
             )
+        except OSError as error:
+            print(f"error: cannot write rows or work files: {error}", file=sys.stderr)
+            return 1
         except (UserError, RuntimeError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

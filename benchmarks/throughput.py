@@ -69,9 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a contender's share of a round (default 0.05); a warm-up takes at most 100 of them, and at most 5 s",
     )
     parser.add_argument(
-        "--case-seconds", type=float, default=4.0, help="that short rounds fill in each pass (default 4)"
+        "--case-seconds",
+        type=float,
+        default=4.0,
+        help="seconds of a case in each pass, which short rounds fill (default 4)",
     )
-    parser.add_argument("--passes", type=int, default=3, help="that the rounds are divided over (default 3)")
+    parser.add_argument(
+        "--passes", type=int, default=3, help="number of passes over which the rounds are divided (default 3)"
+    )
     parser.add_argument("--files", type=Path, help="a folder of pictures for the run from files to embeddings")
     parser.add_argument("--no-files", action="store_true", help="leave out the run from files to embeddings")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
@@ -106,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             run.measure(plan, Path(folder))
         run.finish()
         print(f"rows: {run.folder}/")
+    except OSError as error:
+        print(f"error: cannot write rows or work files: {error}", file=sys.stderr)
+        return 1
     except (UserError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

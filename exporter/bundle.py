@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,18 +46,10 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
                     raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
         elif path.exists() or path.is_symlink():
             raise ExportError(f"{path} exists and is a file: pass another --out")
-        _check_writable(next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), path))
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise the `OSError` that making a folder in `folder` would raise, without making one."""
-    if not folder.is_dir():
-        code = errno.ENOTDIR
-    elif os.access(folder, os.W_OK | os.X_OK):
-        return
-    else:
-        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
-    raise OSError(code, os.strerror(code))
+        # A folder is made and removed, because permissions alone do not say whether one can be made.
+        above = next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), path)
+        with tempfile.TemporaryDirectory(prefix=".openclip-engines-", dir=above):
+            pass
 
 
 class BundleWriter:

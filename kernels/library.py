@@ -13,7 +13,7 @@ and the launcher starts its kernel through `launchable`::
 
     launchable(_double_kernel)[(triton.cdiv(x.numel(), 1024),)](x, out, ...)
 
-In a jitted function ``tl.constexpr`` marks constants and ``tl.tensor`` is a word for readers. Because `triton.jit` has no types, a
+In a jitted function ``tl.constexpr`` marks constants and ``tl.tensor`` is documentation only. Because `triton.jit` has no types, a
 module ``triton_*`` begins with ``# mypy: disallow-untyped-decorators=False``.
 
 Registration is `torch.library.triton_op`: ``torch.export`` keeps the op as one node, and ``torch.compile`` and AOTInductor trace

@@ -127,7 +127,7 @@ def contenders_of(subject: Subject, device: str, wanted: Sequence[str] = ()) -> 
     found = [Contender(BASELINE, "fp32")]
     for engine in MODULES:
         precisions = ("fp32",) if engine in _FLOAT32_ONLY or device == "cpu" or engine == "null" else ("fp32", *half)
-        if engine in (_CPU_ONLY if device == "cuda" else _GPU_ONLY):
+        if engine in (_CPU_ONLY if device == "cuda" else _GPU_ONLY) and engine not in wanted:
             continue
         if engine == "torch-tensorrt":
             precisions = ("fp16",)

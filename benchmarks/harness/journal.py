@@ -81,7 +81,7 @@ class Journal:
 
     @property
     def over(self) -> bool:
-        """Whether the end is over."""
+        """Whether the end has passed."""
         return self.end is not None and time.monotonic() > self.end
 
     def refresh(self) -> None:

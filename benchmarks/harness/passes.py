@@ -63,9 +63,12 @@ class Passes:
                 for case in [case for case in cases if case.tower == tower]:
                     # One that cannot run has become known in this pass.
                     waiting = [c for c in self._contenders if (c, case) in todo and (c, case) not in self._failed]
+                    baseline = self._contenders[0]
+                    if baseline not in waiting and not self._run.late:
+                        # The baseline has been measured: it is not measured again for one that cannot run.
+                        waiting = one.able_to_run(case, waiting)
                     if not waiting:
                         continue
-                    baseline = self._contenders[0]
                     if baseline == self._plan.contenders[0] and (baseline, case) not in self._failed:
                         # No ratio without the baseline in the same rounds.
                         waiting = [baseline, *(c for c in waiting if c != baseline)]
@@ -122,6 +125,12 @@ class _Pass:
             self._processes.popitem()[1].close()
         self._towers.clear()
         self._first.clear()
+
+    def able_to_run(self, case: Case, contenders: Sequence[Contender]) -> list[Contender]:
+        """The contenders that can run here; the others get their rows."""
+        for contender in contenders:
+            self._attempt(contender, case, self._checked)
+        return [c for c in contenders if (c, case) not in self._failed]
 
     def measure_case(self, case: Case, contenders: Sequence[Contender]) -> None:
         """The pass's share of a case's rounds, and the rows of all passes so far."""
@@ -226,6 +235,15 @@ class _Pass:
         process = self._processes.get(contender)
         if process is not None and process.alive and self._towers.get(contender) == tower:
             return process
+        process = self._checked(contender)
+        self._towers.pop(contender, None)
+        self._info[contender] = process.open(self._plan.subject, tower, self._plan.device, self._work)
+        self._towers[contender] = tower
+        return process
+
+    def _checked(self, contender: Contender) -> ContenderProcess:
+        """The contender's process, started if there is none, after a check that it can run here."""
+        process = self._processes.get(contender)
         if self._strikes.get(contender, 0) >= _STRIKES:
             raise ContenderError("not started again: its process died before")
         if process is None or not process.alive:
@@ -234,14 +252,12 @@ class _Pass:
             self._processes[contender] = process = ContenderProcess(
                 contender, compiled=self._run.compiled, end=self._run.end
             )
-        self._towers.pop(contender, None)
+            self._towers.pop(contender, None)
         if self._plan.place(contender) not in self._run.usable:
             reason = process.why_not(self._plan.subject, self._plan.device)
             if reason is not None:
                 raise MissingError(reason)
             self._run.usable.add(self._plan.place(contender))
-        self._info[contender] = process.open(self._plan.subject, tower, self._plan.device, self._work)
-        self._towers[contender] = tower
         return process
 
     def _attempt(self, contender: Contender, case: Case, do: Callable[[Contender], _T]) -> _T | None:

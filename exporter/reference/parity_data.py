@@ -18,7 +18,7 @@ from PIL import Image
 
 from engines.errors import InputError
 from engines.files.text_files import read_lines
-from engines.inputs.image_files import describe_left_out, find_images
+from engines.inputs.image_files import FoundImages, describe_left_out, find_images
 from engines.inputs.image_formats import open_image
 from engines.process.optional import installed_version
 from exporter.errors import ExportError
@@ -81,14 +81,16 @@ def check_parity_data(folder: str | os.PathLike[str] | None, images: int, captio
     """Check the arguments of `load_parity_data`, without reading a picture.
 
     Raises:
-        ExportError: a count is below 1, or the folder does not exist.
+        ExportError: a count is below 1, or the folder does not exist or has no image file.
     """
     for name, count in (("images", images), ("captions", captions)):
         if count < 1:
             raise ExportError(f"{count} parity {name} asked for: at least 1 is needed")
-    if folder is not None and not Path(folder).is_dir():
+    if folder is not None:
         root = Path(folder)
-        raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
+        if not root.is_dir():
+            raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
+        _images_of(root)
 
 
 def load_parity_data(
@@ -213,14 +215,18 @@ def _read_image(file: Path, max_side: int | None = None) -> Image.Image:
     return picture
 
 
+def _images_of(root: Path) -> FoundImages:
+    try:
+        return find_images(root, own_files=(CAPTIONS_NAME,))
+    except InputError as error:
+        raise ExportError(f"parity data: {error}") from error
+
+
 def _read_folder(
     root: Path, count: int, rng: np.random.Generator
 ) -> tuple[tuple[Image.Image, ...], tuple[str, ...], tuple[str, ...]]:
     """Read up to `count` pictures of `root`; returns them, the tried files that cannot be read, and notes on other files."""
-    try:
-        listing = find_images(root, own_files=(CAPTIONS_NAME,))
-    except InputError as error:
-        raise ExportError(f"parity data: no image files: {error}") from error
+    listing = _images_of(root)
     files = listing.files
     pictures: list[tuple[int, Image.Image]] = []
     skipped: list[str] = []

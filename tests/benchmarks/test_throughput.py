@@ -298,6 +298,26 @@ def test_one_that_cannot_run_is_not_out_of_time(
     assert notes == {"the bundle has no such engine for its image tower"}
 
 
+def test_one_that_cannot_run_is_no_reason_to_measure_the_baseline_again(subject: Subject, tmp_path: Path) -> None:
+    absent = Contender("tensorrt", "fp16", True)
+    plan = Plan(
+        dataclasses.replace(subject, kinds=("onnxruntime", "tensorrt")),
+        (ENGINE, absent),
+        lambda work: [image_case(work, subject, 1)],
+        "cpu",
+        2,
+        0.001,
+    )
+    one_run(tmp_path, "x").measure(plan, tmp_path)  # no `finish`: the next run goes on from there
+    before = {row.key: row.value for row in rows.read(tmp_path) if row.engine == "onnxruntime"}
+    one_run(tmp_path, "x").measure(plan, tmp_path)
+    after = rows.read(tmp_path)
+    assert {row.key: row.value for row in after if row.engine == "onnxruntime"} == before
+    assert {row.note for row in after if row.engine == "tensorrt"} == {
+        "the bundle has no such engine for its image tower"
+    }
+
+
 def test_two_passes_are_enough_where_there_is_no_time_for_a_third(subject: Subject, tmp_path: Path) -> None:
     out = io.StringIO()
     run = Run(tmp_path, this_machine(), "x", console=Console(out=out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -101,16 +102,21 @@ def test_folders_in_which_no_bundle_can_be_made(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    for name in ("file/new", "dangling/new", "dangling/deep/new"):
-        with pytest.raises(ExportError, match="Not a directory; pass an --out that is writable"):
+    # Root may write everywhere, but not below these.
+    for name in ("file/new", "dangling/new", "dangling/deep/new", "/proc/new", "/proc/deep/new"):
+        with pytest.raises(ExportError, match=r"cannot write .*; pass an --out that is writable"):
             check_destination(tmp_path / name, False)
-    check_destination(tmp_path / "deep" / "new", False)
-    assert not (tmp_path / "deep").exists()
-    # Tests run as root, who may write everywhere.
-    monkeypatch.setattr("exporter.bundle.os.access", lambda folder, mode: folder != tmp_path)
+    before = sorted(tmp_path.iterdir())
     for name in ("new", "deep/new", "empty"):
-        with pytest.raises(ExportError, match="Permission denied; pass an --out that is writable"):
-            check_destination(tmp_path / name, False)
+        check_destination(tmp_path / name, False)
+    assert sorted(tmp_path.iterdir()) == before
+
+    def refuse(path: str, mode: int = 0o777) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("tempfile._os.mkdir", refuse)
+    with pytest.raises(ExportError, match="empty: Permission denied; pass an --out that is writable"):
+        check_destination(tmp_path / "empty", False)
 
 
 def test_an_empty_folder_is_as_good_as_none(manifest: Manifest, demo_bundle: Path, tmp_path: Path) -> None:

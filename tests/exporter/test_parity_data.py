@@ -139,7 +139,7 @@ def test_other_modes_become_rgb(folder: Path) -> None:
 
 
 def test_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no image files"):
+    with pytest.raises(ExportError, match="has no image file"):
         load_parity_data(tmp_path)
     (tmp_path / "x.png").write_bytes(b"nothing")
     with pytest.raises(ExportError, match=r"none of the 1 image files .* x\.png"):

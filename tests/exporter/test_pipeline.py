@@ -78,7 +78,10 @@ class TestExport:
             embeds = clip.encode_text(["a red circle", "two blue squares on a white background"])
         np.testing.assert_allclose(np.linalg.norm(embeds, axis=1), 1, atol=1e-5)
 
-    @pytest.mark.parametrize(("precision", "towers"), [("fp16", ("image", "text")), ("bf16", ("text",))])
+    @pytest.mark.parametrize(
+        ("precision", "towers"),
+        [("fp16", ("image", "text")), ("bf16", ("text",)), pytest.param("bf16", ("image",), marks=pytest.mark.long)],
+    )
     def test_half_precisions(self, precision: str, towers: tuple[str, ...], tmp_path: Path) -> None:
         path = exporter.export("demo", precision=precision, towers=towers, out=tmp_path / "half", parity_samples=8)
         manifest = read_manifest(path)
