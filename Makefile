@@ -9,12 +9,16 @@ FLOOR_STAMP := $(FLOOR)/.installed
 # Machines with a GPU often have no package index: there, what is installed is all there is.
 HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-.PHONY: demo test test-long test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
+
+CPP_OUT ?= build
+
+.PHONY: cpp cpp-asan fuzz cpp-lint demo test test-long test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
 	@echo "make test      run the fast tests (test-long: those that take long or a compiler; test-all: all that need no GPU)"
 	@echo "make test-floor  the tests that depend on versions, with the lowest ones that pyproject.toml allows (PYTHON_FLOOR=python3.12)"
+	@echo "make cpp       the C++ library, its engine modules and programs -> build/ (cpp-asan: its tests with sanitizers; fuzz: 60 s a target)"
 	@echo "make lint      ruff and mypy"
 	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
@@ -51,6 +55,25 @@ FLOOR_TESTS := $(addprefix tests/engines/test_,$(addsuffix .py,aotinductor_packe
 
 test-floor: $(FLOOR_STAMP)
 	OMP_NUM_THREADS=1 $(FLOOR)/bin/python $(PYTEST) -m "not slow and not gpu" $(FLOOR_TESTS)
+
+cpp: $(STAMP)
+	@$(BIN)/python engines/cpp/tools/build.py --out $(CPP_OUT)
+
+# The tests that drive the C API, against a library with AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not built with
+# them, so the sanitizers' libraries come first. Leaks are left to the fuzz targets, because Python keeps memory until its end.
+cpp-asan: $(STAMP)
+	$(BIN)/python engines/cpp/tools/build.py --quiet --out build-asan -- -DOCE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 OCE_TEST_FOLDER=$(CURDIR)/build-asan \
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/cpp -m "not slow" -k "not speed" $(PYTEST_FLAGS)
+
+FUZZ_SECONDS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python engines/cpp/tools/build.py --quiet --out build-fuzz -- -DOCE_FUZZ=ON -DOCE_TOOLS=OFF -DOCE_ONNXRUNTIME=OFF -DOCE_OPENVINO=OFF -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++
+	$(BIN)/python engines/cpp/tools/run_fuzz.py --folder build-fuzz/fuzz --seconds $(FUZZ_SECONDS)
+
+cpp-lint:
+	clang-format --dry-run --Werror $$(git ls-files 'engines/cpp/*.cpp' 'engines/cpp/*.hpp' | grep -v -e text/tables.cpp -e embed_aotinductor.cpp)
+	$(BIN)/python engines/cpp/tools/run_tidy.py --folder build
 
 gpu:
 	@$(HERE) -m benchmarks suite gpu $(if $(OUT),--out $(OUT)) $(if $(PARTS),--parts $(PARTS)) $(if $(MINUTES),--minutes $(MINUTES))

@@ -37,7 +37,8 @@ def tree(path: Path) -> ast.Module:
 
 @functools.cache
 def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    """The files of a package; ``engines/cpp`` is a project of its own, whose Python programs only build and check it."""
+    return sorted(path for path in (ROOT / package).rglob("*.py") if "cpp" not in path.relative_to(ROOT).parts)
 
 
 def dotted(path: Path) -> str:

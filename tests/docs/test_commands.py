@@ -52,6 +52,7 @@ NEEDS = {
     "minutes or a dataset, and tests/benchmarks/ runs it on less": """
         python -m benchmarks throughput BUNDLE --batches 1,16,64
         python -m benchmarks throughput BUNDLE --contenders "eager,openvino plain"
+        python -m benchmarks cpp --model ViT-B-32
         python -m benchmarks parity BUNDLE --data wds_dtd --clip-benchmark
         python -m benchmarks cold-start ViT-L-14 --precision int8 --calibration photos/ --engine onnxruntime \
 --engine tensorrt-rtx --target sm80
@@ -70,6 +71,13 @@ NEEDS = {
         TORCH=$(python -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parent)')
         g++ -std=c++20 -O2 embed_aotinductor.cpp -o embed_aotinductor -I "$TORCH/include" -I \
 "$TORCH/include/torch/csrc/api/include" -L "$TORCH/lib" -Wl,-rpath,"$TORCH/lib" -Wl,--no-as-needed -ltorch -ltorch_cpu -lc10
+    """,
+    "packages and a minute of g++: tests/cpp/ builds and installs the library, and runs its programs": """
+        apt-get install libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev nlohmann-json3-dev cmake ninja-build g++
+        build/oce-embed demo-bundle photos/ out.npy
+        cmake -S engines/cpp -B build -G Ninja -DOCE_ONNXRUNTIME_ROOT=sdk -DOCE_OPENVINO=OFF
+        cmake --build build
+        cmake --install build --prefix /opt/openclip
     """,
 }
 LISTED = {line.strip(): reason for reason, lines in NEEDS.items() for line in lines.strip().splitlines()}

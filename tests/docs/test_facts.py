@@ -22,6 +22,7 @@ from engines.precisions import PRECISIONS
 # Flags of other programs in the pages.
 FOREIGN = {
     *("--no-as-needed", "--no-index", "--find-links", "--wheel-dir", "--preload", "--opt_out"),
+    *("--build", "--install", "--prefix"),  # CMake
     *("--trt", "--onnxrt", "--strongly-typed", "--val-range", "--atol", "--input-shapes", "--loadEngine", "--shapes"),
 }
 
@@ -73,6 +74,8 @@ def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     product |= flags("exporter.convert_checkpoint", monkeypatch)
     others = {flag for module, _ in COMMANDS.values() for flag in flags(module, monkeypatch)}
     others |= flags("exporter.demo.train", monkeypatch)
+    for program in (ROOT / "engines/cpp/tools").glob("oce_*.cpp"):  # the help of the C++ programs
+        others |= set(re.findall(r"(?<![\w-])--[a-z][\w-]*", program.read_text(encoding="utf-8")))
     everywhere = set()
     for page in PAGES:
         unknown = mentioned(page) - product - others - FOREIGN

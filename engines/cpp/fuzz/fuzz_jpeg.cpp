@@ -1,0 +1,6 @@
+// Fuzz target: the decoder of jpeg files.
+#include "image_target.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    return oce::fuzz::preprocess_as("\xFF\xD8", data, size);
+}

@@ -1,0 +1,6 @@
+// Fuzz target: the decoder of png files.
+#include "image_target.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    return oce::fuzz::preprocess_as("\x89PNG", data, size);
+}

@@ -1,0 +1,171 @@
+// Options, lists of files, and exit codes of the programs.
+#include "command_line.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <set>
+
+namespace oce::tools {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Suffixes of picture files, as in the Python package (engines/inputs/image_formats.py). Formats that only Python reads are named
+// and skipped, so that no picture is passed over in silence.
+const std::set<std::string> kSuffixes = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".avif",
+                                         ".tif", ".tiff", ".bmp", ".dib",  ".ppm", ".pgm", ".pbm",  ".pnm",  ".jp2", ".j2k",
+                                         ".j2c", ".jpc",  ".jpf", ".jpx",  ".tga", ".psd", ".qoi",  ".pcx",  ".ico"};
+
+bool contains(const std::vector<std::string>& items, const std::string& item) {
+    return std::find(items.begin(), items.end(), item) != items.end();
+}
+
+std::string lower(std::string text) {
+    for (char& letter : text) letter = static_cast<char>(letter >= 'A' && letter <= 'Z' ? letter - 'A' + 'a' : letter);
+    return text;
+}
+
+void add_images(const fs::path& folder, std::vector<std::string>& found) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied)) {
+        const std::string name = entry.path().filename().string();
+        std::error_code ignored;
+        if (name.starts_with('.')) continue;
+        if (entry.is_directory(ignored)) {
+            if (!entry.is_symlink(ignored)) add_images(entry.path(), found);
+        } else if (kSuffixes.contains(lower(entry.path().extension().string()))) {
+            found.push_back(entry.path().string());
+        }
+    }
+}
+
+}  // namespace
+
+std::string Arguments::value(const std::string& name, const std::string& otherwise) const {
+    const std::vector<std::string> found = all(name);
+    return found.empty() ? otherwise : found.back();
+}
+
+std::vector<std::string> Arguments::all(const std::string& name) const {
+    std::vector<std::string> found;
+    for (const auto& [option, value] : values) {
+        if (option == name) found.push_back(value);
+    }
+    return found;
+}
+
+bool Arguments::has(const std::string& name) const {
+    return std::any_of(values.begin(), values.end(), [&](const auto& item) { return item.first == name; });
+}
+
+Arguments parse(int count, char** words, const std::vector<std::string>& valued, const std::vector<std::string>& flags) {
+    Arguments arguments;
+    bool options = true;
+    for (int at = 1; at < count; ++at) {
+        const std::string word = words[at];
+        if (!options || !word.starts_with("--")) {
+            arguments.positional.push_back(word);
+            continue;
+        }
+        if (word == "--") {
+            options = false;
+            continue;
+        }
+        const std::size_t equals = word.find('=');
+        const std::string name = word.substr(2, equals == std::string::npos ? equals : equals - 2);
+        if (contains(flags, name) && equals == std::string::npos) {
+            arguments.values.emplace_back(name, "");
+        } else if (contains(valued, name)) {
+            if (equals == std::string::npos && at + 1 == count) throw UsageError("--" + name + " needs a value");
+            arguments.values.emplace_back(name, equals == std::string::npos ? words[++at] : word.substr(equals + 1));
+        } else {
+            throw UsageError("unknown option " + word + "; --help lists the options");
+        }
+    }
+    return arguments;
+}
+
+std::int64_t whole_number(const std::string& option, const std::string& text, std::int64_t least) {
+    std::size_t end = 0;
+    std::int64_t value = 0;
+    try {
+        value = std::stoll(text, &end);
+    } catch (const std::exception&) {
+        end = 0;
+    }
+    if (end == 0 || end != text.size() || value < least || value > 2'147'483'647) {
+        throw UsageError("--" + option + " is '" + text + "': pass a whole number, " + std::to_string(least) + " or more");
+    }
+    return value;
+}
+
+Options engine_options(const Arguments& arguments) {
+    Options options;
+    options.engine = arguments.value("engine", "auto");
+    options.device = arguments.value("device", "auto");
+    const auto number = [&](const char* name) { return arguments.has(name) ? whole_number(name, arguments.value(name), 1) : 0; };
+    options.threads = static_cast<int>(number("threads"));
+    options.workers = static_cast<int>(number("workers"));
+    options.max_pixels = number("max-pixels");
+    options.log = [](void*, oce_log_level level, const char* line) {
+        if (level == OCE_LOG_WARNING) std::fprintf(stderr, "%s\n", line);
+    };
+    return options;
+}
+
+std::vector<std::string> find_images(const fs::path& path) {
+    std::error_code problem;
+    if (!fs::exists(path, problem)) throw UsageError(path.string() + " is not there");
+    if (!fs::is_directory(path)) return {path.string()};
+    std::vector<std::string> found;
+    add_images(path, found);
+    if (found.empty()) throw UsageError(path.string() + " has no image file");
+    std::sort(found.begin(), found.end(),
+              [](const std::string& left, const std::string& right) { return fs::path(left) < fs::path(right); });
+    return found;
+}
+
+std::vector<std::string> read_lines(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw UsageError("cannot read " + path.string());
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);) {
+        if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+        while (!line.empty() && line.back() == '\r') line.pop_back();
+        if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
+    }
+    if (lines.empty()) throw UsageError(path.string() + " has no line");
+    return lines;
+}
+
+std::string visible(const std::string& text) {
+    std::string shown;
+    for (const char letter : text) {
+        const auto byte = static_cast<unsigned char>(letter);
+        if (byte >= 0x20 && byte != 0x7F) {
+            shown += letter;
+        } else {
+            char code[5];
+            std::snprintf(code, sizeof(code), "\\x%02x", byte);
+            shown += code;
+        }
+    }
+    return shown;
+}
+
+int run(const std::function<int()>& body) {
+    try {
+        return body();
+    } catch (const EngineError& error) {
+        std::fprintf(stderr, "error: %s\n", visible(error.what()).c_str());
+    } catch (const UsageError& error) {
+        std::fprintf(stderr, "error: %s\n", visible(error.what()).c_str());
+    } catch (const fs::filesystem_error& error) {
+        std::fprintf(stderr, "error: %s\n", visible(error.what()).c_str());
+    } catch (const std::bad_alloc&) {
+        std::fprintf(stderr, "error: no memory is left: pass a smaller --max-pixels, or fewer --workers\n");
+    }
+    return 1;
+}
+
+}  // namespace oce::tools
