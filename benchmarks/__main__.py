@@ -24,6 +24,7 @@ COMMANDS = {
     "tables": ("benchmarks.tables", "the tables of README.md and docs/ from the rows"),
     "roofline": ("benchmarks.roofline", "upper bounds of GPUs that are not here, counted"),
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
+    "cpp": ("benchmarks.cpp_library.command", "the Python runtime against the C++ library on one bundle"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
 }
 

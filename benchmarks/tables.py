@@ -102,6 +102,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "int8": lambda: readme_tables.int8_table(RESULTS),
     "parity": lambda: readme_tables.parity_table(RESULTS),
     "gpu": lambda: readme_tables.gpu_table(RESULTS),
+    "cpp": lambda: readme_tables.cpp_table(RESULTS),
 }
 
 

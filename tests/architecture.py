@@ -100,6 +100,7 @@ ROOMS = {
         "parity": "accuracy records",
         # Exports of many architectures, and their cost.
         "cold_start": "harness records",
+        "cpp_library": "harness records workloads",
         "zoo": "records workloads",
         "roofline": "records workloads zoo",
         # Lists of all these measurements, and rows that come back from other machines.

@@ -92,6 +92,7 @@ FIGURES: dict[str, Figure] = {
     # what = start
     "load": Figure("s", "lower"),
     "first_call": Figure("s", "lower"),
+    "host_memory": Figure("MB", "lower"),
     "peak_host_memory": Figure("MB", "lower"),
     "peak_device_memory": Figure("MB", "lower"),
     # what = export

@@ -130,6 +130,12 @@ def plots(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -> list[Plo
             "activations moved once. Points above the slope are work that a cache holds.",
             roofline_panels(rows, work),
         ),
+        Plot(
+            "cpp",
+            "C++ and Python",
+            "The same bundle called from both languages by several threads at once. Higher is better. Bars: all passes.",
+            cpp_panels(rows),
+        ),
     ]
     return [plot for plot in candidates if plot.panels]
 
@@ -232,6 +238,26 @@ def roofline_panels(rows: Sequence[Row], work: Mapping[tuple[str, str], Work]) -
             guides.append(Guide(f"{precision} {peaks[precision]:.3g} TFLOP/s", peaks[precision], 0, precision))
         x, y = "operations per byte, FLOP/B", "TFLOP/s"
         panels.append(Panel(_title(model, tower, shape), x, y, _series(group, point), guides))
+    return panels
+
+
+def cpp_panels(rows: Iterable[Row]) -> list[Panel]:
+    """Items per second over the number of threads that call, one panel for each model and tower."""
+    rated = [row for row in rows if row.what == "cpp" and row.figure == "per_second" and row.value]
+    panels = []
+    for model, tower in sorted({(row.model, row.tower) for row in rated}):
+        group = [row for row in rated if (row.model, row.tower) == (model, tower)]
+        callers = {row.key: float(row.shape.split(", ")[1].split(" ")[0]) for row in group}
+        series = _series(group, lambda r, c=callers: _point(c[r.key], c[r.key], c[r.key], *_interval(r)))  # type: ignore[misc]
+        panels.append(
+            Panel(
+                _title(model, tower, ""),
+                "calling threads",
+                f"{_items(tower)} per second",
+                series,
+                x_ticks=sorted({*callers.values()}),
+            )
+        )
     return panels
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.records import rows
 from benchmarks.records.figures import FIGURES, label
+from benchmarks.records.languages import engine_label, split_label
 from benchmarks.records.rows import Row
 from benchmarks.reporting import styles
 from benchmarks.reporting.markdown import markdown_table
@@ -15,8 +16,15 @@ from benchmarks.reporting.report_tables import NOISY, NOISY_LEGEND, Table, cell,
 
 _CPU = re.compile(r", \d+ cores$")  # as `benchmarks.records.machine` names processors
 _BENCH_MODELS = ("demo", "ViT-B-32")
+_STARTS = {
+    "first_text": "start to first text, s",
+    "first_image": "…and first image, s",
+    "host_memory": "resident memory then, MB",
+    "peak_host_memory": "its peak, MB",
+}
 _ACCURACIES = ("top1", "top1_change", "image_to_text_recall_1", "text_to_image_recall_1")
 NO_CPU = "No CPU has been measured yet: `make bench` does it."
+NO_CPP = "Not measured yet: `python -m benchmarks cpp` does it."
 NO_COLD_START = "Not measured yet: `make cold-start` does it."
 NO_INT8 = "No CPU has been measured with int8 yet: `make bench-int8` does it."
 NO_GPU = "No GPU has been measured yet: `make gpu` on a machine with one writes its rows."
@@ -82,6 +90,53 @@ def cold_start_table(results: Path) -> str:
         header = ["model", "precision", "engines", *map(label, figures)]
         tables.append(_with_place(machine, markdown_table(Table("", header, lines, 3)), chosen))
     return "\n\n".join(tables) or NO_COLD_START
+
+
+def cpp_table(results: Path) -> str:
+    """The Python runtime and the C++ library on every measured CPU: calls, then starts and memory."""
+    tables = []
+    for machine, machine_rows in _machines(results, gpu=False):
+        chosen = [row for row in machine_rows if row.what == "cpp"]
+        measured = [row for row in chosen if row.value is not None]
+        if measured:
+            missing = _not_measured(chosen, [(row.engine, row.precision) for row in measured])
+            parts = [_cpp_calls(measured), _cpp_starts(measured), *missing]
+            tables.append(_with_place(machine, "\n\n".join(filter(None, parts)), measured))
+    return "\n\n".join(tables) or NO_CPP
+
+
+def _cpp_calls(measured: Sequence[Row]) -> str:
+    by_key = {(row.model, row.engine, row.tower, row.shape, row.figure): row for row in measured}
+    lines = []
+    for row in sorted(measured, key=lambda r: (*_place((r.model, r.tower, "")), r.engine, -r.batch)):
+        engine, language = split_label(row.engine)
+        if row.figure == "per_second" and language == "Python":
+            theirs = (row.model, engine_label(engine, "C++"), row.tower, row.shape)
+            cells = [_cell(row), *(_cell(by_key.get((*theirs, figure))) for figure in ("per_second", "speedup"))]
+            items, callers = row.shape.split(", ")
+            lines.append([row.model, engine, items, callers.split(" ")[0], *cells])
+    header = ["model", "engine", "of", "callers", "Python, per second", "C++, per second", "C++ / Python"]
+    notes = [
+        "Callers are threads that embed equal parts of the items at once; medians, and of the ratios round by round."
+    ]
+    if any(NOISY in cell_text for line in lines for cell_text in line):
+        notes.append(NOISY_LEGEND)
+    return markdown_table(Table("", header, lines, 3, notes=notes)) if lines else ""
+
+
+def _cpp_starts(measured: Sequence[Row]) -> str:
+    by_key = {(row.model, row.engine, row.figure): row for row in measured}
+    lines = []
+    for model, label_ in sorted(
+        {(row.model, row.engine) for row in measured}, key=lambda pair: _place((pair[0], pair[1], ""))
+    ):
+        engine, language = split_label(label_)
+        for figure, words in _STARTS.items() if language == "Python" else ():
+            own, theirs = (by_key.get((model, name, figure)) for name in (engine, engine_label(engine, "C++")))
+            ratio = f"{theirs.value / own.value:.2f}×" if own and theirs and own.value and theirs.value else "–"
+            lines.append([model, engine, words, _cell(own), _cell(theirs), ratio])
+    header = ["model", "engine", "of a fresh process", "Python", "C++", "C++ / Python"]
+    return markdown_table(Table("", header, lines, 3)) if lines else ""
 
 
 def speed_matrix(throughput: Sequence[Row], every_batch: bool) -> str:

@@ -20,6 +20,7 @@ _TITLES = {
     "export": "Export, and start of a serving process",
     "start": "Start-up and memory",
     "end_to_end": "End to end: files on disk to embeddings",
+    "cpp": "C++ and Python on one bundle (speedups over Python)",
     "parity": "Parity with eager fp32",
     "zero_shot": "Zero-shot classification",
     "retrieval": "Retrieval",

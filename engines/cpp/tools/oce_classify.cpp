@@ -47,6 +47,7 @@ int classify(const Arguments& arguments) {
     const std::vector<float> label_embeds = clip.encode_labels(std::vector<std::string_view>(labels.begin(), labels.end()),
                                                                std::vector<std::string_view>(templates.begin(), templates.end()));
     std::vector<oce::Image> images;
+    images.reserve(files.size());
     for (const std::string& file : files) images.push_back(oce::Image::path(file));
     std::vector<float> embeds(files.size() * clip.embed_dim());
     std::vector<oce::Failure> failures;

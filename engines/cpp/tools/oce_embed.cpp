@@ -124,6 +124,7 @@ void embed_chunk(const oce::Clip& clip, bool texts, const std::vector<std::strin
         clip.encode_texts(std::vector<std::string_view>(items.begin(), items.end()), embeds);
     } else {
         std::vector<oce::Image> images;
+        images.reserve(items.size());
         for (const std::string& item : items) images.push_back(oce::Image::path(item));
         clip.encode_images(images, embeds, failures);
     }

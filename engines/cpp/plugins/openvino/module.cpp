@@ -14,7 +14,7 @@ namespace {
 /// The process's one core. It is never destroyed: a core that ends in another thread than the one that compiled first can leave
 /// that thread with an unmapped stack for signals (seen with 2026.4).
 ov::Core& core() {
-    static ov::Core* const shared = new ov::Core();
+    static auto* const shared = new ov::Core();
     return *shared;
 }
 

@@ -1,6 +1,7 @@
 // The C API: every function checks its arguments, calls the library, and turns exceptions into a status and this thread's message.
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "verification/report.hpp"
 
 struct oce_clip {
+    oce_clip(const std::string& path, const oce::core::Options& options) : embedder(path, options) {}
     oce::core::Embedder embedder;
 };
 
@@ -74,8 +76,7 @@ FailureFunction failures_to(oce_failure_function function, void* user) {
 }
 
 void write_json(const std::string& text, char** json) {
-    auto* copy = static_cast<char*>(std::malloc(text.size() + 1));
-    if (copy == nullptr) throw std::bad_alloc();
+    auto* copy = new char[text.size() + 1];  // oce_string_free deletes it
     std::memcpy(copy, text.c_str(), text.size() + 1);
     *json = copy;
 }
@@ -152,7 +153,7 @@ oce_status oce_clip_open(const char* path, const oce_options* options, oce_clip*
         if (clip == nullptr) throw InputError("clip is null: pass the address of a pointer");
         *clip = nullptr;
         const std::string folder = path_of(path);
-        *clip = new oce_clip{Embedder(folder, options_of(options))};
+        *clip = std::make_unique<oce_clip>(folder, options_of(options)).release();
     });
 }
 
@@ -276,7 +277,7 @@ oce_status oce_verify(const char* path, const oce_options* options, char** json)
 }
 
 void oce_string_free(char* text) noexcept {
-    std::free(text);
+    delete[] text;
 }
 
 }  // extern "C"

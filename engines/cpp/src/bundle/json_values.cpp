@@ -92,7 +92,7 @@ public:
     bool end_object() override {
         --depth_;
         if (passed_over_ > 0) return end_passed_over();
-        if (const Record* const record = opened_.back().value->if_a<Record>()) check_required(*record);
+        if (const auto* const record = opened_.back().value->if_a<Record>()) check_required(*record);
         opened_.pop_back();
         return true;
     }

@@ -146,7 +146,7 @@ std::string python_repr(double number) {
     const auto shown = [&](std::chars_format format) {
         return std::string(text.data(), std::to_chars(text.data(), text.data() + text.size(), number, format).ptr);
     };
-    const std::string scientific = shown(std::chars_format::scientific);
+    std::string scientific = shown(std::chars_format::scientific);
     const std::size_t letter = scientific.find('e');
     const int exponent = letter == scientific.npos ? 0 : std::stoi(scientific.substr(letter + 1));
     if (exponent < -4 || exponent >= 16) return scientific;

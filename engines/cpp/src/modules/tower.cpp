@@ -63,6 +63,7 @@ EngineTower::EngineTower(const oce_module& module, const std::filesystem::path& 
     }
     const std::map<std::string, std::filesystem::path> elsewhere = data_elsewhere(graph);
     std::vector<oce_weights_file> weights;
+    weights.reserve(elsewhere.size());
     for (const auto& [location, path] : elsewhere) weights.push_back({location.c_str(), path.c_str()});
     request.path = graph.c_str();
     request.input_element = element_of(tower.input.dtype);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <compare>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -23,8 +22,8 @@ std::optional<std::u32string_view> find_entity(std::span<const tables::Entity> e
                                                std::u32string_view name) {
     const auto precedes = [&](const tables::Entity& entity, std::u32string_view wanted) {
         const std::string_view own(names + entity.name, entity.length);
-        return std::lexicographical_compare_three_way(own.begin(), own.end(), wanted.begin(), wanted.end(),
-                                                      [](char a, char32_t b) { return static_cast<char32_t>(a) <=> b; }) < 0;
+        return std::lexicographical_compare(own.begin(), own.end(), wanted.begin(), wanted.end(),
+                                            [](auto a, auto b) { return static_cast<char32_t>(a) < static_cast<char32_t>(b); });
     };
     const auto found = std::lower_bound(entities.begin(), entities.end(), name, precedes);
     if (found == entities.end() || found->length != name.size()) return std::nullopt;
@@ -134,12 +133,13 @@ std::size_t resolve_unambiguous(std::u32string_view text, std::size_t at, std::u
             append_reference(result, number->value);
             return end + 1;
         }
-    } else if (auto found = standard_entity(name)) {
-        result += *found;
-        return end + 1;
-    } else if ((found = find_entity(tables::kCapitalEntities, tables::kCapitalEntitiesNames, name))) {
-        result += *found;
-        return end + 1;
+    } else {
+        auto found = standard_entity(name);
+        if (!found) found = find_entity(tables::kCapitalEntities, tables::kCapitalEntitiesNames, name);
+        if (found) {
+            result += *found;
+            return end + 1;
+        }
     }
     result += text.substr(at, end + 1 - at);
     return end + 1;

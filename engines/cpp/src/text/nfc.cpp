@@ -24,7 +24,7 @@ std::u32string decomposed(std::u32string_view text) {
     for (const char32_t character : text) {
         if (within(character, kSyllables, kSyllableCount)) {
             const char32_t index = character - kSyllables, trail = index % kTrailCount;
-            result += kLeads + index / (kVowelCount * kTrailCount);
+            result += static_cast<char32_t>(kLeads + index / (kVowelCount * kTrailCount));
             result += kVowels + index / kTrailCount % kVowelCount;
             if (trail != 0) result += kTrails + trail;
         } else if (has(character, tables::kIsDecomposed)) {

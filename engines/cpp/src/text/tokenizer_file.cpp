@@ -124,7 +124,7 @@ BytePairs read_model(const TokenizerJson& file) {
         bytes[byte] = vocabulary.find(names[byte]);
         last_bytes[byte] = vocabulary.find(names[byte] + end);
     }
-    return BytePairs(merges, bytes, last_bytes);
+    return {merges, bytes, last_bytes};
 }
 
 SplitPattern read_words(const json& root) {

@@ -109,8 +109,9 @@ std::optional<std::u32string> decode_utf8_variants(std::string_view bytes) {
             text += U'\0';
             at += 2;  // also where the second byte is a line feed, which ftfy's codec swallows
         } else if (!zero && left >= 6 && follow(bytes, at, kPair)) {
-            text += 0x10000 + ((byte_at(bytes, at + 1) & 0x0Fu) << 16) + ((byte_at(bytes, at + 2) & 0x3Fu) << 10) +
-                    ((byte_at(bytes, at + 4) & 0x0Fu) << 6) + (byte_at(bytes, at + 5) & 0x3Fu);
+            text += static_cast<char32_t>(0x10000 + ((byte_at(bytes, at + 1) & 0x0Fu) << 16) +
+                                          ((byte_at(bytes, at + 2) & 0x3Fu) << 10) + ((byte_at(bytes, at + 4) & 0x0Fu) << 6) +
+                                          (byte_at(bytes, at + 5) & 0x3Fu));
             at += 6;
         } else {
             return std::nullopt;  // half a pair or a cut sequence, which Python's codec refuses
