@@ -120,6 +120,22 @@ def test_unreadable_pictures_among_good_ones(cpp: CppLibrary, demo_bundle: Path,
         assert (clip.encode_images(files[:2]) == rows[:2]).all()
 
 
+def test_an_empty_picture_is_reported_with_its_index(cpp: CppLibrary, demo_bundle: Path, files: list[Path]) -> None:
+    with cpp.open(demo_bundle) as clip:
+        failures: dict[int, str] = {}
+        rows = clip.encode_images([files[0], np.zeros((0, 5, 3), np.uint8)], failures)
+        assert list(failures) == [1]
+        assert np.isfinite(rows[0]).all()
+        assert np.isnan(rows[1]).all()
+
+
+def test_a_tower_that_was_not_loaded(cpp: CppLibrary, demo_bundle: Path) -> None:
+    with cpp.open(demo_bundle, towers=IMAGE) as clip:
+        for function in (clip.tokenize, clip.encode_texts):
+            with pytest.raises(InputError, match="the text tower was not loaded"):
+                function(["a"])
+
+
 def test_empty_and_wrong_inputs(cpp: CppLibrary, demo_bundle: Path, files: list[Path]) -> None:
     with cpp.open(demo_bundle) as clip:
         with pytest.raises(InputError, match="there is no image"):
@@ -196,6 +212,7 @@ def test_inspect_has_a_reason_for_each_engine(cpp: CppLibrary, two_engines_bundl
 def test_verify_finds_what_differs(cpp: CppLibrary, two_engines_bundle: Path, tmp_path: Path) -> None:
     report = cpp.verify(two_engines_bundle, engine="all")
     assert report["passed"]
+    assert cpp.verify(two_engines_bundle)["parity"][0]["engine"] == "onnxruntime"
     assert [row["engine"] for row in report["parity"]] == ["onnxruntime", "openvino"]
     assert report["pixels"]["pictures"] >= 10
     assert report["ids"]["captions"] >= 30

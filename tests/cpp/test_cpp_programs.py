@@ -57,7 +57,11 @@ def test_embed_texts_and_lists(cpp_folder: Path, demo_bundle: Path, pictures: Pa
     (tmp_path / "captions.txt").write_text("a red circle\r\n\r\nein grünes Quadrat\r\n", encoding="utf-8-sig")
     done = ran(cpp_folder, "oce-embed", demo_bundle, "--texts", tmp_path / "captions.txt", tmp_path / "texts.npy")
     assert done.returncode == 0, done.stderr
-    assert np.load(tmp_path / "texts.npy").shape == (2, 64)
+    # Every line is a row, blank ones too, as in Python.
+    command = [sys.executable, "-m", "engines", "embed", demo_bundle, "--texts", tmp_path / "captions.txt"]
+    subprocess.run([*command, "--out", tmp_path / "python.npy"], check=True, capture_output=True)
+    assert (np.load(tmp_path / "texts.npy") == np.load(tmp_path / "python.npy")).all()
+    assert np.load(tmp_path / "texts.npy").shape == (3, 64)
     (tmp_path / "list.txt").write_text(f"{pictures / '0.jpg'}\n{pictures / '2.png'}\n")
     done = ran(cpp_folder, "oce-embed", demo_bundle, f"--list={tmp_path / 'list.txt'}", tmp_path / "images.npy")
     assert done.returncode == 0, done.stderr
@@ -85,6 +89,29 @@ def test_mistakes_are_one_line(
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_files_that_no_run_may_read_or_write(cpp_folder: Path, demo_bundle: Path, tmp_path: Path) -> None:
+    for name, data, message in (
+        ("utf16.txt", "a cat".encode("utf-16"), "save it as UTF-8"),
+        ("zero.txt", b"a\0b", "it has a zero byte"),
+        ("empty.txt", b"", "has no line"),
+        ("out.items.txt", b"a cat", "names a file that would be overwritten"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        done = ran(cpp_folder, "oce-embed", demo_bundle, "--texts", tmp_path / name, tmp_path / "out.npy")
+        assert done.returncode == 1
+        assert message in done.stderr
+    (tmp_path / "folder.npy").mkdir()
+    done = ran(cpp_folder, "oce-embed", demo_bundle, "--texts", tmp_path / "out.items.txt", tmp_path / "folder.npy")
+    assert "it is a folder" in done.stderr
+
+
+def test_a_label_counts_once(cpp_folder: Path, demo_bundle: Path, pictures: Path) -> None:
+    words = ["--labels", "a dog, a dog,a cat", "--top", 5]
+    done = ran(cpp_folder, "oce-classify", demo_bundle, pictures / "0.jpg", *words)
+    assert len(done.stdout.splitlines()) == 2
+    assert "a label counts once: 'a dog'" in done.stderr
 
 
 def test_full_disk(cpp_folder: Path, demo_bundle: Path, pictures: Path, tmp_path: Path) -> None:

@@ -96,7 +96,14 @@ def onnxruntime_headers(folder: Path) -> Path:
             words = (done.stderr.strip().splitlines() or ["apt-get failed"])[-1]
             raise BuildError(f"ONNX Runtime's headers cannot be fetched ({words}): {remedy}")
     package = next(folder.glob("libonnxruntime-dev_*.deb"))
-    subprocess.run(["dpkg", "-x", package.name, "."], cwd=folder, check=True)
+    unpacked = subprocess.run(
+        ["dpkg", "-x", package.name, "."], cwd=folder, text=True, capture_output=True, check=False
+    )
+    if unpacked.returncode:
+        shutil.rmtree(folder)
+        raise BuildError(
+            f"ONNX Runtime's headers cannot be unpacked ({unpacked.stderr.strip()}): run the command again"
+        )
     shutil.rmtree(folder / "lists")
     return headers
 
@@ -107,17 +114,20 @@ def _debian_source() -> str:
     Raises:
         BuildError: the system has no source of Debian packages.
     """
+    folder = Path("/etc/apt")
     files = [
-        *Path("/etc/apt/sources.list.d").glob("*.sources"),
-        *Path("/etc/apt/sources.list.d").glob("*.list"),
-        Path("/etc/apt/sources.list"),
+        folder / "sources.list",
+        *sorted(folder.glob("sources.list.d/*.list")),
+        *sorted(folder.glob("sources.list.d/*.sources")),
     ]
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file()]
-    found = [
-        match[1]
-        for text in texts
-        for match in re.finditer(r"(?:^URIs:|^deb(?: \[[^]]*\])?)\s+(\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+    # A source of Debian itself has the component `main`; sources of other vendors' packages for Debian have not.
+    lines = [line for text in texts for line in text.splitlines() if re.match(r"deb\b.*\bmain\b", line)]
+    stanzas = [
+        stanza for text in texts for stanza in text.split("\n\n") if re.search(r"^Components:.*\bmain\b", stanza, re.M)
     ]
+    stanzas = [stanza for stanza in stanzas if not re.search(r"^Enabled:\s*no", stanza, re.M)]
+    found = [match[1] for text in (*lines, *stanzas) for match in re.finditer(r"\s(\S+://\S+/debian)/?(?=\s|$)", text)]
     if not found:
         raise BuildError(
             "no source of Debian packages is set up here: set OCE_ONNXRUNTIME_ROOT to the folder of ONNX Runtime's SDK"
@@ -129,18 +139,19 @@ def _debian_source() -> str:
 
 def configure_options(out: Path) -> list[str]:
     """CMake's options for the engines whose Python packages are installed."""
-    options = []
+    # What an earlier run of CMake found is forgotten, because packages come and go.
+    options = ["-UOnnxRuntimeHeaders_INCLUDE_DIR", "-DOCE_WARNINGS_AS_ERRORS=ON"]
     onnxruntime = _package_folder("onnxruntime")
     libraries = sorted((onnxruntime / "capi").glob("libonnxruntime.so.1*")) if onnxruntime else []
     if libraries or os.environ.get("OCE_ONNXRUNTIME_ROOT"):
         headers = onnxruntime_headers(out.parent / f"{out.name}-onnxruntime-headers")
-        options.append(f"-DOCE_ONNXRUNTIME_ROOT={headers}")
-        options += [f"-DOCE_ONNXRUNTIME_LIBRARY={libraries[0]}"] if libraries else []
+        options += ["-DOCE_ONNXRUNTIME=ON", f"-DOCE_ONNXRUNTIME_ROOT={headers}"]
+        options.append(f"-DOCE_ONNXRUNTIME_LIBRARY={libraries[0] if libraries else ''}")
     else:
         options.append("-DOCE_ONNXRUNTIME=OFF")
     openvino = _package_folder("openvino")
     if openvino and (openvino / "cmake").is_dir():
-        options.append(f"-DOpenVINO_DIR={openvino / 'cmake'}")
+        options += ["-DOCE_OPENVINO=ON", f"-DOpenVINO_DIR={openvino / 'cmake'}"]
     else:
         options.append("-DOCE_OPENVINO=OFF")
     return options

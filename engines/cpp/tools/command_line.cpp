@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <limits>
 #include <set>
 
 namespace oce::tools {
@@ -85,7 +87,7 @@ Arguments parse(int count, char** words, const std::vector<std::string>& valued,
     return arguments;
 }
 
-std::int64_t whole_number(const std::string& option, const std::string& text, std::int64_t least) {
+std::int64_t whole_number(const std::string& option, const std::string& text, std::int64_t least, std::int64_t most) {
     std::size_t end = 0;
     std::int64_t value = 0;
     try {
@@ -93,8 +95,9 @@ std::int64_t whole_number(const std::string& option, const std::string& text, st
     } catch (const std::exception&) {
         end = 0;
     }
-    if (end == 0 || end != text.size() || value < least || value > 2'147'483'647) {
-        throw UsageError("--" + option + " is '" + text + "': pass a whole number, " + std::to_string(least) + " or more");
+    if (end == 0 || end != text.size() || value < least || value > most) {
+        throw UsageError("--" + option + " is '" + text + "': pass a whole number, " + std::to_string(least) +
+                         (value > most ? " to " + std::to_string(most) : " or more"));
     }
     return value;
 }
@@ -106,7 +109,9 @@ Options engine_options(const Arguments& arguments) {
     const auto number = [&](const char* name) { return arguments.has(name) ? whole_number(name, arguments.value(name), 1) : 0; };
     options.threads = static_cast<int>(number("threads"));
     options.workers = static_cast<int>(number("workers"));
-    options.max_pixels = number("max-pixels");
+    if (arguments.has("max-pixels")) {
+        options.max_pixels = whole_number("max-pixels", arguments.value("max-pixels"), 1, std::numeric_limits<std::int64_t>::max());
+    }
     options.log = [](void*, oce_log_level level, const char* line) {
         if (level == OCE_LOG_WARNING) std::fprintf(stderr, "%s\n", line);
     };
@@ -127,15 +132,44 @@ std::vector<std::string> find_images(const fs::path& path) {
 
 std::vector<std::string> read_lines(const fs::path& path) {
     std::ifstream file(path, std::ios::binary);
-    if (!file) throw UsageError("cannot read " + path.string());
-    std::vector<std::string> lines;
-    for (std::string line; std::getline(file, line);) {
-        if (lines.empty() && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
-        while (!line.empty() && line.back() == '\r') line.pop_back();
-        if (line.find_first_not_of(" \t") != std::string::npos) lines.push_back(line);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    if (!file.is_open() || file.bad() || fs::is_directory(path)) throw UsageError("cannot read " + path.string());
+    if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
+        throw UsageError("cannot read " + path.string() + ": it is UTF-16 or UTF-32; save it as UTF-8");
     }
+    if (text.find('\0') != std::string::npos)
+        throw UsageError("cannot read " + path.string() + " as text: it has a zero byte; save it as UTF-8");
+    std::vector<std::string> lines{""};
+    for (std::size_t at = 0; at < text.size(); ++at) {
+        if (text[at] != '\n' && text[at] != '\r') {
+            lines.back() += text[at];
+            continue;
+        }
+        if (text[at] == '\r' && at + 1 < text.size() && text[at + 1] == '\n') ++at;
+        lines.emplace_back();
+    }
+    for (std::string& line : lines) {  // files that were joined with `cat` or `type` have marks in the middle
+        while (line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+    }
+    if (lines.back().empty()) lines.pop_back();
     if (lines.empty()) throw UsageError(path.string() + " has no line");
     return lines;
+}
+
+std::vector<std::string> read_items(const fs::path& path) {
+    std::vector<std::string> items;
+    for (const std::string& line : read_lines(path)) {
+        const std::string item = stripped(line);
+        if (!item.empty()) items.push_back(item);
+    }
+    if (items.empty()) throw UsageError(path.string() + " has no line");
+    return items;
+}
+
+std::string stripped(const std::string& text) {
+    constexpr const char* kSpace = " \t\v\f";
+    const std::size_t first = text.find_first_not_of(kSpace);
+    return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
 std::string visible(const std::string& text) {
@@ -164,6 +198,8 @@ int run(const std::function<int()>& body) {
         std::fprintf(stderr, "error: %s\n", visible(error.what()).c_str());
     } catch (const std::bad_alloc&) {
         std::fprintf(stderr, "error: no memory is left: pass a smaller --max-pixels, or fewer --workers\n");
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "error: %s\n", visible(error.what()).c_str());
     }
     return 1;
 }

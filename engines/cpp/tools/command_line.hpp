@@ -33,13 +33,20 @@ inline const std::vector<std::string> kEngineOptions = {"engine", "device", "thr
 Options engine_options(const Arguments& arguments);
 
 /// A whole number of at least `least`; throws UsageError.
-std::int64_t whole_number(const std::string& option, const std::string& text, std::int64_t least);
+std::int64_t whole_number(const std::string& option, const std::string& text, std::int64_t least,
+                          std::int64_t most = 2'147'483'647);
 
 /// Image files: the file itself, or those of a folder at any depth by suffix, sorted, without hidden ones.
 std::vector<std::string> find_images(const std::filesystem::path& path);
 
-/// The lines of a text file that are not blank.
+/// The lines of a text file in UTF-8, blank ones too, as the Python package counts them: \n, \r\n and \r end one.
 std::vector<std::string> read_lines(const std::filesystem::path& path);
+
+/// The lines that are not blank, without white space around them.
+std::vector<std::string> read_items(const std::filesystem::path& path);
+
+/// A text without spaces and tabs at its ends.
+std::string stripped(const std::string& text);
 
 /// A text for the terminal: control characters as \xNN, because names of files may hold anything.
 std::string visible(const std::string& text);

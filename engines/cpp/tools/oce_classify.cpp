@@ -18,19 +18,31 @@ constexpr const char* kHelp =
     "  --top K             show the K best labels (default 1)\n"
     "  --engine, --device, --threads, --workers, --max-pixels: as for oce-embed\n";
 
+/// Each label once, because a label that stands twice would share its probability.
+std::vector<std::string> once(const std::vector<std::string>& labels) {
+    std::vector<std::string> kept;
+    for (const std::string& label : labels) {
+        if (std::find(kept.begin(), kept.end(), label) == kept.end()) {
+            kept.push_back(label);
+        } else {
+            std::fprintf(stderr, "a label counts once: '%s' is there more than once\n", visible(label).c_str());
+        }
+    }
+    return kept;
+}
+
 std::vector<std::string> labels_of(const Arguments& arguments) {
     if (arguments.has("labels") == arguments.has("labels-file"))
         throw UsageError("pass --labels 'a dog,a cat' or --labels-file FILE");
-    if (arguments.has("labels-file")) return read_lines(arguments.value("labels-file"));
+    if (arguments.has("labels-file")) return once(read_items(arguments.value("labels-file")));
     std::vector<std::string> labels;
     const std::string text = arguments.value("labels") + ",";
     for (std::size_t start = 0, end = 0; (end = text.find(',', start)) != std::string::npos; start = end + 1) {
-        const std::string label = text.substr(start, end - start);
-        const std::size_t first = label.find_first_not_of(' ');
-        if (first != std::string::npos) labels.push_back(label.substr(first, label.find_last_not_of(' ') - first + 1));
+        const std::string label = stripped(text.substr(start, end - start));
+        if (!label.empty()) labels.push_back(label);
     }
     if (labels.empty()) throw UsageError("there is no label: pass --labels 'a dog,a cat'");
-    return labels;
+    return once(labels);
 }
 
 int classify(const Arguments& arguments) {

@@ -156,8 +156,9 @@ Job job_of(const Arguments& arguments) {
     if (job.out.extension() != ".npy") throw UsageError("the last argument is " + job.out.string() + ": its name must end in .npy");
     if (job.texts) {
         job.items = read_lines(arguments.value("texts"));
+        if (arguments.has("max-pixels")) throw UsageError("--max-pixels is for images: leave it out with --texts");
     } else if (arguments.has("list")) {
-        job.items = read_lines(arguments.value("list"));
+        job.items = read_items(arguments.value("list"));
     } else {
         for (std::size_t at = 1; at + 1 < words.size(); ++at) {
             const std::vector<std::string> found = find_images(words[at]);
@@ -167,8 +168,26 @@ Job job_of(const Arguments& arguments) {
     return job;
 }
 
+/// A file beside the result, such as out.items.txt.
+fs::path beside(fs::path out, const char* suffix) {
+    return out.replace_extension(suffix);
+}
+
+void check_places(const Job& job, const Arguments& arguments) {
+    if (fs::is_directory(job.out)) throw UsageError("cannot write " + job.out.string() + ": it is a folder");
+    for (const char* option : {"texts", "list"}) {
+        for (const char* suffix : {".npy", ".items.txt", ".skipped.txt"}) {
+            std::error_code ignored;
+            if (arguments.has(option) && fs::equivalent(arguments.value(option), beside(job.out, suffix), ignored)) {
+                throw UsageError("--" + std::string(option) + " names a file that would be overwritten: choose another OUT.npy");
+            }
+        }
+    }
+}
+
 int embed(const Arguments& arguments) {
     const Job job = job_of(arguments);
+    check_places(job, arguments);
     oce::Options options = engine_options(arguments);
     options.towers = job.texts ? OCE_TEXT : OCE_IMAGE;
     const oce::Clip clip = oce::Clip::open(job.bundle, options);
@@ -185,10 +204,9 @@ int embed(const Arguments& arguments) {
     if (writer.rows() == 0) {
         throw UsageError("none of " + std::to_string(job.items.size()) + " inputs could be embedded: " + result.messages.front());
     }
-    fs::path listing = job.out;
-    fs::path skipped = job.out;
-    write_lines(listing.replace_extension(".items.txt"), result.kept);
-    skipped.replace_extension(".skipped.txt");
+    const fs::path listing = beside(job.out, ".items.txt");
+    const fs::path skipped = beside(job.out, ".skipped.txt");
+    write_lines(listing, result.kept);
     std::error_code ignored;
     if (result.skipped.empty()) {
         fs::remove(skipped, ignored);

@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <cstdlib>
+#include <mutex>
 #include <vector>
 
 #include "message.hpp"
@@ -47,6 +48,22 @@ OnnxRuntime opened(const std::string& path, std::string& reason) {
     return library;
 }
 
+/// The process's one ONNX Runtime: the C++ headers keep the functions of one library, which sessions go on using.
+OnnxRuntime used(const OnnxRuntime& library, const std::string& path) {
+    static std::mutex mutex;
+    static OnnxRuntime first;
+    const std::lock_guard lock(mutex);
+    if (first.api == nullptr) {
+        Ort::InitApi(library.api);
+        first = library;
+    }
+    if (first.api != library.api) {
+        throw Unavailable("this process already uses another ONNX Runtime, " + first.version + ", and cannot use " + path +
+                          " as well");
+    }
+    return first;
+}
+
 }  // namespace
 
 OnnxRuntime open_onnxruntime(const char* named) {
@@ -54,10 +71,7 @@ OnnxRuntime open_onnxruntime(const char* named) {
     for (const std::string& path : candidates(named)) {
         std::string reason;
         OnnxRuntime library = opened(path, reason);
-        if (library.api != nullptr) {
-            Ort::InitApi(library.api);
-            return library;
-        }
+        if (library.api != nullptr) return used(library, path);
         reasons += (reasons.empty() ? "" : "; ") + reason;
     }
     throw Unavailable("ONNX Runtime was not found (" + reasons + "): " + kInstall);

@@ -43,6 +43,12 @@ std::string no_cuda_reason(const char* device) {
     return {};
 }
 
+/// Whether a session is on the GPU: where the caller says so, or where nothing speaks against it.
+bool on_gpu(const oce_engine_request& request) {
+    return is(request.device, "cuda") ||
+           (request.allow_cpu_nodes != 0 && !is(request.target_device, "cpu") && no_cuda_reason(request.device).empty());
+}
+
 void check_available(const oce_engine_request& request) {
     const std::string no_cuda = no_cuda_reason(request.device);
     if (is(request.device, "cuda")) {
@@ -55,7 +61,7 @@ void check_available(const oce_engine_request& request) {
                 "this module cannot tell which nodes ONNX Runtime would run on the CPU: set allow_cpu_nodes, or use the CPU");
         }
     }
-    if (is(request.precision, "bf16") && !no_cuda.empty()) {
+    if (is(request.precision, "bf16") && !on_gpu(request)) {
         throw Unavailable("ONNX Runtime has no bfloat16 kernels for the CPU: use an fp32 or fp16 bundle, or a GPU");
     }
 }
@@ -151,10 +157,9 @@ public:
           embed_dim_(request.embed_dim),
           input_name_(request.input_name),
           output_name_(request.output_name) {
-        const bool on_gpu = is(request.device, "cuda") || (request.allow_cpu_nodes != 0 && !is(request.target_device, "cpu") &&
-                                                           no_cuda_reason(request.device).empty());
+        const bool gpu = on_gpu(request);
         Ort::SessionOptions options = session_options(request);
-        if (on_gpu) append_cuda(options, request);
+        if (gpu) append_cuda(options, request);
         std::vector<std::unique_ptr<MappedFile>> files;
         add_weights(options, request, files);
         try {
@@ -163,7 +168,7 @@ public:
             throw std::runtime_error("ONNX Runtime " + library.version + " cannot load " + request.path + ": " +
                                      first_line(error.what()));
         }
-        description_ = "onnxruntime " + library.version + " " + (on_gpu ? kCuda : kCpu);
+        description_ = "onnxruntime " + library.version + " " + (gpu ? kCuda : kCpu);
     }
 
     void run(const void* input, int64_t rows, int64_t length, float* embeds) {

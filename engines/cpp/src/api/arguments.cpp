@@ -41,9 +41,8 @@ ImageInput image_of(const oce_image& image, std::size_t index) {
         throw InputError(place + ".kind is " + std::to_string(image.kind) + ": pass an oce_image_kind");
     const std::int64_t row = std::int64_t{3} * image.width;
     const std::int64_t stride = image.stride != 0 ? image.stride : row;
-    if (image.width < 1 || image.height < 1) {
-        throw ImageError("array of shape (" + std::to_string(image.height) + ", " + std::to_string(image.width) +
-                         ", 3): the image is empty; it needs at least one pixel");
+    if (image.width < 1 || image.height < 1) {  // an image that cannot be read, with its index
+        return RgbView{static_cast<const std::uint8_t*>(image.data), std::max(image.width, 0), std::max(image.height, 0), 0};
     }
     const bool fits = stride >= row && (static_cast<std::int64_t>(image.bytes) - row) / stride >= image.height - 1 &&
                       static_cast<std::int64_t>(image.bytes) >= row;

@@ -85,8 +85,8 @@ Embedder::Embedder(const std::filesystem::path& bundle, const Options& options)
         const bool there = manifest_.towers.contains(name);
         if (wanted && !there && options.towers_named) {
             const std::string other = name_of(manifest_.towers.begin()->first);
-            throw EngineError("this bundle has no " + std::string(name_of(name)) + " tower (it has " + other +
-                              "): export it with --towers image,text");
+            throw InputError("this bundle has no " + std::string(name_of(name)) + " tower (it has " + other +
+                             "): export it with --towers image,text");
         }
         if (!wanted || !there) continue;
         (name == TowerName::image ? image_opened_ : text_opened_) = true;
@@ -112,15 +112,17 @@ const EngineTower& Embedder::tower(TowerName name) const {
     if (opened) return *opened;
     const std::string words = name_of(name);
     if (!manifest_.towers.contains(name)) {
-        throw EngineError("this bundle has no " + words + " tower (it has " + name_of(manifest_.towers.begin()->first) +
-                          "): export it with --towers image,text");
+        throw InputError("this bundle has no " + words + " tower (it has " + name_of(manifest_.towers.begin()->first) +
+                         "): export it with --towers image,text");
     }
-    if (this->opened(name)) throw EngineError("the bundle was opened with engine none: open it with an engine to embed");
-    throw EngineError("the " + words + " tower was not loaded: add it to towers=");
+    if (this->opened(name)) throw InputError("the bundle was opened with engine none: open it with an engine to embed");
+    throw InputError("the " + words + " tower was not loaded: add it to towers=");
 }
 
 void Embedder::check_text() const {
-    if (!tokenizer_) throw EngineError("this bundle has no text tower: export it with --towers image,text");
+    if (tokenizer_) return;
+    if (manifest_.towers.contains(TowerName::text)) throw InputError("the text tower was not loaded: add it to towers=");
+    throw InputError("this bundle has no text tower: export it with --towers image,text");
 }
 
 void Embedder::encode_images(std::span<const ImageInput> images, float* embeds, const FailureFunction& failure) {
@@ -181,7 +183,7 @@ void Embedder::run_pixels(const std::uint8_t* pixels, std::size_t count, float* 
             run_rows(runtime, first, part, image_bytes(), 0, out, embed_dim(), size);
         }
     }
-    check_finite({embeds, count * embed_dim()}, embed_dim(), "image", manifest_.precision);
+    if (check_finite_) check_finite({embeds, count * embed_dim()}, embed_dim(), "image", manifest_.precision);
 }
 
 void Embedder::encode_texts(std::span<const std::string_view> texts, float* embeds) const {
@@ -217,7 +219,7 @@ void Embedder::encode_ids(const std::int32_t* ids, std::size_t count, std::size_
         ids = padded.data();
     }
     run_ids(runtime, ids, count, rule, config.pad_id, embeds, embed_dim(), kTextBatch);
-    check_finite({embeds, count * embed_dim()}, embed_dim(), "text", manifest_.precision);
+    if (check_finite_) check_finite({embeds, count * embed_dim()}, embed_dim(), "text", manifest_.precision);
 }
 
 void Embedder::encode_labels(std::span<const std::string_view> labels, std::span<const std::string_view> templates,

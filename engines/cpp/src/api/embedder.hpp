@@ -26,6 +26,9 @@ public:
     /// Throws BundleError, InputError or EngineUnavailableError.
     Embedder(const std::filesystem::path& bundle, const Options& options);
 
+    /// Let embeddings with NaN or infinity pass, for whoever judges them.
+    void allow_not_finite() { check_finite_ = false; }
+
     [[nodiscard]] const Manifest& manifest() const { return manifest_; }
     [[nodiscard]] std::size_t embed_dim() const { return static_cast<std::size_t>(manifest_.model.embed_dim); }
     [[nodiscard]] bool opened(TowerName tower) const { return tower == TowerName::image ? image_opened_ : text_opened_; }
@@ -53,7 +56,7 @@ private:
     void run_pixels(const std::uint8_t* pixels, std::size_t count, float* embeds) const;
 
     Manifest manifest_;
-    bool image_opened_ = false, text_opened_ = false;
+    bool image_opened_ = false, text_opened_ = false, check_finite_ = true;
     DecodePool pool_;
     std::unique_ptr<EngineTower> image_, text_;
     std::string image_engine_, text_engine_;

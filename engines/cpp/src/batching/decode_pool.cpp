@@ -2,6 +2,7 @@
 #include "batching/decode_pool.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <system_error>
 
@@ -12,14 +13,24 @@ namespace {
 
 constexpr std::size_t kAhead = 2;  // batches that are decoded while the engine works on an earlier one
 
+/// Note a failure; where there is no memory for its message, the message stays empty.
+void describe(ImageFailure& failure, oce_status status, const char* message) noexcept {
+    failure.status = status;
+    try {
+        failure.message = message;
+    } catch (...) {
+        failure.message.clear();
+    }
+}
+
 }  // namespace
 
 /// One batch of a caller.
 struct DecodePool::Job {
     std::size_t start = 0;
     std::vector<std::uint8_t> pixels;
-    std::vector<ImageFailure> failures;
-    std::size_t open = 0;  // images that are not decoded yet
+    std::vector<ImageFailure> slots;  // one for each image
+    std::size_t open = 0;             // images that are not decoded yet
     bool cancelled = false;
     std::mutex mutex;
     std::condition_variable done;
@@ -77,7 +88,8 @@ void DecodePool::work() {
 }
 
 void DecodePool::decode(const ImageInput& image, std::size_t index, Job& job) const {
-    ImageFailure failure{index, OCE_OK, {}};
+    // One slot for each image, made before: nothing here may throw, because no one would catch it in this thread.
+    ImageFailure& failure = job.slots[index - job.start];
     const std::span<std::uint8_t> pixels(&job.pixels[(index - job.start) * image_bytes_], image_bytes_);
     bool cancelled = false;
     {
@@ -87,19 +99,16 @@ void DecodePool::decode(const ImageInput& image, std::size_t index, Job& job) co
     try {
         if (!cancelled) preprocess(image, config_, max_pixels_, pixels);
     } catch (const EngineError& error) {
-        failure.status = error.status();
-        failure.message = error.what();
+        describe(failure, error.status(), error.what());
     } catch (const std::bad_alloc&) {
-        failure.status = OCE_IMAGE_ERROR;
-        failure.message =
-            "image " + std::to_string(index) + ": no memory is left to decode and resize the image; load with a smaller max_pixels";
+        describe(failure, OCE_IMAGE_ERROR, "no memory is left to decode and resize the image; load with a smaller max_pixels");
     } catch (const std::exception& error) {
-        failure.status = OCE_INTERNAL_ERROR;
-        failure.message = error.what();
+        describe(failure, OCE_INTERNAL_ERROR, error.what());
+    } catch (...) {
+        describe(failure, OCE_INTERNAL_ERROR, "an exception of an unknown kind");
     }
     if (failure.status != OCE_OK) std::fill(pixels.begin(), pixels.end(), std::uint8_t{0});
     const std::lock_guard lock(job.mutex);
-    if (failure.status != OCE_OK) job.failures.push_back(std::move(failure));
     if (--job.open == 0) job.done.notify_all();
 }
 
@@ -136,6 +145,8 @@ void DecodePool::batches(std::span<const ImageInput> images, std::size_t size, c
                 auto job = std::make_shared<Job>();
                 job->start = next;
                 job->pixels.resize(count * image_bytes_);
+                job->slots.resize(count);
+                for (std::size_t offset = 0; offset < count; ++offset) job->slots[offset].index = next + offset;
                 job->open = count;
                 jobs.push_back(job);
                 submit(job, images.subspan(next, count));
@@ -143,9 +154,10 @@ void DecodePool::batches(std::span<const ImageInput> images, std::size_t size, c
             }
             Job& first = *jobs.front();
             first.wait();
-            std::sort(first.failures.begin(), first.failures.end(),
-                      [](const ImageFailure& left, const ImageFailure& right) { return left.index < right.index; });
-            batch(first.start, first.pixels, first.failures);
+            std::vector<ImageFailure> failures;
+            std::copy_if(first.slots.begin(), first.slots.end(), std::back_inserter(failures),
+                         [](const ImageFailure& slot) { return slot.status != OCE_OK; });
+            batch(first.start, first.pixels, failures);
             jobs.pop_front();
         }
     } catch (...) {

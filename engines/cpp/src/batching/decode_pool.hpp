@@ -19,7 +19,7 @@ namespace oce::core {
 /// An image that could not be read; its pixels are 0.
 struct ImageFailure {
     std::size_t index = 0;
-    oce_status status = OCE_IMAGE_ERROR;
+    oce_status status = OCE_OK;
     std::string message;
 };
 

@@ -69,7 +69,7 @@ std::optional<std::string> why_not(const std::filesystem::path& bundle, const Ma
         return "the C++ library does not run engines of kind " + engine.kind + ": use the Python runtime";
     const FoundModule found = find_module(engine.kind, options);
     if (found.module == nullptr) return found.reason;
-    return module_refusal(*found.module, engine, manifest, options);
+    return module_refusal(*found.module, existing_file(bundle, engine.file), engine, manifest, options);
 }
 
 std::unique_ptr<EngineTower> open_tower(const std::filesystem::path& bundle, const Manifest& manifest, TowerName tower,

@@ -20,9 +20,11 @@ fs::path own_folder() {
 }
 
 std::vector<fs::path> folders(const Options& options) {
-    if (options.module_folder) return {*options.module_folder};
-    if (const char* variable = std::getenv("OCE_MODULES"); variable != nullptr && *variable != '\0') return {variable};
-    const fs::path own = own_folder();
+    if (options.module_folder && !options.module_folder->empty()) return {fs::absolute(*options.module_folder)};
+    if (const char* variable = std::getenv("OCE_MODULES"); variable != nullptr && *variable != '\0')
+        return {fs::absolute(variable)};
+    // Relative to the working directory of the first search, because a program may change it later.
+    static const fs::path own = own_folder();
     if (own.empty()) return {};
     return {own, own / "openclip_engines", own.parent_path() / "lib" / "openclip_engines"};
 }

@@ -59,7 +59,7 @@ private:
 };
 
 /// The reason why a module's engine cannot run here, or nothing.
-std::optional<std::string> module_refusal(const oce_module& module, const Engine& engine, const Manifest& manifest,
-                                          const Options& options);
+std::optional<std::string> module_refusal(const oce_module& module, const std::filesystem::path& graph, const Engine& engine,
+                                          const Manifest& manifest, const Options& options);
 
 }  // namespace oce::core

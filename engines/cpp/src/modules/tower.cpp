@@ -32,6 +32,21 @@ int element_of(const std::string& dtype) {
     return dtype == "uint8" ? OCE_UINT8 : dtype == "int32" ? OCE_INT32 : OCE_FLOAT32;
 }
 
+/// The data files of a graph that are links out of its folder.
+class WeightFiles {
+public:
+    explicit WeightFiles(const std::filesystem::path& graph) : elsewhere_(data_elsewhere(graph)) {
+        files_.reserve(elsewhere_.size());
+        for (const auto& [location, path] : elsewhere_) files_.push_back({location.c_str(), path.c_str()});
+    }
+    [[nodiscard]] const oce_weights_file* files() const { return files_.data(); }
+    [[nodiscard]] std::size_t count() const { return files_.size(); }
+
+private:
+    std::map<std::string, std::filesystem::path> elsewhere_;
+    std::vector<oce_weights_file> files_;
+};
+
 const char* or_null(const std::optional<std::string>& text) {
     return text ? text->c_str() : nullptr;
 }
@@ -61,10 +76,7 @@ EngineTower::EngineTower(const oce_module& module, const std::filesystem::path& 
         const auto* size = std::get_if<std::int64_t>(&tower.input.shape[axis]);
         sizes.push_back(size != nullptr ? *size : -1);
     }
-    const std::map<std::string, std::filesystem::path> elsewhere = data_elsewhere(graph);
-    std::vector<oce_weights_file> weights;
-    weights.reserve(elsewhere.size());
-    for (const auto& [location, path] : elsewhere) weights.push_back({location.c_str(), path.c_str()});
+    const WeightFiles weights(graph);
     request.path = graph.c_str();
     request.input_element = element_of(tower.input.dtype);
     request.input_name = tower.input.name.c_str();
@@ -72,8 +84,8 @@ EngineTower::EngineTower(const oce_module& module, const std::filesystem::path& 
     request.input_sizes = sizes.data();
     request.input_rank = sizes.size();
     request.embed_dim = manifest.model.embed_dim;
-    request.weights = weights.data();
-    request.weights_count = weights.size();
+    request.weights = weights.files();
+    request.weights_count = weights.count();
     Message error;
     const oce_status status = module_.open(&request, &engine_, error.buffer());
     if (status != OCE_OK) raise(status, error.text());
@@ -89,9 +101,12 @@ void EngineTower::run(const void* input, std::int64_t rows, std::int64_t length,
     if (status != OCE_OK) raise(status, error.text());
 }
 
-std::optional<std::string> module_refusal(const oce_module& module, const Engine& engine, const Manifest& manifest,
-                                          const Options& options) {
-    const oce_engine_request request = request_of(engine, manifest, options);
+std::optional<std::string> module_refusal(const oce_module& module, const std::filesystem::path& graph, const Engine& engine,
+                                          const Manifest& manifest, const Options& options) {
+    oce_engine_request request = request_of(engine, manifest, options);
+    const WeightFiles weights(graph);
+    request.weights = weights.files();
+    request.weights_count = weights.count();
     Message reason;
     if (module.why_not(&request, reason.buffer()) == OCE_OK) return {};
     return reason.text();

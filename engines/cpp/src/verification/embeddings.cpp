@@ -18,6 +18,7 @@ using Json = nlohmann::json;
 // (engines/verification/rough_inputs.py).
 constexpr double kRatioLimit = 4.0;
 constexpr double kLeastDistance = 1e-6;
+constexpr double kNotFinite = 1e30;  // the error of NaN and infinity, which JSON does not have
 
 /// Rows of float32 embeddings.
 struct Rows {
@@ -83,12 +84,14 @@ Json figures(const Rows& exact, const Rows& other) {
     for (std::size_t row = 0; row < exact.count; ++row) {
         const double norms =
             std::sqrt(dot(exact.row(row), exact.row(row), exact.width) * dot(other.row(row), other.row(row), exact.width));
-        const double cosine = norms > 0 ? std::clamp(dot(exact.row(row), other.row(row), exact.width) / norms, -1.0, 1.0) : -1.0;
+        const double cosine = norms > 0 && std::isfinite(norms)
+                                  ? std::clamp(dot(exact.row(row), other.row(row), exact.width) / norms, -1.0, 1.0)
+                                  : -1.0;
         least = std::min(least, cosine);
         total += cosine;
         for (std::size_t at = 0; at < exact.width; ++at) {
-            largest =
-                std::max(largest, std::abs(static_cast<double>(exact.row(row)[at]) - static_cast<double>(other.row(row)[at])));
+            const double error = std::abs(static_cast<double>(exact.row(row)[at]) - static_cast<double>(other.row(row)[at]));
+            largest = std::isfinite(error) ? std::max(largest, error) : kNotFinite;
         }
     }
     return {{"samples", exact.count},
@@ -141,7 +144,7 @@ Json rough_check(const Rows& exact, const Rows& here, const std::vector<float>& 
             const double difference = static_cast<double>(here.row(row)[at]) - static_cast<double>(exact.row(row)[at]);
             squares += difference * difference;
         }
-        const double distance = std::sqrt(squares);
+        const double distance = std::isfinite(squares) ? std::sqrt(squares) : kNotFinite;
         farthest = std::max(farthest, distance);
         ratio = std::max(ratio, distance / std::max(static_cast<double>(eager[row]), kLeastDistance / kRatioLimit));
     }
@@ -210,6 +213,7 @@ Json compare_embeddings(const std::filesystem::path& bundle, const Manifest& man
     const Limits& limits = manifest.parity.back().limits;
     std::map<TowerName, TowerResult> results;
     std::string ran;
+    std::string kinds;
     Json row{{"engine", options.engine}, {"towers", Json::object()}, {"float64", Json::object()}, {"top1_agreement", nullptr}};
     bool passed = true;
     const auto has_engine = [&](TowerName tower) {
@@ -222,6 +226,7 @@ Json compare_embeddings(const std::filesystem::path& bundle, const Manifest& man
         Embedder embedder(bundle, for_tower(options, tower));
         TowerResult result = compare_tower(embedder, tower, arrays);
         append(ran, *embedder.engine(tower));
+        append(kinds, embedder.engine(tower)->substr(0, embedder.engine(tower)->find(' ')));
         row["towers"][name_of(tower)] = result.figures;
         if (result.exact.count > 0) passed = passed && within(result.figures, limits);
         if (!result.float64.is_null()) {
@@ -240,6 +245,7 @@ Json compare_embeddings(const std::filesystem::path& bundle, const Manifest& man
             passed = passed && agreement >= limits.top1_agreement;
         }
     }
+    row["engine"] = kinds;
     row["verified_with"] = ran;
     row["limits"] = {{"min_cosine", limits.min_cosine},
                      {"mean_cosine", limits.mean_cosine},

@@ -92,7 +92,8 @@ std::string verify_json(const std::filesystem::path& bundle, const Options& opti
             Json row = compare_embeddings(bundle, manifest, arrays, of_kind);
             passed = passed && row["passed"].get<bool>();
             for (const auto& [tower, unused] : manifest.towers) {
-                if (!row["towers"].contains(name_of(tower))) report["towers_without_engine"][kind].push_back(name_of(tower));
+                if (!row["towers"].contains(name_of(tower)))
+                    report["towers_without_engine"][row["engine"].get<std::string>()].push_back(name_of(tower));
             }
             report["parity"].push_back(std::move(row));
         }
