@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = re.findall(r"```sh\n(.*?)```", (ROOT / "benchmarks" / "GPU.md").read_text(encoding="utf-8"), re.DOTALL)
 COMMIT = "0123456789+"
 NOT_CARRIED = shutil.ignore_patterns(
-    ".git", ".venv*", "__pycache__", ".*_cache", "gpu-kit", "gpu-results", "*.egg-info"
+    ".git", ".venv*", "__pycache__", ".*_cache", "gpu-kit", "gpu-results", "*.egg-info", "build", "build-*"
 )
 # What each part leaves: the file, and a column with a value of its rows.
 LEFT = {

@@ -71,13 +71,19 @@ def two_engines_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.fixture(scope="session")
+def bundle_for_links(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the demo bundle whose files may have hard links; those of the shared one may not, because onnx refuses them."""
+    return shutil.copytree(demo_bundle, tmp_path_factory.mktemp("links") / "bundle")
+
+
 @pytest.fixture
-def preprocess_bundle(demo_bundle: Path, tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+def preprocess_bundle(bundle_for_links: Path, tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
     """A function that copies the demo bundle with other fields of ``preprocess``, for ``engine="none"``."""
 
     def edited(fields: dict[str, Any]) -> Path:
         folder = tmp_path / f"bundle-{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(demo_bundle, folder, copy_function=os.link)
+        shutil.copytree(bundle_for_links, folder, copy_function=os.link)
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text(encoding="utf-8"))
         manifest["preprocess"].update(fields)

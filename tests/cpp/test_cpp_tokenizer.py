@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import random
 import shutil
 import time
@@ -88,7 +87,7 @@ def tokenizers(
 ) -> Any:
     """Both tokenizers with each kind of cleaning."""
     folder = tmp_path_factory.mktemp("tokenizer") / "bundle"
-    shutil.copytree(demo_bundle, folder, copy_function=os.link)
+    shutil.copytree(demo_bundle, folder)
     edit_manifest(folder, lambda data: data["tokenizer"].update(clean=request.param))
     config = read_manifest(folder).tokenizer
     assert config is not None
@@ -260,7 +259,7 @@ def edited(cpp: CppLibrary, demo_bundle: Path, tmp_path: Path) -> Callable[..., 
 
     def opened(change: Callable[[Any], object] | bytes | None = None, small: bool = False, **fields: Any) -> Any:
         folder = tmp_path / "bundle"
-        shutil.copytree(demo_bundle, folder, copy_function=os.link)
+        shutil.copytree(demo_bundle, folder)
         path = folder / "tokenizer.json"
         if change is not None:
             content = path.read_bytes()

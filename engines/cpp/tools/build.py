@@ -104,7 +104,8 @@ def onnxruntime_headers(folder: Path) -> Path:
         raise BuildError(
             f"ONNX Runtime's headers cannot be unpacked ({unpacked.stderr.strip()}): run the command again"
         )
-    shutil.rmtree(folder / "lists")
+    for name in ("lists", "cache", "usr/lib", "usr/share"):  # all but the headers
+        shutil.rmtree(folder / name, ignore_errors=True)
     return headers
 
 
