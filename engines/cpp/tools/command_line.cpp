@@ -28,15 +28,17 @@ std::string lower(std::string text) {
     return text;
 }
 
-void add_images(const fs::path& folder, std::vector<std::string>& found) {
+void add_images(const fs::path& folder, std::vector<std::string>& found, std::size_t& left_out) {
     for (const fs::directory_entry& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied)) {
         const std::string name = entry.path().filename().string();
         std::error_code ignored;
         if (name.starts_with('.')) continue;
         if (entry.is_directory(ignored)) {
-            if (!entry.is_symlink(ignored)) add_images(entry.path(), found);
+            if (!entry.is_symlink(ignored)) add_images(entry.path(), found, left_out);
         } else if (kSuffixes.contains(lower(entry.path().extension().string()))) {
             found.push_back(entry.path().string());
+        } else {
+            ++left_out;
         }
     }
 }
@@ -123,8 +125,13 @@ std::vector<std::string> find_images(const fs::path& path) {
     if (!fs::exists(path, problem)) throw UsageError(path.string() + " is not there");
     if (!fs::is_directory(path)) return {path.string()};
     std::vector<std::string> found;
-    add_images(path, found);
+    std::size_t left_out = 0;
+    add_images(path, found, left_out);
     if (found.empty()) throw UsageError(path.string() + " has no image file");
+    if (left_out > 0) {
+        std::fprintf(stderr, "left out in %s: %zu other file%s, not among the image suffixes\n", visible(path.string()).c_str(),
+                     left_out, left_out == 1 ? "" : "s");
+    }
     std::sort(found.begin(), found.end(),
               [](const std::string& left, const std::string& right) { return fs::path(left) < fs::path(right); });
     return found;

@@ -37,6 +37,7 @@ std::int64_t whole_number(const std::string& option, const std::string& text, st
                           std::int64_t most = 2'147'483'647);
 
 /// Image files: the file itself, or those of a folder at any depth by suffix, sorted, without hidden ones.
+/// A line on standard error tells how many other files were left out.
 std::vector<std::string> find_images(const std::filesystem::path& path);
 
 /// The lines of a text file in UTF-8, blank ones too, as the Python package counts them: \n, \r\n and \r end one.
