@@ -63,7 +63,7 @@ def rows_of(model: str) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the rows of the 34 architectures, or of those that are named."""
-    from benchmarks.zoo import MODELS
+    from benchmarks.workloads.architectures import CLASSIC
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--results", type=Path, default=RESULTS / ROOFLINE.name, help="the CSV file (default %(default)s)"
     )
     args = parser.parse_args(argv)
-    for model in args.models or MODELS:
+    for model in args.models or CLASSIC:
         rows = rows_of(model)
         ROOFLINE.upsert(args.results, [row | {"commit": commit()} for row in rows])
         print(model, *(f"{row['tower']} {row['gflops']} GFLOP" for row in rows), file=sys.stderr)

@@ -1,9 +1,10 @@
-"""Export the architectures of open_clip's classic list at full size with random weights: ``make zoo``.
+"""Export open_clip's architectures at full size with random weights: ``make zoo``.
 
 Each export runs in a process of its own, so that its peak memory is its own; its rows are merged into
 ``benchmarks/results/zoo.csv`` as soon as it ends, and what is there already is skipped: kill it and start it again at will. Of fp16
 graphs TensorRT-RTX engines are built, where it is installed; their rows are in ``zoo_engines.csv``.
-RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, because that needs no model hub.
+Hugging Face's text towers are built from transformers' classes, with tokenizers trained on the spot, because that needs no model
+hub.
 """
 
 from __future__ import annotations
@@ -25,56 +26,13 @@ from benchmarks.records.csv_file import commit
 from benchmarks.records.precisions import UNQUANTIZED
 from benchmarks.records.results import RESULTS
 from benchmarks.records.table_files import ZOO, ZOO_ENGINES
+from benchmarks.workloads.architectures import architectures
 from engines.engine_kinds import KINDS
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult
 
 TARGETS = ("sm80", "sm89", "sm120")
-# The classic list: ResNet, ViT, ConvNeXt, EVA, CoCa and RoBERTa towers, in order of size.
-MODELS = (
-    "ViT-B-32",
-    "ViT-B-32-quickgelu",
-    "ViT-B-16",
-    "ViT-B-16-plus-240",
-    "RN50",
-    "RN50-quickgelu",
-    "RN101",
-    "RN101-quickgelu",
-    "RN50x4",
-    "EVA02-B-16",
-    "convnext_base",
-    "convnext_base_w",
-    "convnext_base_w_320",
-    "roberta-ViT-B-32",
-    "coca_ViT-B-32",
-    "RN50x16",
-    "convnext_large_d",
-    "convnext_large_d_320",
-    "xlm-roberta-base-ViT-B-32",
-    "ViT-L-14",
-    "ViT-L-14-336",
-    "EVA02-L-14",
-    "EVA02-L-14-336",
-    "RN50x64",
-    "coca_ViT-L-14",
-    "ViT-H-14",
-    "EVA01-g-14",
-    "xlm-roberta-large-ViT-H-14",
-    "convnext_xxlarge",
-    "ViT-g-14",
-    "EVA01-g-14-plus",
-    "ViT-bigG-14",
-    "EVA02-E-14",
-    "EVA02-E-14-plus",
-)
-
-
-def published_architectures() -> list[str]:
-    """Every architecture that open_clip's list of pretrained tags names."""
-    import open_clip
-
-    return list(dict.fromkeys(name for name, _ in open_clip.list_pretrained()))
 
 
 def built_kinds(targets: Sequence[str]) -> tuple[str, ...]:
@@ -92,7 +50,7 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
     Returns:
         ``towers``: one row for each tower; ``engines``: one for each tower and target.
     """
-    from benchmarks.workloads.offline_text_towers import ARCHITECTURES, offline_architecture
+    from benchmarks.workloads.offline_text_towers import needs_hub, offline_architecture
     from exporter.errors import ExportError
     from exporter.options.engine_options import EngineOptions
     from exporter.pipeline import Options, run_export
@@ -100,7 +58,7 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
 
     kinds = built_kinds(targets)
     with tempfile.TemporaryDirectory(prefix="zoo-") as folder:
-        if model in ARCHITECTURES:
+        if needs_hub(model):
             offline_architecture(model, Path(folder), name=model)
         start = time.perf_counter()
         options = Options(
@@ -197,8 +155,7 @@ def why_left_out(left_out: Sequence[Mapping[str, Any]], kind: str, tower: str, t
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the zoo, or with ``--one`` a single export that prints its rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", help="architectures (default: the 34 of the classic list)")
-    parser.add_argument("--all", action="store_true", help="every architecture that has a pretrained tag")
+    parser.add_argument("models", nargs="*", help="architectures or patterns (default: all)")
     parser.add_argument("--precision", action="append", choices=UNQUANTIZED, help="default: fp32 and fp16")
     parser.add_argument("--samples", type=int, default=4, help="images for the parity gate (default 4)")
     parser.add_argument("--results", type=Path, default=RESULTS / ZOO.name, help="the CSV file (default %(default)s)")
@@ -208,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run what has rows already")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    chosen = list(dict.fromkeys(name for pattern in args.models or ["*"] for name in architectures(pattern)))
     precisions = args.precision or ["fp32", "fp16"]
     targets = args.targets.split(",") if args.targets else []
     kinds = built_kinds(targets)
@@ -223,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = []
     for precision in precisions:
         used = targets if precision == "fp16" else []
-        for model in args.models or (published_architectures() if args.all else MODELS):
+        for model in chosen:
             towers_done = all((model, t, precision) in ZOO.done(args.results) for t in ("image", "text"))
             built = ZOO_ENGINES.done(engines_csv)
             engines_done = all(

@@ -41,10 +41,15 @@ _BLOCK, _RESIDUAL, _POST_NORM = (
 _SELF_ATTENTION, _FIRST_TOKEN = "exporter.towers.blocks.SelfAttention", "exporter.towers.blocks.FirstTokenAttention"
 _PACKED_ATTENTION = "exporter.towers.packed_text.PackedAttention"
 _WHOLE, _SCALE = "exporter.towers.units.Whole", "exporter.towers.blocks.Scale"
-_BOTTLENECK = "exporter.towers.resnet.BottleneckUnit"
+_CONVOLUTIONS = ("exporter.towers.resnet.BottleneckUnit", "exporter.towers.fastvit.FastVitUnit")
 _CONVNEXT_BLOCK, _TIMM_MLP = "timm.models.convnext.ConvNeXtBlock", "timm.layers.mlp.Mlp"
 # MLPs that stay native, because no kernel of this package computes them.
-_NATIVE_MLPS = ("timm.layers.mlp.SwiGLU", "timm.layers.mlp.GluMlp", "timm.layers.mlp.GlobalResponseNormMlp")
+_NATIVE_MLPS = (
+    "timm.layers.mlp.SwiGLU",
+    "timm.layers.mlp.GluMlp",
+    "timm.layers.mlp.GlobalResponseNormMlp",
+    "timm.models.vitamin.GeGluMlp",
+)
 # Classes of activations, and the form of GELU that each computes.
 _GELUS = {
     "torch.nn.modules.activation.GELU": None,  # the form is an attribute of the instance
@@ -116,7 +121,7 @@ def _plan_block(block: Any, causal: bool, plan: Plan) -> None:
             if class_path(unit) not in (_RESIDUAL, _POST_NORM):
                 raise unknown(unit)
             _plan_body(unit, causal, plan)
-    elif class_name == _BOTTLENECK:
+    elif class_name in _CONVOLUTIONS:
         plan.kept["convolutions"] += 1
     elif class_name == _WHOLE:
         _plan_whole(block.module, plan)
@@ -143,6 +148,8 @@ def _plan_body(unit: Any, causal: bool, plan: Plan) -> None:
         plan.kept["attention of the first token"] += 1
     elif class_name in _NATIVE_MLPS:
         plan.kept["gated MLP"] += 1
+    elif isinstance(body, nn.Sequential) and any(isinstance(child, nn.ReLU) for child in body):
+        plan.kept["MLP with ReLU"] += 1
     else:
         _plan_mlp(unit, "body", body, plan)
 

@@ -12,8 +12,12 @@ from kernels.plan import Plan, class_path
 
 _NORMALIZE_PIXELS, _L2_NORMALIZE = "exporter.towers.modules.NormalizePixels", "exporter.towers.blocks.L2Normalize"
 # Stems whose first convolution is a product over patches; the rest of the stem is a method `assemble`.
-_PATCH_STEMS = ("exporter.towers.clip_transformer.PatchStem", "exporter.towers.eva.EvaStem")
-_CONVOLUTION_STEMS = ("exporter.towers.resnet.ConvolutionStem", "exporter.towers.convnext.ConvNextStem")
+_PATCH_STEMS = ("exporter.towers.clip_transformer.PatchStem", "exporter.towers.timm_tokens.TokenStem")
+_CONVOLUTION_STEMS = (
+    "exporter.towers.resnet.ConvolutionStem",
+    "exporter.towers.convnext.ConvNextStem",
+    "exporter.towers.fastvit.FastVitUnit",
+)
 
 
 def plan_ends(tower: Any, plan: Plan) -> None:

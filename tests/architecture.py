@@ -102,7 +102,7 @@ ROOMS = {
         "cold_start": "harness records",
         "cpp_library": "harness records workloads",
         "zoo": "records workloads",
-        "roofline": "records workloads zoo",
+        "roofline": "records workloads",
         # Lists of all these measurements, and rows that come back from other machines.
         "suites": "contenders harness kernel_ops records throughput workloads",
         "suite": "harness records suites",

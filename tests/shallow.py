@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workloads.offline_text_towers import offline_architecture
+from benchmarks.workloads.offline_text_towers import needs_hub, offline_architecture
 
 # One architecture for each family, head size and kind of pooling in the model list.
 FAMILIES = (
@@ -31,11 +31,22 @@ FAMILIES = (
     "coca_ViT-B-32",
     "roberta-ViT-B-32",
     "xlm-roberta-base-ViT-B-32",
+    "ViT-B-16-SigLIP2",
+    "MobileCLIP-B",
+    "MobileCLIP2-S0",
+    "PE-Core-T-16-384",
+    "ViTamin-S",
+    "nllb-clip-base",
 )
 VOCABULARY = 49408  # of open_clip's tokenizer: text towers that use it keep it
 SMALL_VOCABULARY = 1000  # of narrow text towers, and of all that open_clip takes from Hugging Face
 _HEADS = 4  # with two, TensorRT-RTX has no fused attention for 50 tokens and more
-_HEAD_SIZES = {"eva02_base_patch16_clip_224": 64, "eva_giant_patch14_224": 88, "eva02_enormous_patch14_clip_224": 112}
+_HEAD_SIZES = {
+    "eva02_base_patch16_clip_224": 64,
+    "eva_giant_patch14_224": 88,
+    "eva02_enormous_patch14_clip_224": 112,
+    "vit_pe_core_tiny_patch16_384": 64,
+}
 
 
 def register(
@@ -54,8 +65,6 @@ def register(
 
     name = f"{'narrow' if narrow else 'shallow'}-{architecture}"
     config = open_clip.get_model_config(architecture)
-    if "hf_model_name" in config["text_cfg"]:
-        return offline_architecture(architecture, folder, text_layers, layers, SMALL_VOCABULARY, name)
     vision = config["vision_cfg"]
     if "timm_model_name" in vision:
         vision["timm_model_name"] = _shallow_trunk(vision["timm_model_name"], layers, narrow)
@@ -65,6 +74,8 @@ def register(
             vision["width"] = (
                 vision["width"] // 4 if architecture.startswith("RN") else _HEADS * vision.get("head_width", 64)
             )
+    if needs_hub(architecture):
+        return offline_architecture(architecture, folder, text_layers, vision, SMALL_VOCABULARY, name)
     config["text_cfg"]["layers"] = text_layers
     if narrow or vocabulary is not None:
         config["text_cfg"]["vocab_size"] = vocabulary or SMALL_VOCABULARY
@@ -87,10 +98,14 @@ def _shallow_trunk(model_name: str, layers: int, narrow: bool) -> str:
     if is_model(name):
         return name
     original: Callable[..., Any] = model_entrypoint(model_name)
-    changed: dict[str, Any] = {"depths": (1, 1, 2, 1)} if "convnext" in model_name else {"depth": layers}
+    changed: dict[str, Any] = {"depth": layers}
+    if "convnext" in model_name:
+        changed = {"depths": (1, 1, 2, 1)}
+    elif "fastvit" in model_name:
+        changed = {"layers": (1, 1, 1, layers)}
     if narrow and "convnext" in model_name:
         changed["dims"] = (32, 64, 128, 256)
-    elif narrow:
+    elif narrow and model_name in _HEAD_SIZES:  # others keep their width: their stems depend on it
         changed |= {"embed_dim": _HEADS * _HEAD_SIZES[model_name], "num_heads": _HEADS}
 
     def entry(pretrained: bool = False, **kwargs: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.workloads.offline_text_towers import ARCHITECTURES, offline_architecture
+from benchmarks.workloads.offline_text_towers import needs_hub, offline_architecture
 
 _HALF_BYTES = 2
 
@@ -76,12 +76,12 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def count_work(architecture: str) -> dict[str, TowerWork]:
     """The work in both towers of an architecture of open_clip's list.
 
-    RoBERTa's and XLM-RoBERTa's configurations are built from transformers' classes, because that needs no model hub.
+    The configurations of Hugging Face's text towers are built from transformers' classes, because that needs no model hub.
     """
     import open_clip
 
     with tempfile.TemporaryDirectory(prefix="flops-") as folder:
-        if architecture in ARCHITECTURES:
+        if needs_hub(architecture):
             offline_architecture(architecture, Path(folder), name=architecture)
         logging.disable(logging.WARNING)  # open_clip warns that no weights were loaded
         try:
@@ -98,7 +98,7 @@ def count_work(architecture: str) -> dict[str, TowerWork]:
         config["text_cfg"].get("context_length", 77)
     )  # not Hugging Face's 514: open_clip's tokenizer gives 77
     device = "meta"
-    if architecture in ARCHITECTURES:  # transformers' models look at the values of their masks
+    if "hf_model_name" in config["text_cfg"]:  # transformers' models look at the values of their masks
         device = "cpu"
         model.text.to_empty(device=device)
         for buffer in model.text.buffers():

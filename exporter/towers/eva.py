@@ -1,4 +1,4 @@
-"""The family of timm's EVA towers (EVA01-g, EVA02-B/L/E): rotary embeddings by halves, packed projections, first-token pooling."""
+"""The family of timm's EVA towers (EVA01-g, EVA02-B/L/E) and PE-Core: rotary embeddings by halves and packed projections."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.towers.blocks import FirstTokenAttention, Rotary, Scale, SelfAttention, linear_of, pairs_to_halves
-from exporter.towers.units import Block, ImageEncoder, Residual, Unit
+from exporter.towers.blocks import Rotary, Scale, SelfAttention, linear_of, pairs_to_halves
+from exporter.towers.timm_tokens import TokenStem, attend_from_first_token, head_of, is_known_pooling
+from exporter.towers.units import Block, ImageEncoder, Residual
 
 
 def encoder_of_image(visual: Any) -> ImageEncoder | None:
@@ -21,32 +22,23 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
     trunk = visual.trunk
     rotary = _rotary(trunk)
     blocks: list[nn.Module] = [_block(block, rotary) for block in trunk.blocks]
-    last = blocks[-1]
-    if trunk.global_pool == "token" and isinstance(last, Block) and isinstance(last.attention, Residual):
-        full = last.attention.body
-        if isinstance(full, SelfAttention):
-            last.attention.body = FirstTokenAttention(full)
-    return ImageEncoder(EvaStem(trunk), blocks, EvaHead(trunk, visual.head))
+    attend_from_first_token(trunk, blocks)
+    return ImageEncoder(TokenStem(trunk), blocks, head_of(trunk, visual.head))
 
 
 def _is_known(trunk: Any) -> bool:
     """Whether the trunk uses only features that the modules below rebuild (every EVA checkpoint of open_clip's list does)."""
+    from timm.layers.attention import AttentionRope
     from timm.models.eva import EvaAttention, EvaBlock, EvaBlockPostNorm
 
     plain = (
-        trunk.global_pool in ("token", "avg")
-        and trunk.attn_pool is None
-        and trunk.num_prefix_tokens == 1
-        and trunk.cls_token is not None
-        and not trunk.no_embed_class
-        and trunk.pos_embed is not None
-        and not trunk.dynamic_img_size
-        and not trunk.rope_mixed
-        and (trunk.rope is None or hasattr(trunk.rope, "feat_shape"))
+        is_known_pooling(trunk) and not trunk.rope_mixed and (trunk.rope is None or hasattr(trunk.rope, "feat_shape"))
     )
     return plain and all(
         type(block) in (EvaBlock, EvaBlockPostNorm)
-        and type(block.attn) is EvaAttention
+        and type(block.attn) in (EvaAttention, AttentionRope)
+        and getattr(block.attn, "num_kv_groups", 1) == 1
+        and block.attn.num_prefix_tokens == trunk.num_prefix_tokens
         and getattr(block.attn, "gate", None) is None  # older versions of timm have no gate
         and isinstance(block.attn.q_norm, nn.Identity)
         for block in trunk.blocks
@@ -54,22 +46,27 @@ def _is_known(trunk: Any) -> bool:
 
 
 def _rotary(trunk: Any) -> Rotary | None:
-    """Make the trunk's rotary embedding by halves, with a row without rotation for the class token."""
+    """Make the trunk's rotary embedding by halves, with a row without rotation for the class token, if there is one."""
     if trunk.rope is None:
         return None
     sin, cos = trunk.rope.get_embed().detach().chunk(2, dim=-1)
     if not trunk.blocks[0].attn.rotate_half:
         # Interleaved tables have each angle twice in succession; tables by halves have it once in each half.
         sin, cos = (torch.cat((table[:, ::2], table[:, ::2]), dim=-1) for table in (sin, cos))
-    ones, zeros = torch.ones_like(cos[:1]), torch.zeros_like(sin[:1])
+    prefix = trunk.num_prefix_tokens
+    ones, zeros = torch.ones_like(cos[:prefix]), torch.zeros_like(sin[:prefix])
     return Rotary(torch.cat((ones, cos)), torch.cat((zeros, sin)))
 
 
 def _attention(attention: Any, rotary: Rotary | None) -> SelfAttention:
     heads = attention.num_heads
+    biases: tuple[torch.Tensor | None, ...]
     if attention.qkv is not None:
         q, k, v = attention.qkv.weight.detach().chunk(3)
-        biases = (attention.q_bias, attention.k_bias, attention.v_bias)
+        if hasattr(attention, "q_bias"):
+            biases = (attention.q_bias, attention.k_bias, attention.v_bias)
+        else:
+            biases = (None,) * 3 if attention.qkv.bias is None else attention.qkv.bias.detach().chunk(3)
     else:
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         q, k, v = (projection.weight.detach() for projection in projections)
@@ -104,51 +101,3 @@ def _block(block: Any, rotary: Rotary | None) -> Block:
         return Block(Residual(None, attend, block.norm1), Residual(None, block.mlp, block.norm2))
     scales = [Scale(gamma) if gamma is not None else None for gamma in (block.gamma_1, block.gamma_2)]
     return Block(Residual(block.norm1, attend, scales[0]), Residual(block.norm2, block.mlp, scales[1]))
-
-
-class EvaStem(Unit):
-    """A stem of patches, class token and positions: normalized pixels (N, 3, H, W) to the stream (N, 1 + P, C)."""
-
-    def __init__(self, trunk: Any) -> None:
-        super().__init__()
-        self.patches = trunk.patch_embed.proj
-        self.patch_norm = trunk.patch_embed.norm
-        positions = trunk.pos_embed.detach()[0]
-        self.class_token = nn.Parameter(trunk.cls_token.detach() + positions[:1], requires_grad=False)
-        self.positions = nn.Parameter(positions[1:], requires_grad=False)
-        self.norm = trunk.norm_pre
-
-    @property
-    def length(self) -> int:
-        """The number of tokens of the stream."""
-        return int(self.positions.shape[0]) + 1
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed the patches."""
-        return self.assemble(self.patches(pixels.to(self.compute_dtype)).flatten(2).transpose(1, 2))
-
-    def assemble(self, x: torch.Tensor) -> torch.Tensor:
-        """Add norm, positions and class token to the patches' projection (N, P, C)."""
-        x = self.patch_norm(x) + self.positions
-        x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)
-        return self.norm(x).to(self.stream_dtype)
-
-
-class EvaHead(Unit):
-    """A head of final norm, pooling and projection: (N, L, C) to (N, D)."""
-
-    def __init__(self, trunk: Any, head: nn.Module) -> None:
-        super().__init__()
-        self.mean = trunk.global_pool == "avg"
-        self.norm, self.pooled_norm = trunk.norm, trunk.fc_norm
-        self.projection = nn.Sequential(trunk.head, *head.children())
-
-    def entry(self) -> nn.Module | None:
-        """The final norm."""
-        return self.norm
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool and project."""
-        pooled = self.enter(x)[:, 1:].mean(dim=1) if self.mean else self.enter(x[:, 0])
-        y: torch.Tensor = self.projection(self.pooled_norm(pooled))
-        return y.to(self.stream_dtype)

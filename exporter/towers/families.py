@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from exporter.towers import clip_transformer, convnext, eva, resnet, roberta
+from exporter.towers import clip_transformer, convnext, eva, fastvit, m2m100, resnet, roberta, timm_vit
 from exporter.towers.units import ImageEncoder, TextEncoder
 
 IMAGE_FAMILIES: tuple[Callable[[Any], ImageEncoder | None], ...] = (
@@ -17,8 +17,11 @@ IMAGE_FAMILIES: tuple[Callable[[Any], ImageEncoder | None], ...] = (
     resnet.encoder_of_image,
     eva.encoder_of_image,
     convnext.encoder_of_image,
+    timm_vit.encoder_of_image,
+    fastvit.encoder_of_image,
 )
 TEXT_FAMILIES: tuple[Callable[[Any], TextEncoder | None], ...] = (
     clip_transformer.encoder_of_text,
     roberta.encoder_of_text,
+    m2m100.encoder_of_text,
 )

@@ -23,12 +23,16 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
     return ImageEncoder(ConvolutionStem(visual), blocks, AttentionPoolHead(visual.attnpool))
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
-    """Fold the inference-time batch norm into the convolution's weights; returns the convolution."""
+def fold(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """Fold an inference-time batch norm into the convolution before it, in float64; returns the convolution.
+
+    Raises:
+        TypeError: `norm` is no batch norm.
+    """
     if not isinstance(norm, nn.BatchNorm2d):
         raise TypeError(f"expected a BatchNorm2d after the convolution, found {type(norm).__name__}")
     dtype = convolution.weight.dtype
-    return fuse_conv_bn_eval(convolution.float(), norm.float()).to(dtype).requires_grad_(False)
+    return fuse_conv_bn_eval(convolution.double(), norm.double()).to(dtype).requires_grad_(False)
 
 
 class ConvolutionStem(Unit):
@@ -39,7 +43,7 @@ class ConvolutionStem(Unit):
         pairs = ((visual.conv1, visual.bn1), (visual.conv2, visual.bn2), (visual.conv3, visual.bn3))
         steps: list[nn.Module] = []
         for convolution, norm in pairs:
-            steps += [_fold(convolution, norm), nn.ReLU()]
+            steps += [fold(convolution, norm), nn.ReLU()]
         self.steps = nn.Sequential(*steps, visual.avgpool)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -54,17 +58,17 @@ class BottleneckUnit(Unit):
     def __init__(self, block: Any) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            _fold(block.conv1, block.bn1),
+            fold(block.conv1, block.bn1),
             nn.ReLU(),
-            _fold(block.conv2, block.bn2),
+            fold(block.conv2, block.bn2),
             nn.ReLU(),
             block.avgpool,
-            _fold(block.conv3, block.bn3),
+            fold(block.conv3, block.bn3),
         )
         self.shortcut: nn.Module = nn.Identity()
         if block.downsample is not None:
             pool, convolution, norm = block.downsample
-            self.shortcut = nn.Sequential(pool, _fold(convolution, norm))
+            self.shortcut = nn.Sequential(pool, fold(convolution, norm))
         self.activation = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -42,11 +42,22 @@ def _block(layer: Any) -> Block:
     return Block(PostNormResidual(attend, output.LayerNorm), PostNormResidual(mlp, layer.output.LayerNorm))
 
 
-class BertStem(Unit):
-    """A stem of token, position and type embeddings with a norm: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, L, L).
+def positions_of(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Compute fairseq's positions (N, L) int32: they count the tokens that are not padding from ``pad_id + 1`` on."""
+    ones = (ids != pad_id).to(torch.int32)
+    return ones.cumsum(dim=1, dtype=torch.int32) * ones + pad_id
 
-    Positions count the tokens that are not padding, from ``pad_id + 1`` on; padding has position ``pad_id``.
+
+def key_mask(ids: torch.Tensor, pad_id: int) -> torch.Tensor:
+    """Compute the mask (N, 1, L, L), True for keys that are not padding; every query has it.
+
+    ONNX Runtime's Attention broadcasts a mask over batch and heads, not over queries.
     """
+    return (ids != pad_id)[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+
+
+class BertStem(Unit):
+    """A stem of token, position and type embeddings with a norm: ids (N, L) to the stream (N, L, C) and a key mask (N, 1, L, L)."""
 
     def __init__(self, embeddings: Any, pad_id: int) -> None:
         super().__init__()
@@ -58,12 +69,8 @@ class BertStem(Unit):
 
     def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed the ids."""
-        keys = ids != self.pad_id
-        ones = keys.to(torch.int32)
-        positions = ones.cumsum(dim=1, dtype=torch.int32) * ones + self.pad_id
-        x = self.tokens(ids) + self.token_type + self.positions(positions)
-        # ONNX Runtime's Attention broadcasts a mask over batch and heads, not over queries.
-        return self.norm(x).to(self.stream_dtype), keys[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+        x = self.tokens(ids) + self.token_type + self.positions(positions_of(ids, self.pad_id))
+        return self.norm(x).to(self.stream_dtype), key_mask(ids, self.pad_id)
 
 
 class BertHead(Unit):

@@ -95,7 +95,7 @@ class TestHuggingFaceText:
         "architecture", ["roberta-ViT-B-32", "xlm-roberta-base-ViT-B-32", "xlm-roberta-large-ViT-H-14"]
     )
     def test_text_towers_with_a_local_configuration(self, architecture: str, tmp_path: Path) -> None:
-        name = offline_architecture(architecture, tmp_path, text_layers=1, vision_layers=1, vocab_size=1000)
+        name = offline_architecture(architecture, tmp_path, text_layers=1, vision={"layers": 1}, vocab_size=1000)
         source = load_source(name, "none")
         assert source.tokenizer is not None
         ids = source.tokenizer(["a photo of a dog", "собака на снегу", ""])

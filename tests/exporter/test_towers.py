@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import shutil
 from collections import Counter
@@ -39,8 +40,18 @@ GRAPHED = (
     ("coca_ViT-B-32", "image"),
     ("coca_ViT-B-32", "text"),
     ("roberta-ViT-B-32", "text"),
+    ("ViT-B-16-SigLIP2", "image"),
+    ("ViT-B-16-SigLIP2", "text"),
+    ("MobileCLIP2-S0", "image"),
+    ("PE-Core-T-16-384", "image"),
+    ("nllb-clip-base", "text"),
 )
-MORE_GRAPHED = (("ViT-B-32-quickgelu", "image"), ("EVA01-g-14", "image"))
+MORE_GRAPHED = (
+    ("ViT-B-32-quickgelu", "image"),
+    ("EVA01-g-14", "image"),
+    ("ViTamin-S", "image"),
+    ("MobileCLIP-B", "image"),
+)
 # Attention blocks of the image tower, of the text tower.
 ATTENTION = {
     "RN50": (1, 2),
@@ -48,7 +59,13 @@ ATTENTION = {
     "convnext_base_w": (0, 2),
     "convnext_large_d": (0, 2),
     "coca_ViT-B-32": (3, 2),
+    "ViT-B-16-SigLIP2": (3, 2),
+    "PE-Core-T-16-384": (3, 2),
 }
+# Text towers without a causal mask and without a mask of the padding: an embedding depends on the padding, as in training.
+SEES_PADDING = ("ViT-B-16-SigLIP2", "MobileCLIP2-S0")
+# Sums in float32 lose more digits in FastViT's convolutions, whose scale grows with depth; the gate's bound is 1e-5.
+TOLERANCE = {"MobileCLIP2-S0": 8e-6}
 
 
 def some_pixels(source: Source, count: int = 2) -> torch.Tensor:
@@ -74,10 +91,11 @@ def some_ids(source: Source, lengths: tuple[int, ...]) -> torch.Tensor:
 
 
 def eager_images(source: Source, pixels: torch.Tensor) -> np.ndarray:
-    model: Any = source.model
-    mean, std = torch.tensor(source.preprocess.mean), torch.tensor(source.preprocess.std)
-    normalized = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-    return model.encode_image(normalized, normalize=True).numpy()
+    """Eager's embeddings in float64: FastViT's batch norms cost eager's own float32 more digits than the tests allow."""
+    model: Any = copy.deepcopy(source.model).double()
+    mean, std = torch.tensor(source.preprocess.mean).double(), torch.tensor(source.preprocess.std).double()
+    normalized = ((pixels.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+    return model.encode_image(normalized, normalize=True).float().numpy()
 
 
 @dataclass
@@ -145,13 +163,15 @@ class TestModules:
 @cases(GRAPHED, MORE_GRAPHED)
 class TestGraphs:
     def test_graphs_equal_eager(self, case: Case) -> None:
-        np.testing.assert_allclose(run(case.graph, case.inputs.numpy()), case.eager, atol=2e-6)
+        tolerance = TOLERANCE.get(case.name, 2e-6)
+        np.testing.assert_allclose(run(case.graph, case.inputs.numpy()), case.eager, atol=tolerance)
 
     def test_batch_is_dynamic(self, case: Case) -> None:
-        np.testing.assert_allclose(run(case.graph, case.inputs[:1].numpy()), case.eager[:1], atol=2e-6)
+        tolerance = TOLERANCE.get(case.name, 2e-6)
+        np.testing.assert_allclose(run(case.graph, case.inputs[:1].numpy()), case.eager[:1], atol=tolerance)
 
     def test_text_length_is_dynamic(self, case: Case) -> None:
-        if case.kind == "text":
+        if case.kind == "text" and case.name not in SEES_PADDING:
             cut = case.inputs[:1, :4].numpy()  # three ids and, for CoCa, the one padding that takes part
             np.testing.assert_allclose(run(case.graph, cut), case.eager[:1], atol=2e-6)
 
@@ -181,8 +201,11 @@ class TestGraphs:
         model = ir.load(case.graph.path)
         causal = [n.attributes["is_causal"].as_int() for n in model.graph if n.op_type == "Attention"]
         masks = [len(n.inputs) > 3 and n.inputs[3] is not None for n in model.graph if n.op_type == "Attention"]
-        if "roberta" in case.name or "coca" in case.name:
+        if any(part in case.name for part in ("roberta", "coca", "nllb")):
             assert all(masks)
+        elif case.name in SEES_PADDING:
+            assert causal == [0] * len(causal)
+            assert not any(masks)
         else:
             assert causal == [1] * len(causal)
             assert not any(masks)
