@@ -179,27 +179,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     engines_csv = args.results.with_name(ZOO_ENGINES.name)
     failed = []
-    for precision in precisions:
+    for model, precision in itertools.product(chosen, precisions):
         used = targets if precision == "fp16" else []
-        for model in chosen:
-            towers_done = all((model, t, precision) in ZOO.done(args.results) for t in ("image", "text"))
-            built = ZOO_ENGINES.done(engines_csv)
-            engines_done = all(
-                (model, tower, precision, kind, target) in built
-                for kind in kinds
-                for tower in ("image", "text")
-                for target in used
-            )
-            if towers_done and engines_done and not args.force:
-                continue
-            by_table = _run_one(model, precision, args.samples, used)
-            mark = {"commit": commit()}
-            if args.force or not towers_done:
-                ZOO.upsert(args.results, [row | mark for row in by_table["towers"]])
-            if used:
-                ZOO_ENGINES.upsert(engines_csv, [row | mark for row in by_table["engines"]])
-            if any(row["status"] != "ok" for rows in by_table.values() for row in rows):
-                failed.append(f"{model} {precision}")
+        towers_done = all((model, t, precision) in ZOO.done(args.results) for t in ("image", "text"))
+        built = ZOO_ENGINES.done(engines_csv)
+        engines_done = all(
+            (model, tower, precision, kind, target) in built
+            for kind in kinds
+            for tower in ("image", "text")
+            for target in used
+        )
+        if towers_done and engines_done and not args.force:
+            continue
+        by_table = _run_one(model, precision, args.samples, used)
+        mark = {"commit": commit()}
+        if args.force or not towers_done:
+            ZOO.upsert(args.results, [row | mark for row in by_table["towers"]])
+        if used:
+            ZOO_ENGINES.upsert(engines_csv, [row | mark for row in by_table["engines"]])
+        if any(row["status"] != "ok" for rows in by_table.values() for row in rows):
+            failed.append(f"{model} {precision}")
     for name in failed:
         print(f"failed: {name}", file=sys.stderr)
     return 1 if failed else 0

@@ -53,11 +53,15 @@ def uninitialized_parameters() -> Iterator[None]:
         yield
 
 
+# Mean and standard deviation of the weights of norms.
+_PLAIN_NORM, _BRANCH_END, _PARALLEL_BRANCH = (1.0, 0.1), (0.2, 0.05), (0.4, 0.05)
+
+
 def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
     """Give every parameter and batch-norm statistic of `model` seeded random values of `dtype`, in place.
 
     Weights get a standard deviation of ``fan_in ** -0.5`` (with the gain of ReLU for convolutions), norms a scale of about 1,
-    norms that end a ModifiedResNet block and layer scales about 0.2, embeddings 0.3, biases 0.02. Scalars (logit scale and
+    layer scales and norms at the ends of branches less (`_norm_scales`), embeddings 0.3, biases 0.02. Scalars (logit scale and
     bias) keep their values. The values do not depend on `dtype`, except for rounding, or on the number of threads.
 
     Args:
@@ -68,7 +72,7 @@ def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.floa
     """
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()
-    ends = _branch_ends(model)
+    scales, queries = _norm_scales(model), _query_scales(model)
     with torch.no_grad():
         for path, module in model.named_modules():
             for name, parameter in module.named_parameters(recurse=False):
@@ -78,7 +82,8 @@ def fill_random(model: nn.Module, seed: int = 0, dtype: torch.dtype = torch.floa
                 if parameter.numel() == 1:
                     parameter.data = parameter.data.to(dtype)
                     continue
-                mean, std = _moments(path in ends, module, name, parameter)
+                mean, std = _moments(scales.get(path, _PLAIN_NORM), module, name, parameter)
+                std *= queries.get(path, 1.0)
                 if parameter.dtype != dtype:
                     parameter.data = torch.empty(parameter.shape, dtype=dtype)
                 _fill_normal(parameter.data, mean, std, generator)
@@ -96,28 +101,46 @@ def cast_buffers(module: nn.Module, dtype: torch.dtype) -> None:
             setattr(module, name, buffer.to(dtype))
 
 
-def _branch_ends(model: nn.Module) -> set[str]:
-    """Find the norms at the ends of residual branches: a ResNet block's last norm, and both norms of EVA02-E's blocks.
+def _norm_scales(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """Find norms whose weights are small after training, with mean and standard deviation of their weights.
 
-    Their weights are small, as after training. With weights of 1, the stream of 64 such blocks grows until the attention, which
-    reads it unnormalized, selects single tokens: a rounding error then grows from block to block, unlike with trained weights.
+    These are norms at the ends of residual branches (a ResNet block's last norm, both norms of EVA02-E's blocks), and the norms of
+    FastViT's parallel branches, which add up. With weights of 1, the stream of such blocks grows with depth until attention, which
+    reads it unnormalized, selects single tokens, and until float16 overflows: a rounding error then grows from block to block,
+    unlike with trained weights.
     """
-    ends = set()
+    scales = {}
     for path, module in model.named_modules():
         if path.endswith(".bn3"):
-            ends.add(path)
-        if type(module).__name__ == "EvaBlockPostNorm":
-            ends |= {f"{path}.norm1", f"{path}.norm2"}
-    return ends
+            scales[path] = _BRANCH_END
+        kind = type(module).__name__
+        if kind == "EvaBlockPostNorm":
+            scales |= {f"{path}.norm1": _BRANCH_END, f"{path}.norm2": _BRANCH_END}
+        if kind in ("MobileOneBlock", "RepMixer"):
+            inside = [name for name, child in module.named_modules() if isinstance(child, nn.BatchNorm2d)]
+            scales |= {f"{path}.{name}": _PARALLEL_BRANCH for name in inside}
+    return scales
 
 
-def _moments(ends_branch: bool, module: nn.Module, name: str, parameter: torch.Tensor) -> tuple[float, float]:
+def _query_scales(model: nn.Module) -> dict[str, float]:
+    """Find the query projections of T5's attention, with the factor of their weights: its scores are not divided by √D."""
+    scales = {}
+    for path, module in model.named_modules():
+        head_size = getattr(module, "key_value_proj_dim", None)
+        if head_size is not None and type(module).__name__.endswith("Attention"):
+            scales[f"{path}.q"] = float(head_size) ** -0.5
+    return scales
+
+
+def _moments(
+    norm_scale: tuple[float, float], module: nn.Module, name: str, parameter: torch.Tensor
+) -> tuple[float, float]:
     """Return the mean and standard deviation for one parameter's values."""
     kind = type(module).__name__.lower()
     if "norm" in kind and parameter.ndim == 1:
         if name != "weight":
             return 0.0, 0.1
-        return (0.2, 0.05) if ends_branch else (1.0, 0.1)
+        return norm_scale
     if "gamma" in name or "layerscale" in kind:
         return 0.2, 0.05
     if isinstance(module, nn.Embedding):
