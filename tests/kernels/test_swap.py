@@ -48,11 +48,26 @@ EXPECTED: dict[str, tuple[dict[str, int], dict[str, int]]] = {
         {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
         TEXT | {"add_layer_norm": 4},
     ),
+    "ViT-B-16-SigLIP2": (
+        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
+    ),
+    "MobileCLIP-B": ({"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "l2_normalize": 1}, TEXT),
+    "MobileCLIP2-S0": ({"l2_normalize": 1}, TEXT),
+    "PE-Core-T-16-384": (
+        {"attention": 2, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        TEXT,
+    ),
+    "ViTamin-S": ({"attention": 2, "add_layer_norm": 3, "l2_normalize": 1}, TEXT),  # its MLPs are gated
+    "nllb-clip-base": (
+        {"attention": 1, "linear_gelu": 2, "add_layer_norm": 3, "normalize_image": 1, "l2_normalize": 1},
+        {"attention": 2, "add_layer_norm": 3, "l2_normalize": 1},  # its MLPs have ReLU
+    ),
 }
 
 
 # Families whose text tower is not that of "ViT-B-32" with the same layers.
-OWN_TEXT = ("ViT-B-32-quickgelu", "coca_ViT-B-32", "roberta-ViT-B-32")
+OWN_TEXT = ("ViT-B-32-quickgelu", "coca_ViT-B-32", "roberta-ViT-B-32", "ViT-B-16-SigLIP2", "nllb-clip-base")
 # "ViT-B-32" is as its neighbour with QuickGELU, and the demo model below has plain GELU.
 PARAMS = [pytest.param(family, marks=pytest.mark.slow if family == "ViT-B-32" else ()) for family in sorted(EXPECTED)]
 
