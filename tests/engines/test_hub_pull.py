@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from engines.manifest import MANIFEST_NAME, Engine, File, Manifest, Target, mani
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "text.onnx.data"
+CLIENT = int(version("huggingface_hub").split(".")[0])
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -107,7 +109,7 @@ def test_commands_take_references(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("out", [True, False])
 def test_a_killed_pull_goes_on(run: Run, hub: HubServer, demo_bundle: Path, tmp_path: Path, out: bool) -> None:
-    """Files that were complete are not fetched again; the one in the middle is, whole, because the client starts it anew."""
+    """Files that were complete are not fetched again; the one in the middle is, whole where the client is 2.0 or newer."""
     words = ("hf:org/demo", "--out", str(tmp_path / "out")) if out else ("hf:org/demo",)
     hub.slow[WEIGHTS] = 0.05
     process = subprocess.Popen(
@@ -129,7 +131,8 @@ def test_a_killed_pull_goes_on(run: Run, hub: HubServer, demo_bundle: Path, tmp_
     assert "image.onnx.data" in done
     folder = pull(run, *words)
     assert set(hub.downloads()).isdisjoint(done)
-    assert hub.downloads()[WEIGHTS] == read_manifest(demo_bundle).files[WEIGHTS].bytes
+    size = read_manifest(demo_bundle).files[WEIGHTS].bytes
+    assert hub.downloads()[WEIGHTS] == size if CLIENT >= 2 else 0 < hub.downloads()[WEIGHTS] <= size
     assert {name: data for name, data in files_of(folder).items() if name != "README.md"} == files_of(demo_bundle)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -151,6 +154,7 @@ def test_an_interrupted_pull_ends_at_once(hub: HubServer, tmp_path: Path) -> Non
     assert (process.returncode, errors) == (130, "interrupted\n")
 
 
+@pytest.mark.skipif(CLIENT < 2, reason="older clients end there, and go on at the next run")
 def test_a_broken_connection_goes_on_in_the_middle_of_a_file(run: Run, hub: HubServer, tmp_path: Path) -> None:
     hub.cut[WEIGHTS] = [11_000_000]
     folder = pull(run, "hf:org/demo", "--out", str(tmp_path / "out"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,17 @@ def test_texts_of_the_manifest_stay_texts(demo_bundle: Path, name: str, license_
     assert len(re.findall(r"^## ", card, re.MULTILINE)) == len(re.findall(r"^## ", plain, re.MULTILINE))
     assert [len(table) for table in tables(card)] == [len(table) for table in tables(plain)]
     assert "<script" not in card.replace("\\<", "")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize("towers", [("image",), ("text",), ("image", "text")])
+def test_the_cards_cpp_compiles(manifest: Manifest, tmp_path: Path, towers: tuple[Any, ...]) -> None:
+    some = msgspec.structs.replace(manifest, towers={name: manifest.towers[name] for name in towers})
+    (block,) = re.findall(r"```cpp\n(.*?)```", model_card(some, NAME), re.DOTALL)
+    include, *lines = block.splitlines()
+    source = tmp_path / "main.cpp"
+    source.write_text("\n".join([include, "int main() {", *lines, "}", ""]), encoding="utf-8")
+    headers = Path(__file__).parents[2] / "engines" / "cpp" / "include"
+    command = ["g++", "-std=c++20", "-fsyntax-only", "-I", str(headers), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
