@@ -67,6 +67,7 @@ class HubServer:
     )  # file -> numbers of bytes after which answers break, one each
     damaged: dict[str, int] = field(default_factory=dict)  # file -> number of answers with a changed byte
     slow: dict[str, float] = field(default_factory=dict)  # file -> seconds for each 64 KiB
+    pause: float = 0.0  # seconds before the answer to an upload
     status: int | None = None  # a status for every request, such as 503
 
     def add(self, name: str, folder: Path, **options: Any) -> Repository:
@@ -169,6 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._json({"errors": [], "warnings": []})
         if match := re.fullmatch(r"/objects/(\w+)", path):
             assert hashlib.sha256(body).hexdigest() == match[1]
+            time.sleep(self.state.pause)
             self.state.objects[match[1]] = body
             return self._send(200, {}, b"")
         if match := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):

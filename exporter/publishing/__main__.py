@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.card:
         check_name(args.repository)
-        problem = print_answer(model_card(checked_manifest(args.bundle), args.repository).rstrip("\n"))
+        problem = print_answer(model_card(checked_manifest(args.bundle), args.repository, args.revision).rstrip("\n"))
     else:
         with standard_output_is_ours():
             pushed = push_bundle(args.bundle, args.repository, args.private, args.revision)

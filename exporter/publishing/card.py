@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from engines.engine_kinds import KINDS
+from engines.hub.reference import DEFAULT_REVISION, HubReference
 from engines.manifest import Engine, Manifest
 from engines.precisions import PRECISIONS
 from engines.process.terminal import visible
@@ -13,17 +14,18 @@ from exporter.publishing.front_matter import front_matter, license_of
 from exporter.source.licences import UNKNOWN
 
 
-def model_card(manifest: Manifest, repository: str) -> str:
+def model_card(manifest: Manifest, repository: str, revision: str | None = None) -> str:
     """The card as Markdown with the hub's front matter.
 
     Args:
         manifest: the bundle's manifest.
         repository: ORG/NAME, for the commands in the card.
+        revision: the branch in those commands; None is ``main``.
     """
     sections = [
         [f"# {_text(repository.split('/')[1])}", "", *_introduction(manifest)],
         ["## Licence", "", _licence(manifest)],
-        ["## Use", "", *_use(manifest, repository)],
+        ["## Use", "", *_use(manifest, HubReference(repository, revision or DEFAULT_REVISION))],
         ["## Engines", "", *_engines(manifest)],
         ["## Parity with PyTorch", "", *_parity(manifest)],
         ["## Accuracy on a task", "", *_accuracy(manifest)],
@@ -61,8 +63,8 @@ def _licence(manifest: Manifest) -> str:
     return f"The weights have the licence {_text(terms.id)}.{source}"
 
 
-def _use(manifest: Manifest, repository: str) -> list[str]:
-    folder = repository.split("/")[1]
+def _use(manifest: Manifest, reference: HubReference) -> list[str]:
+    folder = reference.repository.split("/")[1]
     image = "image" in manifest.towers
     call = 'clip.encode_image(["photo.jpg"])' if image else 'clip.encode_text(["a photo of a cat"])'
     if image and "text" in manifest.towers:
@@ -77,9 +79,9 @@ def _use(manifest: Manifest, repository: str) -> list[str]:
         "",
         "Python downloads the bundle and checks it:",
         "",
-        *_block("python", "import engines", f'clip = engines.load("hf:{repository}")', f"print({call})"),
+        *_block("python", "import engines", f'clip = engines.load("{reference}")', f"print({call})"),
         "",
-        f"C++ opens a folder, here that of `python -m engines pull hf:{repository} --out {folder}`:",
+        f"C++ opens a folder, here that of `python -m engines pull {reference} --out {folder}`:",
         "",
         *_block(
             "cpp",

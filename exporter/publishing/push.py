@@ -98,13 +98,12 @@ def push_bundle(bundle: Path, repository: str, private: bool = False, revision: 
     check_push(repository, revision)
     manifest = checked_manifest(bundle)
     client = hub_client()
-    card = model_card(manifest, repository).encode()
-    files = [name for name in manifest.files if name != CARD_NAME]
+    contents: dict[str, Path | bytes] = {CARD_NAME: model_card(manifest, repository, revision).encode()}
+    # A card that the manifest itself lists is the bundle's own.
+    contents |= {name: resolve_path(bundle, name) for name in (*manifest.files, MANIFEST_NAME)}
     operations = [
-        client.CommitOperationAdd(path_in_repo=name, path_or_fileobj=resolve_path(bundle, name))
-        for name in (*files, MANIFEST_NAME)
+        client.CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()
     ]
-    operations.append(client.CommitOperationAdd(path_in_repo=CARD_NAME, path_or_fileobj=card))
     try:
         with progress_on_terminals(), hub_errors(f"to {repository}", revision or DEFAULT_REVISION, "push"):
             api = client.HfApi()
@@ -139,7 +138,8 @@ def push_after_export(bundle: Path, repository: str) -> None:
     try:
         with standard_output_is_ours():
             pushed = push_bundle(bundle, repository)
-    except ExportError as error:
+    except (ExportError, KeyboardInterrupt) as error:
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else error
         again = f"python -m exporter.publishing {shlex.quote(str(bundle))} {repository}"
-        raise ExportError(f"{bundle} is complete, but not on the hub: {error}; push it later with `{again}`") from error
+        raise ExportError(f"{bundle} is complete, but not on the hub: {why}; push it later with `{again}`") from error
     say(told(pushed, repository), sys.stderr)

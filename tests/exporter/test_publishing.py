@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +92,7 @@ def test_branches_and_private_repositories(run: Run, hub: HubServer, demo_bundle
     assert repository.private
     assert set(repository.commits[repository.refs["main"]]) == {".gitattributes"}
     assert MANIFEST_NAME in repository.commits[repository.refs["v1"]]
+    assert b'engines.load("hf:org/demo@v1")' in repository.commits[repository.refs["v1"]]["README.md"]
     assert run("engines", "pull", "hf:org/demo@v1").returncode == 0
 
 
@@ -171,3 +174,24 @@ def test_an_export_that_pushes(run: Run, hub: HubServer, tmp_path: Path) -> None
     assert done.stdout.startswith(f"{out}  (")
     assert f"{hub.url}/org/demo  (" in done.stderr
     assert MANIFEST_NAME in hub.repositories["org/demo"].commits[hub.repositories["org/demo"].refs["main"]]
+
+
+def test_an_interrupted_push_says_that_the_bundle_is_there(hub: HubServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hub.pause = 0.3
+    words = ("demo", "--parity-samples", "4", "--out", str(out), "--push", "org/demo")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", *words],
+        cwd=ROOT,
+        env=hub_environment(hub.url, tmp_path / "home", HF_TOKEN=TOKEN),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not any(request.method == "PUT" for request in hub.requests):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert f"error: {out} is complete, but not on the hub: interrupted; push it later with `" in errors
+    assert hub.repositories["org/demo"].messages == ["initial commit"]
