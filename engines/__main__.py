@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         if args.command != "pull":
-            # `verify` and `inspect` speak of all files; the others need those of one engine.
+            # `verify` and `inspect` check all files; the others need those of one engine.
             args.bundle = local_bundle(args.bundle, args.engine if args.command in ("embed", "classify") else "auto")
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
         sys.stdout.flush()

@@ -129,7 +129,7 @@ def _reason(error: BaseException, revision: str, doing: str) -> str | None:
     if "RevisionNotFoundError" in names:
         return f"the repository has no revision {revision}: name a branch, a tag or a whole commit of it"
     if "LocalTokenNotFoundError" in names:
-        return f"the hub wants a login: {LOGIN}"
+        return f"the hub needs a login: {LOGIN}"
     if "EntryNotFoundError" in names and "LocalEntryNotFoundError" not in names:
         return "the repository lacks a file that its manifest names: take another revision, or tell its owner"
     if statuses:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from exporter.publishing.card import model_card
-    from exporter.publishing.push import check_name, checked_manifest, push_bundle, told
+    from exporter.publishing.push import check_name, checked_manifest, format_pushed, push_bundle
 
     if args.card:
         check_name(args.repository)
@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         with standard_output_is_ours():
             pushed = push_bundle(args.bundle, args.repository, args.private, args.revision)
-        problem = print_answer(told(pushed, args.repository))
+        problem = print_answer(format_pushed(pushed, args.repository))
     if problem is not None:
         raise ExportError(f"standard output does not take the answer: {problem}")
     return 0

@@ -121,8 +121,8 @@ def push_bundle(bundle: Path, repository: str, private: bool = False, revision: 
     return Pushed(str(page), commit.oid, len(manifest.files), sum(file.bytes for file in manifest.files.values()))
 
 
-def told(pushed: Pushed, repository: str) -> str:
-    """The lines about an upload for a person: the page, and the reference that names this very commit."""
+def format_pushed(pushed: Pushed, repository: str) -> str:
+    """The lines about an upload: the repository's page, and the command that pulls this commit."""
     return (
         f"{pushed.url}  ({pushed.bytes / 1e6:.1f} MB in {pushed.files} files, one commit)\n"
         f"  python -m engines pull hf:{repository}@{pushed.commit}"
@@ -142,4 +142,4 @@ def push_after_export(bundle: Path, repository: str) -> None:
         why = "interrupted" if isinstance(error, KeyboardInterrupt) else error
         again = f"python -m exporter.publishing {shlex.quote(str(bundle))} {repository}"
         raise ExportError(f"{bundle} is complete, but not on the hub: {why}; push it later with `{again}`") from error
-    say(told(pushed, repository), sys.stderr)
+    say(format_pushed(pushed, repository), sys.stderr)
