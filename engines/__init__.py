@@ -135,7 +135,8 @@ def load(
     """Load a bundle.
 
     Args:
-        path: the bundle's folder.
+        path: the bundle's folder; or ``hf:ORG/NAME`` or ``hf:ORG/NAME@REVISION``, a bundle on the Hugging Face hub, which is taken
+            from the client's cache, with missing files downloaded; a named engine needs only its own files.
         engine: a kind of engine (`engines.engine_kinds`), or ``auto``: the best engine of the bundle that can run here.
         device: ``auto``, ``cpu`` or ``cuda``.
         towers: the towers to load; None is all. A service that embeds only texts saves the image tower's memory.
@@ -150,12 +151,16 @@ def load(
 
     Raises:
         BundleError: the folder is not a bundle, or is damaged.
+        HubError: the hub cannot be reached, or refuses, and the cache does not have the bundle.
         InputError: an argument has the wrong type or range.
         EngineUnavailableError: no engine of the bundle can run here; the message has the reason for each.
     """
     from engines.embedder import Embedder
+    from engines.hub.pull import local_bundle
 
-    return Embedder(path, engine, device, towers=towers, workers=workers, max_pixels=max_pixels, **options)
+    return Embedder(
+        local_bundle(path, engine), engine, device, towers=towers, workers=workers, max_pixels=max_pixels, **options
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line of a machine that serves: ``python -m engines inspect|verify|embed|classify BUNDLE …``."""
+"""The command line of a machine that serves: ``python -m engines inspect|verify|embed|classify|pull BUNDLE …``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from engines.errors import EngineError
+from engines.hub.pull import local_bundle
 from engines.process.terminal import say, visible
 
 # Command to its module, which has `add_arguments(parser)` and `run(args) -> exit code`, and its line in the help.
@@ -23,6 +24,7 @@ COMMANDS = {
         "embed a folder of images, a list of files or a file of texts into .npy or .parquet",
     ),
     "classify": ("engines.commands.classify", "zero-shot classification of image files"),
+    "pull": ("engines.commands.pull", "download a bundle from the Hugging Face hub and check every file"),
 }
 
 _EPILOG = "exit codes: 0 done; 1 something you can mend, said in one line; 3 verification failed; 130 interrupted."
@@ -36,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EPILOG)
-        command.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder")
+        command.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder, or hf:ORG/NAME[@REVISION]")
         importlib.import_module(module).add_arguments(command)
     return parser
 
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
+        if args.command != "pull":
+            # `verify` and `inspect` check all files; the others need those of one engine.
+            args.bundle = local_bundle(args.bundle, args.engine if args.command in ("embed", "classify") else "auto")
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
         sys.stdout.flush()
         return code

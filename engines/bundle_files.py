@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from engines.engine_kinds import KINDS
-from engines.errors import BundleError
+from engines.errors import BundleError, EngineUnavailableError
 from engines.files.bundle_paths import leads_out, resolve_path
 from engines.files.checksums import file_sha256
 from engines.files.onnx_external_data import check_external_data
@@ -54,7 +55,7 @@ def verify_files(bundle: str | os.PathLike[str], manifest: Manifest, full: bool 
                 f"{relative} is used by the manifest of {folder} but not listed among its files: export the bundle again"
             )
     graphs = _graphs(manifest)
-    optional = set() if full else _engine_files(manifest)
+    optional = set() if full else _engine_files(manifest, manifest.engines)
     checked_later = {engine.file for engine in manifest.engines if engine.kind not in _GRAPH_KINDS} - set(graphs)
     absent = set()
     for relative, expected in manifest.files.items():
@@ -95,6 +96,23 @@ def engine_problem(bundle: str | os.PathLike[str], manifest: Manifest, engine: E
     return None
 
 
+def files_for_engine(manifest: Manifest, engine: str) -> list[str]:
+    """The files of the manifest without those that only engines of other kinds than `engine` use; with ``auto`` all files.
+
+    Raises:
+        EngineUnavailableError: the bundle has no engine of that kind.
+    """
+    if engine == "auto":
+        return list(manifest.files)
+    kept = [item for item in manifest.engines if item.kind == engine]
+    if not kept:
+        kinds = ", ".join(dict.fromkeys(item.kind for item in manifest.engines))
+        raise EngineUnavailableError(f"the bundle has no engine {engine!r}: it has {kinds or 'none'}")
+    others = _engine_files(manifest, [item for item in manifest.engines if item.kind != engine])
+    others -= _engine_files(manifest, kept)
+    return [name for name in manifest.files if name not in others]
+
+
 def _presence_problem(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
@@ -124,10 +142,8 @@ def _graphs(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys(graphs))
 
 
-def _engine_files(manifest: Manifest) -> set[str]:
-    """Files that only engines need: not the towers' graphs, because other engines read them, too."""
+def _engine_files(manifest: Manifest, engines: Sequence[Engine]) -> set[str]:
+    """Files that only these engines need: not the towers' graphs, because other engines read them, too."""
     graphs = {tower.graph for tower in manifest.towers.values()}
-    built = {
-        path for engine in manifest.engines for path in (engine.file, engine.inspector) if path is not None
-    } - graphs
+    built = {path for engine in engines for path in (engine.file, engine.inspector) if path is not None} - graphs
     return built | {f"{path}.data" for path in built}  # the weights of a graph that is an engine's own

@@ -15,6 +15,10 @@ class SchemaVersionError(BundleError):
     """The manifest was written by a newer release than this one."""
 
 
+class HubError(EngineError):
+    """The Hugging Face hub does not give or take a bundle: no network, no such repository, no access, or no client library."""
+
+
 class EngineUnavailableError(EngineError):
     """The bundle has no engine that can run here (library missing, other GPU, other library version)."""
 

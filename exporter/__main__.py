@@ -39,6 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", nargs="?", const="*", metavar="PATTERN", help="list models and their tags, and stop")
     add_flags(parser, Options)
     parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
+    parser.add_argument(
+        "--push", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub when it is complete"
+    )
     return parser
 
 
@@ -65,6 +68,10 @@ def _export(args: argparse.Namespace) -> int:
     from exporter.pipeline import run_export
     from exporter.stages import Stages
 
+    if args.push is not None:
+        from exporter.publishing.push import check_push
+
+        check_push(args.push)
     options = from_arguments(Options, args)
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
@@ -74,6 +81,10 @@ def _export(args: argparse.Namespace) -> int:
     result.check_complete()
     if problem is not None:
         raise ExportError(f"{result.path} is complete, but standard output does not take the report: {problem}")
+    if args.push is not None:
+        from exporter.publishing.push import push_after_export
+
+        push_after_export(result.path, args.push)
     return 0
 
 

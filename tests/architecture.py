@@ -29,6 +29,8 @@ ROOMS = {
         "schema": "engine_kinds precisions",
         "manifest": "errors files schema",
         "bundle_files": "errors files engine_kinds manifest",
+        # A bundle on the Hugging Face hub becomes a folder.
+        "hub": "bundle_files errors files manifest process",
         # Callers' images and texts become pixels and ids.
         "inputs": "errors files manifest process",
         # Engines: the GPU, the two libraries that need a room of their own, and one runtime for each kind.
@@ -39,9 +41,9 @@ ROOMS = {
         # Pixels and ids become embeddings; the bundle's own samples prove it; the command line.
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
-        "__init__": "embedder errors inputs manifest runtimes tensorrt",
-        "commands": "__init__ bundle_files errors files inputs engine_kinds manifest process runtimes verification",
-        "__main__": "errors process",
+        "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
+        "commands": "__init__ bundle_files errors files hub inputs engine_kinds manifest process runtimes verification",
+        "__main__": "errors hub process",
     },
     "exporter": {
         # What everything stands on.
@@ -74,12 +76,14 @@ ROOMS = {
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
+        # A finished bundle on the Hugging Face hub.
+        "publishing": "errors requirements source standard_output",
         # The whole way, and the commands.
         "tower_export": "*",
         "request": "builders bundle datasets errors gate options precision reference source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "errors gate options pipeline requirements source stages standard_output",
+        "__main__": "errors gate options pipeline publishing requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {

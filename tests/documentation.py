@@ -110,6 +110,11 @@ def needs_gpu(block: Block) -> bool:
     return bool(_NEEDS_GPU.match(block.text))
 
 
+def names_hub(text: str) -> bool:
+    """Whether a command or a piece of Python names a bundle on the Hugging Face hub, or pushes one there: see docs/hub.md."""
+    return bool(re.search(r"\bhf:\w|--push\b|\bexporter\.publishing\b", text))
+
+
 def prose(page: Path) -> list[str]:
     """The lines outside fenced blocks."""
     found, fenced = [], False

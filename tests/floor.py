@@ -25,7 +25,7 @@ except ImportError:  # Python 3.10
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests there run. `gpu` is not among them, for it needs a GPU and shares a module with `cpu`; nor is `bench`: the peers of
 # the benchmarks, most of which compute on their own, and `openvino` is in an extra of its own.
-EXTRAS = ("cpu", "aot", "openvino", "parquet", "export", "dev")
+EXTRAS = ("cpu", "aot", "openvino", "parquet", "hub", "export", "dev")
 # Their version changes nothing that this project computes, and the newest ones read and check the code as CI does.
 NOT_AT_THEIR_FLOOR = frozenset({"ruff", "mypy"})
 USUAL_PYTHON = (3, 12)

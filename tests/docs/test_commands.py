@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import pytest
 from aotinductor_bundle import aotinductor_bundle
-from documentation import PAGES, ROOT, Block, Command, commands, needs_gpu, snippets
+from documentation import PAGES, ROOT, Block, Command, commands, names_hub, needs_gpu, snippets
 from made_pictures import encoded, picture
 from made_up_rows import CPU, speeds
 
@@ -62,9 +62,13 @@ NEEDS = {
     "a package index": """
         pip install 'openclip-engines[export]'
         pip install 'openclip-engines[cpu]'
+        pip install 'openclip-engines[hub]'
         pip install 'openclip-engines[export,rtx]'
         python -m pip wheel '.[cpu]' --wheel-dir wheels
         python -m pip install --no-index --find-links wheels 'openclip-engines[cpu]'
+    """,
+    "an account on the hub": """
+        hf auth login
     """,
     "a minute of g++ and of the compiler: tests/engines/test_aotinductor_cpp.py compiles and runs the program": """
         embed_aotinductor b32 image pixels.npy image_embeds.npy
@@ -89,8 +93,9 @@ SLOW = {
     "python -m exporter demo --engine aotinductor --out packages",
 }
 PROGRAMS = ("exporter", "engines", "benchmarks")
-COMMANDS = list({command.text: command for page in PAGES for command in commands(page)}.values())
-SNIPPETS = [block for page in PAGES for block in snippets(page)]
+# What names the hub is run by test_hub_page.py.
+COMMANDS = list({c.text: c for page in PAGES for c in commands(page) if not names_hub(c.text)}.values())
+SNIPPETS = [block for page in PAGES for block in snippets(page) if not names_hub(block.text)]
 
 
 def program(command: Command) -> tuple[str, list[str]] | None:

@@ -71,7 +71,7 @@ def table(page: Path, title: str) -> list[list[str]]:
 def test_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each flag in a page is one of a program's, and each flag of the product's commands is in a page."""
     product = flags("exporter.__main__", monkeypatch) | flags("engines.__main__", monkeypatch)
-    product |= flags("exporter.convert_checkpoint", monkeypatch)
+    product |= flags("exporter.convert_checkpoint", monkeypatch) | flags("exporter.publishing.__main__", monkeypatch)
     others = {flag for module, _ in COMMANDS.values() for flag in flags(module, monkeypatch)}
     others |= flags("exporter.demo.train", monkeypatch)
     for program in (ROOT / "engines/cpp/tools").glob("oce_*.cpp"):  # the help of the C++ programs
