@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.records.csv_file import commit
-from benchmarks.records.precisions import UNQUANTIZED
 from benchmarks.records.results import RESULTS
 from benchmarks.records.table_files import ZOO, ZOO_ENGINES
 from benchmarks.workloads.architectures import architectures
 from engines.engine_kinds import KINDS
+from engines.precisions import PRECISIONS, QUANTIZED
 
 if TYPE_CHECKING:
     from exporter.pipeline import ExportResult
 
+_CALIBRATION_IMAGES = 128  # the fewest that quantization takes
 TARGETS = ("sm80", "sm89", "sm120")
 
 
@@ -50,6 +51,7 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
     Returns:
         ``towers``: one row for each tower; ``engines``: one for each tower and target.
     """
+    from benchmarks.workloads.inputs import calibration_folder
     from benchmarks.workloads.offline_text_towers import needs_hub, offline_architecture
     from exporter.errors import ExportError
     from exporter.options.engine_options import EngineOptions
@@ -68,6 +70,7 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
             engines=(*kinds, "onnxruntime"),
             parity_samples=samples,
             out=Path(folder) / "bundle",
+            calibration=calibration_folder(Path(folder), _CALIBRATION_IMAGES) if precision in QUANTIZED else None,
             engine_options=EngineOptions(targets=tuple(targets)),
         )
         try:
@@ -156,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the zoo, or with ``--one`` a single export that prints its rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="architectures or patterns (default: all)")
-    parser.add_argument("--precision", action="append", choices=UNQUANTIZED, help="default: fp32 and fp16")
+    parser.add_argument("--precision", action="append", choices=tuple(PRECISIONS), help="default: fp32 and fp16")
     parser.add_argument("--samples", type=int, default=4, help="images for the parity gate (default 4)")
     parser.add_argument("--results", type=Path, default=RESULTS / ZOO.name, help="the CSV file (default %(default)s)")
     parser.add_argument(

@@ -74,21 +74,11 @@ def export_command(sweep: Sweep, work: Path, bundle: Path) -> list[str]:
         # With random weights 64 samples show the gate no more than these, and a suite's minutes are for its measurements.
         command += ["--pretrained", "none", "--parity-samples", str(_GATE_SAMPLES)]
         if sweep.precision in QUANTIZED:
-            command += ["--calibration", str(_calibration(work))]
+            from benchmarks.workloads.inputs import calibration_folder
+
+            command += ["--calibration", str(calibration_folder(work, _CALIBRATION_IMAGES))]
     for kind in sweep.engines:
         command += ["--engine", kind]
     if any(not KINDS[kind].any_batch for kind in sweep.engines):
         command += ["--batch", f"{_USUAL}:{MOST}:{MOST}", "--batch", f"1:1:{_USUAL}"]
     return command
-
-
-def _calibration(work: Path) -> Path:
-    """A folder of natural pictures."""
-    from exporter.reference.parity_data import load_parity_data
-
-    folder = work / "calibration"
-    folder.mkdir()
-    for i, picture in enumerate(load_parity_data(None, images=_CALIBRATION_IMAGES, captions=1, seed=2).images):
-        picture.thumbnail((512, 512))
-        picture.save(folder / f"{i:03}.png")
-    return folder

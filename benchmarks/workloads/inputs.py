@@ -134,3 +134,15 @@ def _tokenize(subject: Subject, texts: Sequence[str]) -> np.ndarray[Any, Any]:
     import open_clip
 
     return np.asarray(open_clip.get_tokenizer(subject.source)(list(texts)))
+
+
+def calibration_folder(work: Path, count: int) -> Path:
+    """Write a folder of `count` natural pictures, at most 512 pixels wide and high, into `work`; returns its path."""
+    from exporter.reference.parity_data import load_parity_data
+
+    folder = work / "calibration"
+    folder.mkdir()
+    for i, picture in enumerate(load_parity_data(None, images=count, captions=1, seed=2).images):
+        picture.thumbnail((512, 512))
+        picture.save(folder / f"{i:03}.png")
+    return folder
