@@ -20,7 +20,7 @@ help:
 	@echo "make test-floor  the tests that depend on versions, with the lowest ones that pyproject.toml allows (PYTHON_FLOOR=python3.12)"
 	@echo "make cpp       the C++ library, its engine modules and programs -> build/ (cpp-asan: its tests with sanitizers; fuzz: 60 s a target)"
 	@echo "make lint      ruff and mypy"
-	@echo "make zoo       export 34 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
+	@echo "make zoo       export all 144 architectures with random weights -> benchmarks/results/zoo.csv (hours; resumes)"
 	@echo "make bench     every engine against eager PyTorch and the peers on this CPU, 10 minutes -> benchmarks/results/<machine>/"
 	@echo "make bench-int8  int8 engines of ViT-B-32 against eager float32 and OpenVINO's own quantization"
 	@echo "make gpu       the same on an NVIDIA GPU, with the tests that need one: make gpu OUT=folder PARTS=models,engines"

@@ -12,22 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.records.csv_file import read_rows
-from benchmarks.records.precisions import UNQUANTIZED
 from benchmarks.records.results import COMMITTED as RESULTS
 from benchmarks.reporting import readme_tables
+from engines.precisions import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 _TOWERS = ("image", "text")
 
 
 def zoo_table() -> str:
-    """Every architecture: file size, error against eager, peak memory; the engines built of it for three targets."""
+    """Every architecture, the small ones first: files, nodes and error against eager; the engines built of it for three targets."""
     rows = read_rows(RESULTS / "zoo.csv")
     by_key = {(r["model"], r["precision"], r["tower"]): r for r in rows}
     engines = read_rows(RESULTS / "zoo_engines.csv")
-    precisions = [p for p in UNQUANTIZED if any(r["precision"] == p for r in rows)]
+    precisions = [p for p in PRECISIONS if any(r["precision"] == p for r in rows)]
     targets = list(dict.fromkeys(r["target"] for r in engines))
-    header = ["model", *(f"{p}: MB, min cosine image / text" for p in precisions), "peak memory / fp32 weights"]
+    header = ["model", *(_GATE_COLUMNS.get(p, _COSINES).format(p) for p in precisions), "peak memory / fp32 weights"]
     if engines:
         header += [
             f"TensorRT-RTX: s for {' / '.join(targets)}",
@@ -35,14 +35,14 @@ def zoo_table() -> str:
             "fused attention image, text",
         ]
     lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    for model in dict.fromkeys(r["model"] for r in rows):
+    sizes = {r["model"]: float(r["weights_fp32_mb"] or "inf") for r in sorted(rows, key=lambda r: r["status"] == "ok")}
+    for model in sorted(sizes, key=lambda name: (sizes[name], name)):
         cells, ratios = [model], []
         for precision in precisions:
-            pair = [by_key.get((model, precision, tower)) for tower in ("image", "text")]
+            pair = [by_key.get((model, precision, tower)) for tower in _TOWERS]
             good = [r for r in pair if r is not None and r["status"] == "ok"]
             if len(good) == 2:
-                size = sum(float(r["file_mb"]) for r in good)
-                cells.append(f"{size:,.0f}, {float(good[0]['min_cosine']):.6f} / {float(good[1]['min_cosine']):.6f}")
+                cells.append(_gate_cell(precision, good))
                 ratios.append(f"{float(good[0]['peak_memory_mb']) / float(good[0]['weights_fp32_mb']):.1f}")
             else:
                 cells.append(next((r["status"] for r in pair if r is not None), "not run"))
@@ -51,6 +51,19 @@ def zoo_table() -> str:
             cells += _engine_cells([r for r in engines if r["model"] == model], targets)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+_COSINES = "{}: MB, min cosine image / text"
+_GATE_COLUMNS = {"fp32": "{}: nodes image / text, max abs error image / text"}
+
+
+def _gate_cell(precision: str, towers: Sequence[Mapping[str, str]]) -> str:
+    """What the gate measured of both towers: float32's error has too few digits in a cosine."""
+    if precision in _GATE_COLUMNS:
+        nodes = " / ".join(r["nodes"] for r in towers)
+        return f"{nodes}, " + " / ".join(f"{float(r['max_abs_error']):.0e}" for r in towers)
+    size = sum(float(r["file_mb"]) for r in towers)
+    return f"{size:,.0f}, " + " / ".join(f"{float(r['min_cosine']):.6f}" for r in towers)
 
 
 def _engine_cells(rows: Sequence[Mapping[str, str]], targets: Sequence[str]) -> list[str]:
