@@ -2,7 +2,8 @@
 
 The quantized layers are the products of the blocks (query, key, value, output, MLP), the patch embedding, and the keys and values
 of pooling heads; in convolutional towers the dense convolutions. The residual stream, norms, attention's own two products,
-depthwise convolutions, the first convolution over three channels, and a head's work on a single pooled row are not quantized.
+depthwise convolutions, the first convolution over three channels, and work on a single pooled row (of a head, or of a
+squeeze-and-excitation module) are not quantized.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from torch import nn
 from exporter.quantization.layers import is_patches
 from exporter.towers.blocks import QueryPool
 from exporter.towers.modules import TowerModule
+
+_ON_POOLED_ROWS = (
+    "SEModule",
+    "SqueezeExcite",
+)  # timm's squeeze-and-excitation: two small layers on the mean over all pixels
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ def _sites(tower: TowerModule) -> Iterator[Site]:
     in_head = {id(module) for module in head.modules()}
     for unit_name, unit in tower.encoder.units():
         for path, parent in unit.named_modules():
+            if type(parent).__name__ in _ON_POOLED_ROWS:
+                continue
             for attribute, layer in parent.named_children():
                 if id(layer) in in_head and id(layer) not in pooling:
                     continue
