@@ -78,13 +78,14 @@ ROOMS = {
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
         # A finished bundle on the Hugging Face hub.
+        "layouts": "errors reference requirements standard_output",
         "publishing": "errors requirements source standard_output",
         # The whole way, and the commands.
         "tower_export": "*",
         "request": "builders bundle datasets errors gate options precision reference source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "errors gate options pipeline publishing requirements source stages standard_output",
+        "__main__": "layouts errors gate options pipeline publishing requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {
