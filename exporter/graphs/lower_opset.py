@@ -67,6 +67,8 @@ def _widen(graph: ir.Graph, node: ir.Node, opset: int) -> bool:
         value = node.inputs[place]
         assert value is not None
         node.replace_input_with(place, _wide(graph, before, value))
+        if value.is_initializer() and not value.uses() and value.name is not None:
+            del graph.initializers[value.name]
     before.insert()
     for place in outputs:
         _narrow(graph, node, node.outputs[place])
@@ -93,8 +95,9 @@ def _narrow(graph: ir.Graph, node: ir.Node, output: ir.Value) -> None:
     cast = ir.node("Cast", [output], attributes={"to": dtype})
     narrow = cast.outputs[0]
     narrow.type, narrow.shape = output.type, shape
+    narrow.name, output.name = output.name, f"{output.name}.float32"
     output.type = ir.TensorType(_FLOAT)
-    output.replace_all_uses_with(narrow)
+    output.replace_all_uses_with(narrow, replace_graph_outputs=True)
     cast.replace_input_with(0, output)
     graph.insert_after(node, cast)
 
