@@ -1,7 +1,7 @@
 """The pass that writes Gelu, an operator since opset 20, with Erf or Tanh.
 
-The formulas are those of the operator's specification. The nodes with Erf are in an order that ONNX Runtime's optimizer joins to one
-kernel.
+The formulas are those of the operator's specification. The nodes with Erf are in an order that ONNX Runtime's optimizer joins to
+one kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bundles with ``--opset`` in old releases of ONNX Runtime, from pip's index: `engines verify` runs there, on the bundle's reference.
+"""Bundles with ``--opset`` in old releases of ONNX Runtime, from pip's index, judged by `engines verify` on their own reference.
 
 These are the releases that docs/export.md names. Where pip has none of them for this Python, or there is no network, the tests are
 skipped.
