@@ -2,8 +2,8 @@
 
 A node whose dtypes came later than the opset (float16 in QuantizeLinear before opset 19, bfloat16 in Conv before 22) computes in
 float32 between casts; weights of such nodes are written in float32. Attributes that came later are left out where they have their
-default, as those of QuantizeLinear. The IR version becomes that of ONNX's first release with the
-opset, because a runtime refuses files with a newer one.
+default, as those of QuantizeLinear. The IR version becomes that of ONNX's first release with the opset, because a runtime refuses
+files with a newer one.
 """
 
 from __future__ import annotations
