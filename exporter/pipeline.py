@@ -22,7 +22,7 @@ from exporter.builders.built import Built, missed
 from exporter.builders.registry import build_engines, program_plan
 from exporter.errors import IncompleteBundleError, LeftOut
 from exporter.options.engine_options import EngineOptions
-from exporter.options.export_options import TOWERS, ImageInputDtype, Options
+from exporter.options.export_options import DEFAULT_OPSET, TOWERS, ImageInputDtype, Options
 from exporter.request import Request, check_request, default_folder, load_model, parity_counts
 from exporter.stages import Stages
 from exporter.versions import package_versions
@@ -68,6 +68,7 @@ def export(
     engines: Sequence[str] = ("auto",),
     towers: Sequence[TowerName] = TOWERS,
     image_input: ImageInputDtype = "uint8",
+    opset: int = DEFAULT_OPSET,
     parity_data: str | os.PathLike[str] | None = None,
     parity_samples: int | None = None,
     calibration: str | os.PathLike[str] | None = None,
@@ -94,6 +95,7 @@ def export(
             of several cannot be built, the bundle is written without it, and an error reports it.
         towers: ``image``, ``text`` or both.
         image_input: ``uint8`` (pixels, normalized in the graph) or ``float32`` (normalized by the caller).
+        opset: the opset of the ONNX graphs, 18 to 23; an older one is for older runtimes and other importers.
         parity_data: a folder of images, with an optional captions.txt, for the parity gate; None for pictures that come with
             scikit-image and scikit-learn and open_clip's prompts.
         parity_samples: the number of images for the gate, which gets twice as many captions; None is 64, or fewer where eager would
@@ -212,7 +214,14 @@ class _Export:
         request = self.request
         programs = program_plan(request.kinds, request.engine_options, self.folder / _PROGRAMS)
         exporter = TowerExporter(
-            self.source, request.precision, tokenizer, self.folder, self.stages, programs, self._graphs()
+            self.source,
+            request.precision,
+            tokenizer,
+            self.folder,
+            self.stages,
+            programs,
+            self._graphs(),
+            request.options.opset,
         )
         towers = exporter.export(request.towers, request.options.image_input, data)
         (self.folder / CALIBRATION_FILE).unlink(missing_ok=True)

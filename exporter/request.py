@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from exporter.source.loading import Source
 
 _PARITY_IMAGES = 64
+_FIRST_FLOAT8_OPSET = 19
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def check_request(options: Options, stages: Stages) -> Request:
     requested, engine_options = quantized_defaults(options.engines, options.engine_options, precision, stages)
     kinds, refused = engine_kinds(requested, engine_options, stages)
     check_precision(kinds, engine_options, precision)
+    if precision.name == "fp8" and options.opset < _FIRST_FLOAT8_OPSET:
+        raise ExportError(f"fp8 needs ONNX's opset {_FIRST_FLOAT8_OPSET}: pass --opset {_FIRST_FLOAT8_OPSET} or newer")
     calibration = _calibration(options, precision)
     own_task = options.name == "demo" and precision.quantized is not None
     dataset = open_evaluation(options.evaluate, own_task, options.towers)

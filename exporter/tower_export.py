@@ -20,7 +20,7 @@ from exporter.exported_tower import TowerExport
 from exporter.gate.finite import check_embeddings
 from exporter.graphs.onnx_graph import OnnxGraph, example_input, export_graph
 from exporter.memory import release_memory
-from exporter.options.export_options import ImageInputDtype
+from exporter.options.export_options import DEFAULT_OPSET, ImageInputDtype
 from exporter.precision.precisions import PRECISIONS, Precision, apply_plan
 from exporter.precision.probe import GATE_SHARE, Probe, probe
 from exporter.quantization.for_export import QuantizationInputs, describe, quantize_for_export
@@ -67,6 +67,7 @@ class TowerExporter:
         stages: the display and timer of the steps.
         programs: the plan of the programs for AOTInductor; None: no programs are written.
         graphs: the graphs to export for a quantized precision, and the inputs of its calibration; None for other precisions.
+        opset: the opset of the graphs.
     """
 
     source: Source
@@ -76,6 +77,7 @@ class TowerExporter:
     stages: Stages
     programs: ProgramPlan | None = None
     graphs: Graphs | None = None
+    opset: int = DEFAULT_OPSET
 
     def export(
         self, towers: tuple[TowerName, ...], image_input: ImageInputDtype, data: ParityData
@@ -199,7 +201,7 @@ class TowerExporter:
         length: TextLength | None,
     ) -> OnnxGraph:
         with self.stages.stage(title, "export", name) as figures:
-            graph = export_graph(module, example, folder / f"{name}.onnx", length)
+            graph = export_graph(module, example, folder / f"{name}.onnx", length, self.opset)
             figures |= {"bytes": graph.bytes, "nodes": sum(graph.operators.values())}
         return graph
 

@@ -68,7 +68,7 @@ ROOMS = {
         "reference": "errors memory source",
         "datasets": "demo errors reference",
         # Modules become graphs and programs.
-        "graphs": "quantization towers",
+        "graphs": "errors options quantization towers",
         "aotinductor": "child_process errors memory stages towers",
         "exported_tower": "aotinductor graphs precision quantization reference",
         # Graphs and programs become engines.

@@ -39,6 +39,9 @@ _UNINSTALL = "pip uninstall onnxruntime onnxruntime-gpu"
 _INSTALL_GPU = "pip install 'openclip-engines[gpu]'"
 _NOT_STARTED = "ONNX Runtime's CUDA provider did not start (its CUDA libraries are missing, or do not fit the driver)"
 _PACKAGES = {"cuda-bindings": "cuda.bindings.driver", "cuda-core": "cuda.core.utils"}
+# What releases say of a graph that is newer than they are.
+_TOO_NEW = ("Unsupported model IR version", "is under development and support for this is limited")
+_OLDER_OPSET = "install a newer one, or export the bundle with an older --opset"
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 # Default limit of the CUDA provider's arena: enough for the largest tower in float16.
 _CUDA_ARENA_BYTES = 16 << 30
@@ -222,6 +225,8 @@ def _session(ort: Any, path: Path, options: Any, providers: list[Any]) -> Any:
         return ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         words = f"ONNX Runtime {ort.__version__} cannot load {path}: {first_line(error)}"
+        if any(reason in str(error) for reason in _TOO_NEW):
+            words = f"ONNX Runtime {ort.__version__} is older than {path}: {_OLDER_OPSET}"
         short = providers[0] != _CPU and is_about_memory(error)
         raise EngineError(f"{words}; {MEMORY_REMEDY}" if short else words) from error
 

@@ -181,6 +181,7 @@ def make_report(
     for item in exports:
         towers[item.name] = {
             "bytes": item.graph.bytes,
+            "opset": item.graph.opset,
             "operators": dict(sorted(item.graph.operators.items())),
             "passes": item.graph.passes,
             "samples": len(item.reference.inputs),

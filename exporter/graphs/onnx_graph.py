@@ -22,10 +22,10 @@ import torch
 
 from engines.manifest import Tensor, TextLength
 from exporter.graphs.passes import run_passes
+from exporter.options.export_options import DEFAULT_OPSET
 from exporter.quantization.operators import translations
 from exporter.towers.modules import ImageTower, TextTower, TowerModule
 
-OPSET = 23  # the first opset with Attention as one operator, which also takes is_causal
 # Weights start at page boundaries, so that a runtime can map them without a copy.
 _ALIGNMENT = 4096
 
@@ -40,6 +40,7 @@ class OnnxGraph:
         operators: the number of nodes of each operator.
         passes: the number of matches of each pass of `exporter.graphs.passes`.
         bytes: the size of both files.
+        opset: the version of ONNX's operators in it.
     """
 
     path: Path
@@ -48,9 +49,16 @@ class OnnxGraph:
     operators: dict[str, int]
     passes: dict[str, int]
     bytes: int
+    opset: int = DEFAULT_OPSET
 
 
-def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: TextLength | None = None) -> OnnxGraph:
+def export_graph(
+    tower: TowerModule,
+    example: torch.Tensor,
+    path: Path,
+    length: TextLength | None = None,
+    opset: int = DEFAULT_OPSET,
+) -> OnnxGraph:
     """Trace `tower` and write its graph.
 
     Args:
@@ -58,6 +66,10 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
         example: an input with a batch of at least two, and for text with at least two tokens.
         path: the ``.onnx`` file to write; ``<path>.data`` is written beside it.
         length: the length rule of a text tower; ``fixed`` makes the length static.
+        opset: the graph's opset, 18 to 23.
+
+    Raises:
+        ExportError: the opset cannot express the graph.
     """
     dynamic: dict[int, Any] = {0: torch.export.Dim("N", min=1)}
     if length is not None and length.keep != "fixed":
@@ -67,7 +79,7 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
             tower,
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=DEFAULT_OPSET,
             optimize=False,
             dynamic_shapes=(dynamic,),
             input_names=[tower.input_name],
@@ -77,7 +89,7 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
         )
         assert program is not None
         model = program.model
-        passes = run_passes(model)
+        passes = run_passes(model, opset)
     model.graph.name = tower.output_name
     model.producer_name, model.producer_version = "openclip-engines", None
     with torch.inference_mode():
@@ -93,6 +105,7 @@ def export_graph(tower: TowerModule, example: torch.Tensor, path: Path, length: 
         operators=dict(Counter(node.op_type for node in model.graph)),
         passes=passes,
         bytes=path.stat().st_size + data.stat().st_size,
+        opset=opset,
     )
 
 

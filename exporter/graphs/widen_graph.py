@@ -6,7 +6,6 @@ proves the graph itself; the rounding simulation (`exporter.precision.rounding`)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,7 @@ def widen_graph(path: Path, out: Path) -> int:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.dtype == ir.DataType.BFLOAT16:
-            value.const_value = ir.LazyTensor(
-                _widened(tensor), dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name
-            )
+            value.const_value = wide_tensor(tensor, tensor.name)
             value.type = ir.TensorType(ir.DataType.FLOAT)
             changed += 1
     for node in model.graph:
@@ -37,5 +34,10 @@ def widen_graph(path: Path, out: Path) -> int:
     return changed
 
 
-def _widened(tensor: ir.TensorProtocol) -> Callable[[], ir.TensorProtocol]:
-    return lambda: ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
+def wide_tensor(tensor: ir.TensorProtocol, name: str | None) -> ir.LazyTensor:
+    """`tensor` in float32, converted when it is written, under a name."""
+
+    def evaluate() -> ir.TensorProtocol:
+        return ir.Tensor(tensor.numpy().astype(np.float32), name=name)
+
+    return ir.LazyTensor(evaluate, dtype=ir.DataType.FLOAT, shape=ir.Shape(tensor.shape.numpy()), name=name)

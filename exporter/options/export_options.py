@@ -10,12 +10,21 @@ from typing import Literal, get_args
 from engines.engine_kinds import KINDS
 from engines.manifest import TowerName
 from engines.precisions import PRECISIONS
+from exporter.errors import ExportError
 from exporter.options.engine_options import EngineOptions
 from exporter.options.flags import alternatives, convert_fields, flag, nested, positional, several
 
 ImageInputDtype = Literal["uint8", "float32"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
+# The first opset with Attention as one operator, which also takes is_causal; and the first in which all towers can be expressed.
+DEFAULT_OPSET, OLDEST_OPSET = 23, 18
 _QUANTIZATION = "int8 and fp8"
+
+
+def _opset(number: int) -> int:
+    if not OLDEST_OPSET <= number <= DEFAULT_OPSET:
+        raise ExportError(f"opset {number} is none of {OLDEST_OPSET} to {DEFAULT_OPSET}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,15 @@ class Options:
         "--image-input",
         choices=get_args(ImageInputDtype),
         help="uint8: NHWC pixels, normalized in the graph (default); float32: normalized NCHW",
+    )
+    opset: int = flag(
+        DEFAULT_OPSET,
+        "--opset",
+        type=int,
+        metavar="N",
+        convert=_opset,
+        help=f"ONNX operators of the graphs, {OLDEST_OPSET} to {DEFAULT_OPSET}; an older opset is for older runtimes and importers "
+        f"(default: {DEFAULT_OPSET})",
     )
     parity_data: Path | None = flag(
         None,
