@@ -25,6 +25,7 @@ examples:
   python -m exporter ViT-L-14 --fp16
   python -m exporter ViT-B-32 --pretrained weights.safetensors --parity-data photos/
   python -m exporter --list 'ViT-*'
+  python -m exporter doctor                     # what can be built and run on this machine
 """
 
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.list is None and args.name is None:
         parser.error("name a MODEL, or pass --list")
+    if args.list is None and args.name == "doctor":
+        return run_command(lambda: _doctor(args), modules=())
     return run_command(lambda: _list(args.list) if args.list is not None else _export(args))
 
 
@@ -58,6 +61,12 @@ def _list(pattern: str) -> int:
     with contextlib.suppress(BrokenPipeError):
         print(format_models(rows))
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from exporter.doctor.command import doctor
+
+    return doctor(from_arguments(Options, args).out, args.json)
 
 
 def _export(args: argparse.Namespace) -> int:

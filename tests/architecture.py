@@ -71,6 +71,8 @@ ROOMS = {
         # Graphs and programs become engines.
         "tensorrt": "child_process errors memory options",
         "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
+        # What this machine can build and run.
+        "doctor": "aotinductor builders errors memory options reference requirements source tensorrt",
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
@@ -79,7 +81,7 @@ ROOMS = {
         "request": "builders bundle datasets errors gate options precision reference source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "errors gate options pipeline requirements source stages standard_output",
+        "__main__": "doctor errors gate options pipeline requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {
