@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", nargs="?", const="*", metavar="PATTERN", help="list models and their tags, and stop")
     add_flags(parser, Options)
+    parser.add_argument("--dry-run", action="store_true", help="say what the export would do and need, and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
     return parser
 
@@ -75,6 +76,10 @@ def _export(args: argparse.Namespace) -> int:
     from exporter.stages import Stages
 
     options = from_arguments(Options, args)
+    if args.dry_run:
+        from exporter.planning.command import dry_run
+
+        return dry_run(options, args.json)
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)

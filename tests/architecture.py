@@ -79,9 +79,11 @@ ROOMS = {
         # The whole way, and the commands.
         "tower_export": "*",
         "request": "builders bundle datasets errors gate options precision reference source stages",
+        # What an export would do and need.
+        "planning": "builders bundle errors memory options reference request source stages standard_output weights",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "doctor errors gate options pipeline requirements source stages standard_output",
+        "__main__": "doctor errors gate options pipeline planning requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {

@@ -59,6 +59,19 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = was_offline
 
 
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """Let everything inside the context use the local cache only; nothing is downloaded, and no request is made."""
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
 def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:
     """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are used.
 
