@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import textwrap
+from typing import Any
 
 import msgspec
 
@@ -13,9 +14,20 @@ from engines.process.terminal import columns, say, visible
 from exporter.options.export_options import Options
 from exporter.planning.costs import EnginePlan, TowerPlan
 from exporter.planning.measured import CORES, PICTURES
-from exporter.planning.plan import Plan, make_plan
+from exporter.planning.plan import DiskPlan, Plan, make_plan
 from exporter.standard_output import standard_output_is_ours
 
+# Steps whose names need more words for people.
+_STEPS = {
+    "load": "load the model",
+    "data": "the gate's pictures",
+    "evaluate": "accuracy of the task",
+    "reference": "eager embeddings",
+    "rule": "length of texts",
+    "probe": "which units need float32",
+    "export": "graphs",
+    "program": "programs",
+}
 _WIDTH, _NAMES = 120, 9  # columns of the text, and of the names before it
 
 
@@ -29,8 +41,19 @@ def dry_run(options: Options, as_json: bool = False) -> int:
     with standard_output_is_ours():
         plan = make_plan(options)
     with contextlib.suppress(BrokenPipeError):
-        say(json_text(msgspec.to_builtins(plan)) if as_json else format_plan(plan))
+        say(json_text(_rounded(msgspec.to_builtins(plan))) if as_json else format_plan(plan))
     return 1 if plan.problems else 0
+
+
+def _rounded(value: Any, name: str = "") -> Any:
+    """The plan's values with whole bytes, and seconds with one digit."""
+    if isinstance(value, dict):
+        return {key: _rounded(item, key) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item, name) for item in value]
+    if isinstance(value, float):
+        return round(value) if name.endswith("bytes") else round(value, 1)
+    return value
 
 
 def format_plan(plan: Plan) -> str:
@@ -45,20 +68,20 @@ def format_plan(plan: Plan) -> str:
         *((tower.name, _tower(tower, plan)) for tower in plan.towers),
         *(("engine", words) for words in _engines(plan)),
         *(("left out", f"{kind}: {why}") for kind, why in plan.left_out.items()),
-        ("steps", ", ".join(plan.steps)),
+        ("steps", ", ".join(_STEPS.get(step, step) for step in plan.steps)),
         ("bundle", f"{plan.bundle}, {_bytes(plan.bundle_bytes)}"),
         ("memory", _memory(plan)),
-        *(
-            ("disk", f"{_bytes(disk.need_bytes)} of {_bytes(disk.free_bytes)} free, {disk.folder}")
-            for disk in plan.disks
-        ),
+        *(("disk", _disk(disk, plan)) for disk in plan.disks),
         ("time", _time(plan)),
         *(("note", note) for note in plan.notes),
     ]
-    last = [f"cannot run: {problem}" for problem in plan.problems] or [
-        "nothing was downloaded or written; the export can run"
-    ]
-    return "\n".join([_rows(rows), "", *last])
+    rows += [("problem", problem) for problem in plan.problems]
+    verdict = "the export can run"
+    if plan.problems:
+        verdict = "see the problems above"
+    elif plan.bundle_bytes is None or plan.peak_bytes is None:
+        verdict = "whether memory and disk suffice is not known without a download"
+    return f"{_rows(rows)}\n\nnothing was downloaded or written; {verdict}"
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:
@@ -103,6 +126,11 @@ def _memory(plan: Plan) -> str:
     if plan.peak_bytes is None:
         return f"peak not known without a download; available: {available}"
     return f"{_bytes(plan.peak_bytes)} at its peak ({plan.peak_basis}), of {available} available"
+
+
+def _disk(disk: DiskPlan, plan: Plan) -> str:
+    need = "need not known" if plan.bundle_bytes is None else _bytes(disk.need_bytes)
+    return f"{need}, of {_bytes(disk.free_bytes)} free in {disk.folder}"
 
 
 def _time(plan: Plan) -> str:

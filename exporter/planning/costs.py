@@ -108,10 +108,13 @@ def _graph_bytes(size: TowerSize, precision: str, graphs: tuple[bool, bool]) -> 
     return float(sum(size.matrices * entry.operand_bytes + rest * width for width in other_bytes))
 
 
-def engine_plan(architecture: str, tower: TowerPlan, precision: str, kind: str, target: str) -> EnginePlan:
-    """Plan an engine of a tower that is built ahead of time."""
-    row = measured.engine(architecture, tower.name, precision, kind)
-    weights, file_bytes, peak, seconds = tower.file_bytes, tower.file_bytes, None, None
+def engine_plan(model: PlannedModel, tower: TowerPlan, precision: str, kind: str, target: str) -> EnginePlan:
+    """Plan an engine of a tower that is built ahead of time: its file holds the weights of the tower's graph for its device."""
+    row = measured.engine(model.origin.architecture, tower.name, precision, kind)
+    weights, size = tower.file_bytes, model.towers.get(tower.name)
+    if PRECISIONS[precision].quantized is not None and size is not None:
+        weights = _graph_bytes(size, precision, (target == "cpu", target != "cpu"))
+    file_bytes, peak, seconds = weights, None, None
     if row is not None:
         file_bytes, peak, seconds = row.file_bytes, row.peak_bytes, row.seconds
     elif weights is not None and not KINDS[kind].gpu_targets:

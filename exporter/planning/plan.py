@@ -31,7 +31,7 @@ from exporter.request import Request, check_request, folder_name, parity_counts
 from exporter.stages import Stages
 
 _REFERENCE_BYTES = 4e6  # the most that the gate's inputs and eager's embeddings take in a bundle
-_BYTES_PER_TOKEN = 75  # of tokenizer.json, for each entry of the vocabulary
+_BYTES_PER_TOKEN = 40  # of tokenizer.json, for each entry of the vocabulary
 _COMPILER_COPIES = 2  # of a program's weights in the compiler's temporary folder
 
 
@@ -120,7 +120,7 @@ def make_plan(options: Options) -> Plan:
     graphs = request.graphs if request.precision.quantized is not None else (True, False)
     towers = tuple(tower_plan(model, tower, precision, graphs) for tower in request.towers)
     engines = tuple(
-        engine_plan(origin.architecture, tower, precision, kind, target)
+        engine_plan(model, tower, precision, kind, target)
         for kind in request.kinds
         for target in targets_of(kind, request.kinds, request.engine_options)
         for tower in towers
@@ -254,8 +254,8 @@ def _problems(request: Request, peak: float | None, available: int, disks: Seque
     problems = []
     if peak is not None and available and peak > available:
         problems.append(
-            f"memory: the export takes {peak / 1e9:.1f} GB, and {available / 1e9:.1f} GB are available: end other programs, or "
-            "export on a larger machine"
+            f"memory: {peak / 1e9:.1f} GB are needed, and {available / 1e9:.1f} GB are available: end other programs, or export on "
+            "a larger machine"
         )
     for disk in disks:
         if disk.need_bytes > disk.free_bytes:
@@ -263,5 +263,7 @@ def _problems(request: Request, peak: float | None, available: int, disks: Seque
                 f"disk: {disk.need_bytes / 1e9:.1f} GB are needed in {disk.folder}, and {disk.free_bytes / 1e9:.1f} GB are free: "
                 "free some, or choose other disks with --out, --cache-dir and TMPDIR"
             )
-    problems += [f"engine {item.kind} would be left out: {item.why}" for item in request.refused if item.named]
+    lacks = [item.kind for item in request.refused if item.named]
+    if lacks:
+        problems.append(f"engines: the bundle would lack {', '.join(lacks)}, and the exit code would be 1")
     return tuple(problems)
