@@ -31,7 +31,7 @@ class HubFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hub_facts() -> HubFacts:
-    """Ask the hub for one answer, for three seconds at most; with ``HF_HUB_OFFLINE`` nothing is sent."""
+    """Send one request, and wait three seconds at most; with ``HF_HUB_OFFLINE`` nothing is sent."""
     library = import_or_reason("huggingface_hub", "huggingface_hub", INSTALL)
     if isinstance(library, str):
         return HubFacts(endpoint="", reachable=False, token=False, problem=library)
