@@ -92,7 +92,12 @@ def _why_not(name: str, device: str) -> str | None:
         if gpu is None:
             return gpu_missing()
         target = gpu.target
-    version = installed_version(*LIBRARIES[_LIBRARY.get(name, name)].distributions) or "0"
+    version = installed_version(*LIBRARIES[_LIBRARY.get(name, name)].distributions)
+    if version is None:
+        library = import_or_reason(kind.library, kind.library, kind.install_command)
+        if isinstance(library, str):
+            return library
+        version = str(library.__version__)
     engine = Engine(
         kind=name,
         tower="image",

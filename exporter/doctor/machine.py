@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -44,11 +45,13 @@ class GpuFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: product name.
         target: architecture, such as ``sm90``.
+        driver: the driver's version, such as ``570.86.15``; None where the system does not report it.
         driver_cuda: the newest CUDA version that the driver supports, such as ``13.0``.
     """
 
     name: str
     target: str
+    driver: str | None
     driver_cuda: str
 
 
@@ -96,7 +99,12 @@ def machine_facts(output: Path | None = None) -> Machine:
         system=f"{platform.system()} {platform.release()}, {platform.machine()}, Python {python}",
         gpu=None
         if gpu is None
-        else GpuFacts(name=gpu.name, target=gpu.target, driver_cuda=f"{gpu.driver[0]}.{gpu.driver[1]}"),
+        else GpuFacts(
+            name=gpu.name,
+            target=gpu.target,
+            driver=driver_version(),
+            driver_cuda=f"{gpu.driver[0]}.{gpu.driver[1]}",
+        ),
         no_gpu=None if gpu is not None else gpu_missing() or "the driver does not describe its GPU",
         cpu=model,
         instructions={use: tuple(n for n in names if n in flags) for use, names in INSTRUCTIONS.items()},
@@ -107,6 +115,21 @@ def machine_facts(output: Path | None = None) -> Machine:
         output=disk(output or Path.cwd()),
         temporary=disk(Path(tempfile.gettempdir())),
     )
+
+
+def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of NVIDIA's driver.
+
+    Args:
+        file: the driver's description of itself, whose first line is ``NVRM version: NVIDIA UNIX … 570.86.15  Release Build …``.
+    """
+    try:
+        match = re.search(
+            r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", file.read_text(encoding="utf-8", errors="replace"), re.M
+        )
+    except OSError:
+        return None
+    return None if match is None else match[1]
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:

@@ -175,7 +175,7 @@ def _machine_rows(machine: Machine) -> list[tuple[str, str]]:
             "GPU",
             f"none: {machine.no_gpu}"
             if gpu is None
-            else f"{gpu.name}, {gpu.target}, driver for CUDA {gpu.driver_cuda}",
+            else f"{gpu.name}, {gpu.target}, driver {gpu.driver or 'of unknown version'} for CUDA {gpu.driver_cuda}",
         ),
         ("CPU", f"{machine.cpu}, {cores}"),
         ("instructions", "; ".join(use) or "none that the engines' libraries would use"),

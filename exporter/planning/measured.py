@@ -8,7 +8,6 @@ The zoo's gate takes `PICTURES` pictures, and its exports ran on `CORES` cores.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -72,15 +71,17 @@ def engine(model: str, tower: str, precision: str, kind: str) -> Row | None:
 
 
 def estimated_peak(weights_bytes: float, built: bool = False) -> float:
-    """Peak memory of an export that was not measured, in bytes: no measured one takes more for its weights.
+    """Peak memory of an export that was not measured, in bytes: on a line that no measured one is above.
 
     Args:
         weights_bytes: the model's weights in float32; with `built` the weights of the graph that an engine is built from.
         built: whether it is the builder of an engine.
     """
-    base = _BUILDER_BASE if built else _EXPORT_BASE
-    factor = max((row.peak_bytes - base) / row.weights_bytes for row in _of(built))
-    return base + factor * weights_bytes
+    known = _of(built)
+    start, large = (_BUILDER_BASE, _BUILDER_LARGE) if built else (_EXPORT_BASE, _EXPORT_LARGE)
+    # The slope is that of large models, because of small ones the libraries are the larger part.
+    slope = max((row.peak_bytes - start) / row.weights_bytes for row in known if row.weights_bytes >= large)
+    return max(row.peak_bytes - slope * row.weights_bytes for row in known) + slope * weights_bytes
 
 
 def estimated_seconds(file_bytes: float, built: bool = False) -> float:
@@ -88,9 +89,10 @@ def estimated_seconds(file_bytes: float, built: bool = False) -> float:
     return file_bytes * median(row.seconds / row.file_bytes for row in _of(built))
 
 
-# Memory of a process with the libraries alone: PyTorch and the exporter, or a builder.
-_EXPORT_BASE, _BUILDER_BASE = 1.0e9, 0.4e9
+# Bytes of a process with the libraries alone, PyTorch and the exporter or a builder, and of weights that count as large.
+_EXPORT_BASE, _EXPORT_LARGE = 1.0e9, 1.0e9
+_BUILDER_BASE, _BUILDER_LARGE = 0.4e9, 0.25e9
 
 
-def _of(built: bool) -> Iterable[Row]:
+def _of(built: bool) -> list[Row]:
     return [row for key, row in rows().items() if bool(key[3]) == built]

@@ -14,7 +14,7 @@ from broken_libraries import BREAKAGES, break_library, run_python
 from engines.engine_kinds import KINDS
 from exporter.doctor.checks import Failed, run_checks
 from exporter.doctor.libraries import LIBRARIES
-from exporter.doctor.machine import GpuFacts, disk, machine_facts, processor
+from exporter.doctor.machine import GpuFacts, disk, driver_version, machine_facts, processor
 from exporter.doctor.report import Report, format_report, make_report
 from exporter.memory import memory_limit
 from exporter.requirements import REQUIRED
@@ -61,10 +61,10 @@ def test_the_text_names_what_the_report_has(report: Report) -> None:
 
 
 def test_a_gpu_and_what_is_missing_are_in_the_text(report: Report) -> None:
-    gpu = GpuFacts(name="NVIDIA H100", target="sm90", driver_cuda="13.0")
+    gpu = GpuFacts(name="NVIDIA H100", target="sm90", driver="580.65.06", driver_cuda="13.0")
     machine = msgspec.structs.replace(report.machine, gpu=gpu, no_gpu=None)
     text = format_report(msgspec.structs.replace(report, machine=machine, ready=False, missing=("torch is missing",)))
-    assert "NVIDIA H100, sm90, driver for CUDA 13.0" in text
+    assert "NVIDIA H100, sm90, driver 580.65.06 for CUDA 13.0" in text
     assert text.endswith("the default export cannot run here\n  missing          torch is missing")
 
 
@@ -96,7 +96,9 @@ def test_without_export_libraries_every_build_has_the_same_remedy(tmp_path: Path
     for engine in answer["engines"]:
         assert "openclip-engines[export]" in engine["why_not_built"]
     assert by_name(answer["engines"], "kind", "onnxruntime")["runs"] == ["cpu"]
-    assert by_name(answer["engines"], "kind", "aotinductor")["runs"] == []
+    aotinductor = by_name(answer["engines"], "kind", "aotinductor")
+    assert aotinductor["runs"] == []
+    assert "pip install 'torch==" in aotinductor["why_not_run"]  # the version that is installed, and hidden here
 
 
 def test_a_check_that_hangs_ends_and_the_next_one_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +136,23 @@ def test_the_processor_of_other_machines(tmp_path: Path) -> None:
     cpuinfo.write_text("processor\t: 0\nFeatures\t: asimddp bf16\n")
     assert processor(cpuinfo)[1] == {"asimddp", "bf16"}
     assert processor(tmp_path / "none")[1] == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs-builder)",
+            "570.86.15",
+        ),
+        ("GCC version:  gcc version 12.3.0 (Ubuntu)", None),
+    ],
+)
+def test_the_version_of_the_driver(tmp_path: Path, line: str, version: str | None) -> None:
+    (tmp_path / "version").write_text(f"{line}\nGCC version:  gcc version 11.4.0 (Ubuntu)\n")
+    assert driver_version(tmp_path / "version") == version
+    assert driver_version(tmp_path / "none") is None
 
 
 def test_memory_and_cores_are_those_of_this_process(tmp_path: Path) -> None:

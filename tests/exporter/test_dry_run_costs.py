@@ -39,6 +39,9 @@ def test_the_file_has_the_largest_figure_of_all_targets_and_no_failure(tmp_path:
 
 def test_no_measured_export_took_more_memory_than_its_estimate() -> None:
     assert len(measured.rows()) > 100
+    # Small models, of which the libraries are the larger part, do not make the line steep for large ones.
+    largest = max(row.weights_bytes for key, row in measured.rows().items() if not key[3])
+    assert 1.0 < measured.estimated_peak(largest) / largest < 2.5
     for key, row in measured.rows().items():
         assert row.peak_bytes <= measured.estimated_peak(row.weights_bytes, built=bool(key[3])) * (1 + 1e-9), key
         assert row.seconds > 0
