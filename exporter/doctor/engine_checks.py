@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import cast
 
 import msgspec
@@ -65,12 +66,13 @@ def _build(name: str) -> tuple[tuple[str, ...], str | None]:
         if library.required:
             module = import_or_reason(library.module, library.name, library.install)
             if isinstance(module, str):
-                return (), f"every export needs {library.name}: {module}"
+                return (), module
     targets = _elsewhere(name)
     try:
         builder(name).check(name, EngineOptions(targets=targets))
     except ExportError as error:
-        return (), str(error).removeprefix(f"engine {name} ").removeprefix("cannot be built: ")
+        words = str(error).removeprefix(f"engine {name} cannot be built: ")
+        return (), re.sub(rf"^engine {name} ", "it ", words)
     return targets, None
 
 

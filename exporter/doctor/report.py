@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,16 @@ def _missing(
     machine: Machine, libraries: Sequence[LibraryFacts], engines: dict[str, EngineFacts], data: Any
 ) -> tuple[str, tuple[str, ...]]:
     """The kind of an export that names none, and what it lacks here."""
-    lacks = [item.problem for item in libraries if item.required and item.problem is not None]
+    absent: dict[str, list[str]] = {}  # the command that installs libraries to their names
+    lacks = []
+    for item in libraries:
+        if item.required and item.problem is not None:
+            name, separator, install = item.problem.partition(" is not installed: ")
+            if separator:
+                absent.setdefault(install, []).append(name)
+            else:
+                lacks.append(item.problem)
+    lacks += [f"not installed: {', '.join(names)}: {install}" for install, names in absent.items()]
     gpu_kind = engines[AUTO_WITH_GPU]
     default = AUTO_WITH_GPU if machine.gpu is not None and gpu_kind.why_not_built is None else AUTO_WITHOUT_GPU
     # ONNX Runtime in any case: the gate runs the graph in it where an engine cannot run.
@@ -127,12 +137,13 @@ def format_report(report: Report) -> str:
     """Format the report for the terminal: a block of aligned lines for each subject."""
     machine, hub, cpp = report.machine, report.hub, report.cpp
     ready = f"ready: the default export ({report.default_engine}) can run here"
+    broken = {item.problem: item.name for item in report.libraries if item.problem and item.version is not None}
     blocks = [
         ("machine", _machine_rows(machine)),
         ("hub", _hub_rows(hub)),
         ("libraries", [(item.name, _library_words(item)) for item in report.libraries]),
         ("C++", _cpp_rows(cpp)),
-        ("engines", [(item.kind, words) for item in report.engines for words in _engine_words(item)]),
+        ("engines", [(item.kind, words) for item in report.engines for words in _engine_words(item, broken)]),
     ]
     if report.missing:
         blocks.append(("the default export cannot run here", [("missing", sentence) for sentence in report.missing]))
@@ -196,7 +207,7 @@ def _hub_rows(hub: HubFacts) -> list[tuple[str, str]]:
 
 def _library_words(item: LibraryFacts) -> str:
     if item.problem is not None:
-        problem = item.problem.removeprefix(f"{item.name} is ")
+        problem = re.sub(r"^\S+ is (?=not installed: |installed and )", "", item.problem)
         return problem if item.version is None else f"{item.version}, {problem}"
     return f"{item.version}{', ' if item.detail else ''}{item.detail}"
 
@@ -209,9 +220,12 @@ def _cpp_rows(cpp: CppFacts) -> list[tuple[str, str]]:
     ]
 
 
-def _engine_words(item: EngineFacts) -> list[str]:
+def _engine_words(item: EngineFacts, broken: dict[str, str]) -> list[str]:
+    """The lines about a kind; `broken` has the sentences about libraries that the report has already, with their names."""
+    library = broken.get(item.why_not_built or "")
+    why_not_built = item.why_not_built if library is None else f"{library} is broken, see the libraries above"
     targets = f" for {', '.join(item.targets)}" if item.targets else ""
-    builds = f"builds here{targets}" if item.why_not_built is None else f"does not build here: {item.why_not_built}"
+    builds = f"builds here{targets}" if item.why_not_built is None else f"does not build here: {why_not_built}"
     devices = " and ".join({"cpu": "the CPU", "cuda": "the GPU"}[device] for device in item.runs)
     runs = f"runs here on {devices}" if item.runs else f"does not run here: {item.why_not_run}"
     words = [f"{builds}; {runs}"] if item.why_not_built is None and item.runs else [builds, runs]
