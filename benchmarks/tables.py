@@ -1,5 +1,7 @@
 """The documentation's tables from the rows under ``benchmarks/results/``: ``python -m benchmarks tables`` writes them in place.
 
+It also writes ``exporter/planning/measured.csv``, the measured costs that ``python -m exporter --dry-run`` reads.
+
 A page has a table where it has the marks ``<!-- table: NAME -->`` and ``<!-- end -->``: README.md and the pages of docs/.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from benchmarks.records.csv_file import read_rows
 from benchmarks.records.results import COMMITTED as RESULTS
 from benchmarks.reporting import readme_tables
+from benchmarks.reporting.measured_costs import PLACE, measured_costs
 from engines.precisions import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MarkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    costs = measured_costs(RESULTS)
+    if (ROOT / PLACE).is_file() and (ROOT / PLACE).read_text(encoding="utf-8") != costs:
+        filled[ROOT / PLACE] = costs
     for page, text in filled.items():
         if args.check:
             name = page.relative_to(ROOT).as_posix()

@@ -27,6 +27,7 @@ examples:
   python -m exporter ViT-L-14 --fp16
   python -m exporter ViT-B-32 --pretrained weights.safetensors --parity-data photos/
   python -m exporter --list 'ViT-*'
+  python -m exporter doctor                     # what can be built and run on this machine
 """
 
 
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("transformers",),
         help="write a second folder, BUNDLE-transformers, for Optimum and transformers.js",
     )
+    parser.add_argument("--dry-run", action="store_true", help="say what the export would do and need, and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
     parser.add_argument(
         "--push", metavar="ORG/NAME", help="upload the bundle to the Hugging Face hub when it is complete"
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.list is None and args.name is None:
         parser.error("name a MODEL, or pass --list")
+    if args.list is None and args.name == "doctor":
+        return run_command(lambda: _doctor(args), modules=())
     return run_command(lambda: _list(args.list) if args.list is not None else _export(args))
 
 
@@ -70,6 +74,12 @@ def _list(pattern: str) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from exporter.doctor.command import doctor
+
+    return doctor(from_arguments(Options, args).out, args.json)
+
+
 def _export(args: argparse.Namespace) -> int:
     from engines.files.json_text import json_text
     from exporter.pipeline import run_export
@@ -80,6 +90,10 @@ def _export(args: argparse.Namespace) -> int:
 
         check_push(args.push)
     options = from_arguments(Options, args)
+    if args.dry_run:
+        from exporter.planning.command import dry_run
+
+        return dry_run(options, args.json)
     if args.layout is not None and options.out is not None:
         from exporter.layouts.transformers import check_folder, folder_beside
 

@@ -27,8 +27,13 @@ from exporter.errors import ExportError
 REPORT_NAME = "report.json"
 
 
-def check_destination(out: str | os.PathLike[str], force: bool) -> None:
+def check_destination(out: str | os.PathLike[str], force: bool, trial: bool = True) -> None:
     """Refuse a path where no bundle may be written; an empty folder is allowed, as is a path that does not exist.
+
+    Args:
+        out: the path of the bundle.
+        force: whether a bundle at `out` may be replaced.
+        trial: whether to make and remove a folder beside it; without that, only permissions are read.
 
     Raises:
         ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set,
@@ -48,8 +53,11 @@ def check_destination(out: str | os.PathLike[str], force: bool) -> None:
             raise ExportError(f"{path} exists and is a file: pass another --out")
         # A folder is made and removed, because permissions alone do not say whether one can be made.
         above = next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), path)
-        with tempfile.TemporaryDirectory(prefix=".openclip-engines-", dir=above):
-            pass
+        if trial:
+            with tempfile.TemporaryDirectory(prefix=".openclip-engines-", dir=above):
+                pass
+        elif not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
 
 
 class BundleWriter:

@@ -122,10 +122,13 @@ def load_model(options: Options) -> Source:
 def default_folder(source: Source, precision: str) -> str:
     """Make a bundle's folder name from model, tag and precision, such as ``ViT-L-14--datacomp_xl_s13b_b90k--fp16``."""
     info = source.info
-    tag = info.tag or info.source
-    name = info.architecture if info.source in ("pretrained", "random", "checkpoint") else info.name
-    if info.source == "checkpoint":
-        tag = Path(info.name).stem
+    return folder_name(info.architecture, info.name, info.source, info.tag, precision)
+
+
+def folder_name(architecture: str, label: str, kind: str, tag: str | None, precision: str) -> str:
+    """Make a bundle's folder name from the facts in an `exporter.source.origins.Origin`, and the precision."""
+    name = architecture if kind in ("pretrained", "random", "checkpoint") else label
+    tag = Path(label).stem if kind == "checkpoint" else tag or kind
     parts = [name, tag, precision] if tag != name else [name, precision]
     return "--".join(part.replace("/", "-").replace(":", "-") for part in parts)
 

@@ -12,13 +12,13 @@ from engines.process.optional import error_words
 from engines.process.terminal import say, visible
 from exporter.errors import ExportError
 
-_MODULES = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")
+REQUIRED = ("torch", "safetensors", "open_clip", "onnx", "onnxscript", "onnx_ir")  # what every export imports
 CONVERSION = ("torch", "safetensors")  # the libraries that `exporter.convert_checkpoint` needs
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
-_INSTALL = "pip install 'openclip-engines[export]'"
+INSTALL = "pip install 'openclip-engines[export]'"
 
 
-def check_requirements(modules: Sequence[str] = _MODULES) -> None:
+def check_requirements(modules: Sequence[str] = REQUIRED) -> None:
     """Check that libraries are installed, before an import fails with a traceback.
 
     Raises:
@@ -26,10 +26,10 @@ def check_requirements(modules: Sequence[str] = _MODULES) -> None:
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise ExportError(f"{_doing(modules)} needs {', '.join(missing)}: {_INSTALL}")
+        raise ExportError(f"{_doing(modules)} needs {', '.join(missing)}: {INSTALL}")
 
 
-def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> int:
+def run_command(run: Callable[[], int], modules: Sequence[str] = REQUIRED) -> int:
     """Run a command line; an error that the user can mend becomes one line on standard error.
 
     With ``OPENCLIP_ENGINES_DEBUG`` in the environment the traceback is printed instead.
@@ -60,7 +60,7 @@ def run_command(run: Callable[[], int], modules: Sequence[str] = _MODULES) -> in
         return problem.exit_code
 
 
-def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) -> ExportError | None:
+def broken_requirement(error: BaseException, modules: Sequence[str] = REQUIRED) -> ExportError | None:
     """Make the message for an error that was raised while a library was being imported; None for any other error.
 
     The message names the innermost library whose own file is in the traceback: open_clip, where it imports a PyTorch that works and
@@ -80,7 +80,7 @@ def broken_requirement(error: BaseException, modules: Sequence[str] = _MODULES) 
         return None
     return ExportError(
         f"{_doing(modules)} needs {broken}, which is installed and cannot be imported ({error_words(error)}): mend that or install "
-        f"it anew ({_INSTALL})"
+        f"it anew ({INSTALL})"
     )
 
 

@@ -74,6 +74,8 @@ ROOMS = {
         # Graphs and programs become engines.
         "tensorrt": "child_process errors memory options",
         "builders": "aotinductor options errors exported_tower memory precision stages tensorrt",
+        # What this machine can build and run.
+        "doctor": "aotinductor builders errors memory options reference requirements source tensorrt",
         # Engines against eager: the verdict; then the bundle's folder.
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
@@ -83,9 +85,11 @@ ROOMS = {
         # The whole way, and the commands.
         "tower_export": "*",
         "request": "builders bundle datasets errors gate options precision reference source stages",
+        # What an export would do and need.
+        "planning": "builders bundle errors memory options reference request source stages standard_output weights",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "layouts errors gate options pipeline publishing requirements source stages standard_output",
+        "__main__": "doctor layouts errors gate options pipeline planning publishing requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {

@@ -7,7 +7,6 @@ and convolutions (a multiplication and an addition are two).
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.workloads.offline_text_towers import needs_hub, offline_architecture
+from exporter.planning.model import tower_parameters
 
 _HALF_BYTES = 2
 
@@ -104,7 +104,7 @@ def count_work(architecture: str) -> dict[str, TowerWork]:
         for buffer in model.text.buffers():
             buffer.zero_()
     text = _count(lambda: model.encode_text(torch.zeros(1, context, dtype=torch.long, device=device)))
-    parameters = _parameters(model)
+    parameters = {name: sum(p.numel() for p in part) for name, part in tower_parameters(model).items()}
     return {
         "image": TowerWork(image[0], parameters["image"], 0, image[1], None),
         "text": TowerWork(text[0], parameters["text"], _embedding(model), text[1], context),
@@ -122,19 +122,3 @@ def _embedding(model: Any) -> int:
     """The number of parameters of the largest embedding table: the tokens'."""
     tables = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)]
     return max(tables, default=0)
-
-
-def _parameters(model: Any) -> dict[str, int]:
-    """The number of parameters of both towers; parts of neither (scale, CoCa's decoder) are left out."""
-    image = {id(p): p.numel() for p in model.visual.parameters()}
-    if hasattr(model, "text"):
-        return {"image": sum(image.values()), "text": sum(p.numel() for p in model.text.parameters())}
-    names = ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection")
-    text = 0
-    for name in names:
-        part = getattr(model, name, None)
-        if isinstance(part, torch.nn.Module):
-            text += sum(p.numel() for p in part.parameters())
-        elif part is not None:
-            text += math.prod(part.shape)
-    return {"image": sum(image.values()), "text": text}

@@ -19,7 +19,8 @@ from engines.process.optional import broken, import_or_reason, installed_version
 
 MODULES = {kind: KINDS[kind].library for kind in ("tensorrt", "tensorrt-rtx")}
 INSTALL = {kind: KINDS[kind].install_command for kind in MODULES}
-_PACKAGES = {
+# Names of the distributions that bring each kind's library.
+PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "tensorrt-rtx"),
 }
@@ -41,7 +42,7 @@ def library_or_reason(kind: str) -> ModuleType | str:
 @functools.cache
 def library_version(kind: str) -> str | None:
     """The installed version of a kind's library, broken or not; None if it is not installed. It is imported only if needed."""
-    installed = installed_version(*_PACKAGES[kind])
+    installed = installed_version(*PACKAGES[kind])
     if installed is None:
         library = library_or_reason(kind)
         installed = None if isinstance(library, str) else str(library.__version__)

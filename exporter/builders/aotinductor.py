@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 KIND = "aotinductor"
 CPU = "cpu"
-# A compiler's peak memory is at most _MEMORY bytes plus _MEMORY_FACTOR times the program's size; see
-# tests/exporter/test_aotinductor.py.
 _MEMORY, _MEMORY_FACTOR = 1_500_000_000, 6
 _LACKS = (
     "workspace",
@@ -95,6 +93,16 @@ def devices(options: EngineOptions) -> tuple[str, ...]:
             )
     requested = {here.target if here is not None and target == "current" else target for target in options.targets}
     return tuple(sorted(requested, key=lambda device: device == CPU))
+
+
+def targets(kind: str, options: EngineOptions) -> tuple[str, ...]:
+    """The same as `devices`, for the registry."""
+    return devices(options)
+
+
+def compiler_memory(program_bytes: float) -> float:
+    """The most memory that the compiler of a program takes, in bytes; see tests/exporter/test_aotinductor.py."""
+    return _MEMORY + _MEMORY_FACTOR * program_bytes
 
 
 def program_plan(options: EngineOptions, folder: Path) -> ProgramPlan:
@@ -200,7 +208,7 @@ def _groups(packages: Sequence[_Package]) -> list[list[_Package]]:
     A compiler for the CPU runs in one thread. Packages for a GPU are compiled alone, because the choice of kernels times them.
     """
     for_cpu = [package for package in packages if package.device == CPU]
-    need = sum(_MEMORY + _MEMORY_FACTOR * Path(package.job.program).stat().st_size for package in for_cpu)
+    need = sum(compiler_memory(Path(package.job.program).stat().st_size) for package in for_cpu)
     side_by_side = usable_cores() >= len(for_cpu) and need < available_memory()
     return [*([p] for p in packages if p.device != CPU), *([for_cpu] if side_by_side else [[p] for p in for_cpu])]
 

@@ -29,6 +29,11 @@ def check(kind: str, options: EngineOptions) -> None:
     _library()
 
 
+def targets(kind: str, options: EngineOptions) -> tuple[str, ...]:
+    """No devices, because the bundle's graphs are run as they are."""
+    return ()
+
+
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """Make the manifest's entries: any batch size, on the CPU."""
     target = Target(library="openvino", version=_library().__version__.split("-")[0], device="cpu")

@@ -34,6 +34,9 @@ class Builder(Protocol):
     def check(self, kind: str, options: EngineOptions) -> None:
         """Refuse options, or a machine, with which engines of the kind cannot be built: an `ExportError` with the reason."""
 
+    def targets(self, kind: str, options: EngineOptions) -> tuple[str, ...]:
+        """The devices for which `build` makes an engine of each tower; none where it runs the graphs as they are."""
+
     def build(
         self, kind: str, towers: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages
     ) -> Built:
@@ -217,6 +220,11 @@ def build_engines(
     for item in left_out:
         stages.note(f"left out: {item.why}")
     return Built(tuple(engines), tuple(left_out))
+
+
+def targets_of(kind: str, kinds: Sequence[str], options: EngineOptions) -> tuple[str, ...]:
+    """The devices for which one of the kinds that `engine_kinds` returned is built, such as ``sm80``; none: it runs the graphs."""
+    return builder(kind).targets(kind, _share(kind, kinds, options))
 
 
 def program_plan(kinds: Sequence[str], options: EngineOptions, folder: Path) -> ProgramPlan | None:

@@ -28,6 +28,11 @@ def check(kind: str, options: EngineOptions) -> None:
     check_flavour(kind, options)
 
 
+def targets(kind: str, options: EngineOptions) -> tuple[str, ...]:
+    """The GPU architectures to build for, such as ``sm80``; the options must have passed `check`."""
+    return tuple(target if target is not None else _device_here() for target in check_flavour(kind, options))
+
+
 def build(kind: str, items: Sequence[TowerExport], folder: Path, options: EngineOptions, stages: Stages) -> Built:
     """Build one engine for each tower and target, under ``engines/<kind>/``.
 

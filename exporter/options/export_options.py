@@ -31,7 +31,9 @@ def _opset(number: int) -> int:
 class Options:
     """The arguments of `exporter.pipeline.export`, which documents them; a path may be a str, a sequence may be of any kind."""
 
-    name: str = positional(metavar="MODEL", help="architecture, hf-hub:org/repo, local-dir:PATH or demo")
+    name: str = positional(
+        metavar="MODEL", help="architecture, hf-hub:org/repo, local-dir:PATH or demo; doctor: what this machine can do"
+    )
     pretrained: str | None = flag(
         None,
         "--pretrained",

@@ -97,8 +97,17 @@ def _affordable(eager: Callable[[list[Any]], torch.Tensor], sample: list[Any], a
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         eager(sample)
-    fitting = int(FLOP_BUDGET / max(counter.get_total_flops(), 1))
-    return min(available, max(fitting, _LEAST_SAMPLES))
+    return affordable(counter.get_total_flops(), available)
+
+
+def affordable(flops: float, available: int) -> int:
+    """The number of samples within the budget.
+
+    Args:
+        flops: number of floating-point operations for one sample.
+        available: number of samples at hand.
+    """
+    return min(available, max(int(FLOP_BUDGET / max(flops, 1)), _LEAST_SAMPLES))
 
 
 def _in_batches(eager: Callable[[list[Any]], torch.Tensor], samples: list[Any]) -> np.ndarray:

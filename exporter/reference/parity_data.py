@@ -81,7 +81,8 @@ def check_parity_data(folder: str | os.PathLike[str] | None, images: int, captio
     """Check the arguments of `load_parity_data`, without reading a picture.
 
     Raises:
-        ExportError: a count is below 1, or the folder does not exist or has no image file.
+        ExportError: a count is below 1, the folder does not exist or has no image file, or without a folder scikit-image's and
+            scikit-learn's photographs are not there.
     """
     for name, count in (("images", images), ("captions", captions)):
         if count < 1:
@@ -91,6 +92,8 @@ def check_parity_data(folder: str | os.PathLike[str] | None, images: int, captio
         if not root.is_dir():
             raise ExportError(f"parity data {root} is {'a file, not a folder' if root.exists() else 'not there'}")
         _images_of(root)
+    else:
+        _find_photographs()
 
 
 def load_parity_data(
@@ -161,12 +164,6 @@ def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
 def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], str]:
     """Make `count` random crops, with each photograph used equally often; returns them and their origin in words."""
     files, packages = _find_photographs()
-    if len(files) < _MIN_PHOTOGRAPHS:
-        installed = " and ".join(packages) if packages else "neither scikit-image nor scikit-learn"
-        raise ExportError(
-            f"only {len(files)} photographs found ({installed} installed), {_MIN_PHOTOGRAPHS} are needed: "
-            "pip install scikit-image scikit-learn, or pass --parity-data DIR"
-        )
     order = [int(i) for _ in range(-(-count // len(files))) for i in rng.permutation(len(files))][:count]
     photographs = {index: _read_image(files[index]) for index in set(order)}
     crops = tuple(_random_crop(photographs[index], rng) for index in order)
@@ -174,7 +171,11 @@ def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image
 
 
 def _find_photographs() -> tuple[list[Path], list[str]]:
-    """Find the photographs on disk, and the names and versions of their packages, which are not imported."""
+    """Find the photographs on disk, and the names and versions of their packages, which are not imported.
+
+    Raises:
+        ExportError: there are too few; the message names the packages.
+    """
     files: list[Path] = []
     packages: list[str] = []
     for module, distribution, inner, names in (
@@ -189,6 +190,12 @@ def _find_photographs() -> tuple[list[Path], list[str]]:
         if present:
             files += present
             packages.append(" ".join(filter(None, (distribution, installed_version(distribution)))))
+    if len(files) < _MIN_PHOTOGRAPHS:
+        installed = " and ".join(packages) if packages else "neither scikit-image nor scikit-learn"
+        raise ExportError(
+            f"only {len(files)} photographs found ({installed} installed), {_MIN_PHOTOGRAPHS} are needed: "
+            "pip install scikit-image scikit-learn, or pass --parity-data DIR"
+        )
     return files, packages
 
 

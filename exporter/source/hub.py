@@ -45,7 +45,7 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
     from huggingface_hub import constants
 
     was_offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = was_offline or not _hub_answers()
+    constants.HF_HUB_OFFLINE = was_offline or not hub_answers()
     try:
         yield
     except ExportError:
@@ -59,14 +59,31 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = was_offline
 
 
-def _hub_answers() -> bool:
-    """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are used."""
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """Let everything inside the context use the local cache only; nothing is downloaded, and no request is made."""
+    from huggingface_hub import constants
+
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:
+    """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are used.
+
+    Args:
+        seconds: the longest wait for a connection, and for the answer.
+    """
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        get_session().head(constants.ENDPOINT, timeout=_PROBE_SECONDS)
+        get_session().head(constants.ENDPOINT, timeout=seconds)
     except Exception as error:  # noqa: BLE001 - the client's exception types differ between releases of huggingface_hub
         return _reason(error) is None
     return True

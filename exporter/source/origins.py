@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 from exporter.errors import ExportError
 from exporter.source.activations import ambiguity_notes, guard_activation
-from exporter.source.hub import hub_access
+from exporter.source.hub import cache_only, hub_access
 from exporter.source.licences import License, license_of_repository, license_of_tag
 from exporter.source.model_list import choose_default_tag, published_figures, suggest, tags_of, without_default
 from exporter.weights.checkpoint_files import CONFIG_NAME, FOLDER_PREFIX, SUFFIXES, find_checkpoint, readable
@@ -50,6 +51,7 @@ def resolve_origin(
     pretrained: str | None = None,
     keep_activation: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
+    download: bool = True,
 ) -> Origin:
     """Resolve `name` and `pretrained`, and download the checkpoint if they name one on the hub.
 
@@ -59,6 +61,7 @@ def resolve_origin(
             which always has a permissive licence; a tag with a restricted licence is taken with a note if it is named.
         keep_activation: whether to build with the architecture's activation even if the tag was trained with the other one.
         cache_dir: the folder for downloads; None is the client libraries' own folder.
+        download: whether to download what is not in the cache. If not, the checkpoint of such an origin is None.
 
     Raises:
         ExportError: the name or tag is unknown, no tag has a permissive licence and none is named, a file does not exist, there
@@ -67,8 +70,8 @@ def resolve_origin(
     if name == "demo" or name.startswith(FOLDER_PREFIX):
         return _from_folder(name, pretrained)
     if name.startswith(HUB_PREFIX):
-        return _from_hub(name, pretrained, cache_dir)
-    return _from_architecture(name, pretrained, keep_activation, cache_dir)
+        return _from_hub(name, pretrained, cache_dir, download)
+    return _from_architecture(name, pretrained, keep_activation, cache_dir, download)
 
 
 def _from_folder(name: str, pretrained: str | None) -> Origin:
@@ -91,7 +94,7 @@ def _from_folder(name: str, pretrained: str | None) -> Origin:
     return _from_config(label, f"{FOLDER_PREFIX}{folder}", label, kind, config, checkpoint, (note,), terms)
 
 
-def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None) -> Origin:
+def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[str] | None, download: bool) -> Origin:
     from open_clip.pretrained import download_pretrained_from_hf
 
     repository = name.removeprefix(HUB_PREFIX)
@@ -103,9 +106,11 @@ def _from_hub(name: str, pretrained: str | None, cache_dir: str | os.PathLike[st
     with hub_access(f"{name}", _OFFLINE_REMEDY):
         config = _read_config(Path(download_pretrained_from_hf(repository, filename=CONFIG_NAME, cache_dir=cache)))
         if not is_random:
-            checkpoint = Path(download_pretrained_from_hf(repository, cache_dir=cache))
+            with contextlib.nullcontext() if download else contextlib.suppress(Exception):  # it is not in the cache
+                checkpoint = Path(download_pretrained_from_hf(repository, cache_dir=cache))
             terms = license_of_repository(repository, cache_dir)
-            notes = [f"weights: {checkpoint.name} of {repository} on the Hugging Face hub ({terms.id})", *terms.notes]
+            file = "weights" if checkpoint is None else checkpoint.name
+            notes = [f"weights: {file} of {repository} on the Hugging Face hub ({terms.id})", *terms.notes]
     kind: Kind = "random" if is_random else "hf-hub"
     return _from_config(name, name, repository, kind, config, checkpoint, tuple(notes), terms)
 
@@ -137,7 +142,11 @@ def _from_config(
 
 
 def _from_architecture(
-    name: str, pretrained: str | None, keep_activation: bool, cache_dir: str | os.PathLike[str] | None
+    name: str,
+    pretrained: str | None,
+    keep_activation: bool,
+    cache_dir: str | os.PathLike[str] | None,
+    download: bool,
 ) -> Origin:
     import open_clip
 
@@ -172,10 +181,9 @@ def _from_architecture(
         )
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     quick_gelu, activation_notes = guard_activation(name, pretrained, config, tag_config, keep_activation)
-    with hub_access(f"the weights {pretrained} of {name}", _OFFLINE_REMEDY):
-        checkpoint = Path(
-            open_clip.download_pretrained(tag_config, cache_dir=str(cache_dir) if cache_dir is not None else None)
-        )
+    checkpoint = (
+        _checkpoint_of_tag(name, pretrained, tag_config, cache_dir) if download else _cached(tag_config, cache_dir)
+    )
     notes += activation_notes
     return Origin(
         name,
@@ -190,6 +198,34 @@ def _from_architecture(
         tuple(notes),
         terms,
     )
+
+
+def _checkpoint_of_tag(
+    name: str, tag: str, tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None
+) -> Path:
+    """Download a tag's checkpoint, unless the cache has it."""
+    import open_clip
+
+    cache = str(cache_dir) if cache_dir is not None else None
+    with hub_access(f"the weights {tag} of {name}", _OFFLINE_REMEDY):
+        return Path(open_clip.download_pretrained(tag_config, cache_dir=cache))
+
+
+def _cached(tag_config: Mapping[str, Any], cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    """A tag's checkpoint in the cache; None if it is not there."""
+    import open_clip
+
+    if not tag_config.get("hf_hub"):
+        file = Path(cache_dir or Path.home() / ".cache" / "clip") / Path(str(tag_config.get("url", ""))).name
+        return file if file.is_file() else None
+    with (
+        cache_only(),
+        contextlib.suppress(Exception),
+    ):  # the classes of the clients' errors differ between their releases
+        return Path(
+            open_clip.download_pretrained(tag_config, cache_dir=str(cache_dir) if cache_dir is not None else None)
+        )
+    return None
 
 
 def _checkpoint_path(name: str, pretrained: str, tags: tuple[str, ...]) -> Path:

@@ -113,7 +113,7 @@ def runs_here(command: Command) -> bool:
         return False
     module, arguments = called
     return {
-        "exporter": bool({"demo", "--list"} & set(arguments)),
+        "exporter": bool({"demo", "--list", "doctor", "--dry-run"} & set(arguments)),
         "benchmarks": arguments[:1] in (["compare"], ["parity"]),
         "exporter.demo.train": False,
     }.get(module, True)

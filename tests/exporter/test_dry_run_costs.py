@@ -1,0 +1,64 @@
+"""The measured costs of --dry-run: the file is that of the zoo's rows, and estimates are not below what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.records.results import COMMITTED
+from benchmarks.reporting.measured_costs import PLACE, measured_costs
+from benchmarks.zoo import main as zoo_main
+from engines.precisions import PRECISIONS
+from exporter.planning import measured
+from exporter.planning.model import plan_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_file_is_made_from_the_rows() -> None:
+    assert (ROOT / PLACE).read_text(encoding="utf-8") == measured_costs(COMMITTED), "run python -m benchmarks tables"
+
+
+def test_the_file_has_the_largest_figure_of_all_targets_and_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "zoo.csv").write_text(
+        "model,tower,precision,status,seconds,peak_memory_mb,weights_fp32_mb,file_mb\n"
+        "a,image,fp16,ok,1.5,900,600,300\nb,image,fp16,out of memory,,,,\n"
+    )
+    (tmp_path / "zoo_engines.csv").write_text(
+        "model,tower,precision,engine,target,status,seconds,peak_memory_mb,weights_mb,file_mb\n"
+        "a,image,fp16,tensorrt-rtx,sm80,ok,9.0,800,300,310\na,image,fp16,tensorrt-rtx,sm89,ok,10.0,700,300,305\n"
+        "a,image,fp16,tensorrt-rtx,sm90,left out: why,,,,\n"
+    )
+    assert measured_costs(tmp_path).splitlines() == [
+        ",".join(measured.COLUMNS),
+        "a,image,fp16,,1.5,900,300,600",
+        "a,image,fp16,tensorrt-rtx,10.0,800,310,300",
+    ]
+
+
+def test_no_measured_export_took_more_memory_than_its_estimate() -> None:
+    assert len(measured.rows()) > 100
+    # Small models, of which the libraries are the larger part, do not make the line steep for large ones.
+    largest = max(row.weights_bytes for key, row in measured.rows().items() if not key[3])
+    assert 1.0 < measured.estimated_peak(largest) / largest < 2.5
+    for key, row in measured.rows().items():
+        assert row.peak_bytes <= measured.estimated_peak(row.weights_bytes, built=bool(key[3])) * (1 + 1e-9), key
+        assert row.seconds > 0
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32", "RN50", "convnext_base", "coca_ViT-B-32", "EVA02-B-16"])
+def test_files_have_the_bytes_of_the_parameters_that_are_counted(name: str) -> None:
+    model = plan_model(name, "none", False, None)
+    for tower, size in model.towers.items():
+        row = measured.graph(name, tower, "fp16")
+        assert row is not None
+        assert size.parameters * PRECISIONS["fp16"].operand_bytes == pytest.approx(row.file_bytes, rel=0.02)
+    assert model.parameters is not None
+    assert 4 * model.parameters == pytest.approx(measured.graph(name, "text", "fp16").weights_bytes, rel=0.01)  # type: ignore[union-attr]
+
+
+def test_the_pictures_are_those_of_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        zoo_main(["--help"])
+    assert f"images for the parity gate (default {measured.PICTURES})" in " ".join(capsys.readouterr().out.split())
