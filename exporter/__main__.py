@@ -6,11 +6,9 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from engines.precisions import QUANTIZED
-from engines.process.terminal import say
 from exporter.errors import ExportError
 from exporter.options.export_options import Options
 from exporter.options.flags import add_flags, from_arguments
@@ -41,11 +39,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", nargs="?", const="*", metavar="PATTERN", help="list models and their tags, and stop")
     add_flags(parser, Options)
-    parser.add_argument(
-        "--layout",
-        choices=("transformers",),
-        help="write a second folder, BUNDLE-transformers, for Optimum and transformers.js",
-    )
     parser.add_argument("--dry-run", action="store_true", help="say what the export would do and need, and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every stage's figures")
     parser.add_argument(
@@ -94,10 +87,6 @@ def _export(args: argparse.Namespace) -> int:
         from exporter.planning.command import dry_run
 
         return dry_run(options, args.json)
-    if args.layout is not None and options.out is not None:
-        from exporter.layouts.transformers import check_folder, folder_beside
-
-        check_folder(folder_beside(Path(options.out)))
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)
@@ -106,10 +95,6 @@ def _export(args: argparse.Namespace) -> int:
     result.check_complete()
     if problem is not None:
         raise ExportError(f"{result.path} is complete, but standard output does not take the report: {problem}")
-    if args.layout is not None:
-        from exporter.layouts.transformers import folder_beside, format_layout, write_layout
-
-        say(format_layout(write_layout([result.path], folder_beside(result.path))), sys.stderr)
     if args.push is not None:
         from exporter.publishing.push import push_after_export
 

@@ -42,7 +42,6 @@ ROOMS = {
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
-        "sentence_transformers": "embedder errors hub",
         "commands": "__init__ bundle_files errors files hub inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors hub process",
     },
@@ -80,7 +79,6 @@ ROOMS = {
         "gate": "builders datasets errors exported_tower graphs memory precision quantization reference source stages",
         "bundle": "errors",
         # A finished bundle on the Hugging Face hub.
-        "layouts": "errors reference requirements standard_output",
         "publishing": "errors requirements source standard_output",
         # The whole way, and the commands.
         "tower_export": "*",
@@ -89,7 +87,7 @@ ROOMS = {
         "planning": "builders bundle errors memory options reference request source stages standard_output weights",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
-        "__main__": "doctor layouts errors gate options pipeline planning publishing requirements source stages standard_output",
+        "__main__": "doctor errors gate options pipeline planning publishing requirements source stages standard_output",
         "convert_checkpoint": "errors requirements standard_output weights",
     },
     "benchmarks": {

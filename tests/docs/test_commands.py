@@ -92,7 +92,7 @@ SLOW = {
     "python -m exporter demo --int8 --out demo-int8",
     "python -m exporter demo --engine aotinductor --out packages",
 }
-PROGRAMS = ("exporter", "exporter.layouts", "engines", "benchmarks")
+PROGRAMS = ("exporter", "engines", "benchmarks")
 # What names the hub is run by test_hub_page.py.
 COMMANDS = list({c.text: c for page in PAGES for c in commands(page) if not names_hub(c.text)}.values())
 SNIPPETS = [block for page in PAGES for block in snippets(page) if not names_hub(block.text)]
