@@ -64,6 +64,8 @@ ROOMS = {
         "demo": "",
         "reference": "errors memory source",
         "datasets": "demo errors reference",
+        # Finished bundles in the files of other libraries.
+        "layouts": "errors reference requirements standard_output",
         # Modules become graphs and programs.
         "graphs": "quantization towers",
         "aotinductor": "child_process errors memory stages towers",
@@ -76,7 +78,7 @@ ROOMS = {
         "bundle": "errors",
         # The whole way, and the commands.
         "tower_export": "*",
-        "request": "builders bundle datasets errors gate options precision reference source stages",
+        "request": "builders bundle datasets errors gate layouts options precision reference source stages",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
         "__main__": "errors gate options pipeline requirements source stages standard_output",
