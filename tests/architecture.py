@@ -40,6 +40,7 @@ ROOMS = {
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors inputs manifest runtimes tensorrt",
+        "sentence_transformers": "__init__ errors files manifest",
         "commands": "__init__ bundle_files errors files inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors process",
     },

@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.files.bundle_paths import resolve_path
-from engines.manifest import Manifest, Preprocess, TowerName
+from engines.manifest import Manifest, TowerName
 from exporter.errors import ExportError
+from exporter.layouts.input_nodes import ids_with_end, whole_pixels
 
 # Protocol buffers end at 2 GiB; larger graphs have their weights in a file beside them.
 INLINE_BYTES = 1_900_000_000
@@ -32,14 +33,18 @@ _NORMALIZATION = (
 
 
 def text_graph(bundle: Path, manifest: Manifest) -> ir.Model:
-    """Read the text tower; its input becomes ``input_ids`` int64, as tokenizers of transformers give them."""
+    """Read the text tower; its input becomes ``input_ids`` int64, as tokenizers of transformers give them.
+
+    A row without an end token gets one at its last position, as open_clip does: transformers.js cuts long texts behind the place
+    where its tokenizer puts the end token.
+    """
+    assert manifest.tokenizer is not None
     model = _read(bundle, manifest, "text")
     graph = model.graph
     wide = _input("input_ids", ir.DataType.INT64, (TEXTS, LENGTH))
-    cast = ir.node("Cast", [wide], {"to": ir.DataType.INT32}, name="input_ids_to_int32")
-    cast.outputs[0].name = "input_ids_int32"
-    ir.convenience.replace_all_uses_with(graph.inputs[0], cast.outputs[0])
-    graph.insert_before(graph[0], cast)
+    nodes = ids_with_end(wide, manifest.tokenizer.end_id)
+    ir.convenience.replace_all_uses_with(graph.inputs[0], nodes[-1].outputs[0])
+    graph.insert_before(graph[0], nodes)
     graph.inputs[0] = wide
     _shape_output(model, (TEXTS, manifest.model.embed_dim))
     return model
@@ -69,8 +74,9 @@ def image_graph(bundle: Path, manifest: Manifest) -> ir.Model:
             ir.convenience.replace_all_uses_with(nodes[-1].outputs[0], values)
         else:
             nodes = nodes[:2]
-            replaced = nodes[-1].outputs[0]
-            ir.convenience.replace_all_uses_with(replaced, _whole_numbers(model, values, manifest.preprocess))
+            whole = whole_pixels(values, manifest.preprocess)
+            graph.insert_before(graph[0], whole)
+            ir.convenience.replace_all_uses_with(nodes[-1].outputs[0], whole[-1].outputs[0])
         graph.remove(nodes, safe=True)
     # What is left reads the batch, dimension 0 in both forms.
     ir.convenience.replace_all_uses_with(old, values)
@@ -166,22 +172,6 @@ def _normalization(pixels: ir.Value) -> list[ir.Node] | None:
         nodes.append(node)
         value = node.outputs[0]
     return nodes
-
-
-def _whole_numbers(model: ir.Model, values: ir.Value, preprocess: Preprocess) -> ir.Value:
-    """Put nodes before all others that make whole numbers 0 … 255, float32 NCHW, of normalized pixels; returns their output."""
-    mean, std = (255 * np.array(item, np.float64).reshape(3, 1, 1) for item in (preprocess.mean, preprocess.std))
-    value, nodes = values, []
-    for operator, name, factor in (("Mul", "pixel_gain", std), ("Add", "pixel_shift", mean)):
-        constant = ir.Value(name=name, const_value=ir.tensor(factor.astype(np.float32), name=name))
-        model.graph.register_initializer(constant)
-        nodes.append(ir.node(operator, [value, constant], name=name))
-        value = nodes[-1].outputs[0]
-    nodes.append(ir.node("Round", [value], name="pixel_whole"))
-    for node in nodes:
-        node.outputs[0].name = f"{node.name}_values"
-    model.graph.insert_before(model.graph[0], nodes)
-    return nodes[-1].outputs[0]
 
 
 def _outputs_of(nodes: list[ir.Node]) -> Iterator[ir.Value]:
