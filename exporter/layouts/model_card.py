@@ -145,8 +145,8 @@ def _differences(measurement: Measurement, precision: str) -> str:
     if not measurement.pictures:
         rows.append(f"\nThe image processors of transformers were not measured: {measurement.not_measured}.")
     rows.append(
-        "\ntransformers.js was not measured: it resizes by code of its own, in Node by sharp, in browsers by a canvas. Captions that "
-        "are too long lose their end token there (seen with 4.3.2); these graphs put it back."
+        "\ntransformers.js was not measured: it resizes by code of its own, in Node by sharp, in browsers by a canvas. Captions "
+        "that are too long lose their end token there (seen with 4.3.2); these graphs put it back."
     )
     return "\n".join(rows)
 
