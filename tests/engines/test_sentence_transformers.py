@@ -18,7 +18,13 @@ from engines.errors import BundleError, ImageError, InputError
 
 pytest.importorskip("sentence_transformers", reason="pip install 'openclip-engines[sentence-transformers]'")
 
-TEXTS = ["a red circle", "Two  BLUE squares", "caf\u00e9 &amp; bar", "word " * 200, *(f"picture {i}" for i in range(40))]
+TEXTS = [
+    "a red circle",
+    "Two  BLUE squares",
+    "caf\u00e9 &amp; bar",
+    "word " * 200,
+    *(f"picture {i}" for i in range(40)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,9 @@ def test_images_of_every_kind(model: Any, clip: engines.Embedder, tmp_path: Path
     pictures = [picture(index) for index in range(35)]
     expected = clip.encode_image(pictures)
     assert np.array_equal(model.encode(pictures), expected)
-    assert np.array_equal(model.encode([np.asarray(pictures[0].convert("RGB"))]), clip.encode_image([pictures[0].convert("RGB")]))
+    assert np.array_equal(
+        model.encode([np.asarray(pictures[0].convert("RGB"))]), clip.encode_image([pictures[0].convert("RGB")])
+    )
     pictures[1].save(tmp_path / "one.png")
     assert np.array_equal(model.encode([str(tmp_path / "one.png")]), expected[1:2])
 

@@ -173,6 +173,18 @@ def test_transformers_js(
     assert {row["label"]: row["score"] for row in found["scores"]} == pytest.approx(ours, abs=1e-3)
 
 
+def test_weights_beside_the_graphs(demo_bundle: Path, tmp_path: Path) -> None:
+    """As of models of more than 2 GB: both libraries find the second file."""
+    write_layout([demo_bundle], tmp_path / "demo-bundle--transformers", inline_bytes=0)
+    assert (tmp_path / "demo-bundle--transformers" / "onnx" / "model.onnx_data").stat().st_size > 1_000_000
+    picture(1).save(tmp_path / "cat.jpg")
+    (tmp_path / "page.py").write_text(block_of("optimum"))
+    (tmp_path / "page.mjs").write_text(block_of("@huggingface/transformers"))
+    (tmp_path / "node_modules").symlink_to(node_folder() / "node_modules")
+    for command in ([optimum_python(), "page.py"], ["node", "page.mjs"]):
+        assert "a cat" in run(command, tmp_path)
+
+
 def test_the_page_in_optimum(layout: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.py"
     page.write_text(block_of("optimum"))
