@@ -117,7 +117,7 @@ cold-start: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,rtx,bench,dev]' -c constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[export,rtx,bench,sentence-transformers,dev]' -c constraints.txt
 	touch $(STAMP)
 
 $(FLOOR_STAMP): pyproject.toml tests/floor.py

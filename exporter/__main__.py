@@ -90,7 +90,8 @@ def _export(args: argparse.Namespace) -> int:
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)
-    whole = {"bundle": str(result.path), **result.report}
+    layout = {} if result.layout is None else {"layout": str(result.layout)}
+    whole = {"bundle": str(result.path), **layout, **result.report}
     problem = print_answer(json_text(whole) if args.json else _summary(result))
     result.check_complete()
     if problem is not None:
@@ -148,6 +149,8 @@ def _summary(result: Any) -> str:
             lines += [f"  {name} {layer} stays in high precision: {why}" for layer, why in quantization.kept.items()]
         for unit, why in tower.fp32_units.items():
             lines.append(f"  {name} {unit} stays in float32: {why}")
+    if result.layout is not None:
+        lines.append(f"{result.layout}  (for Optimum and transformers.js)")
     return "\n".join(lines)
 
 

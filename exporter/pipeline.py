@@ -22,7 +22,7 @@ from exporter.builders.built import Built, missed
 from exporter.builders.registry import build_engines, program_plan
 from exporter.errors import IncompleteBundleError, LeftOut
 from exporter.options.engine_options import EngineOptions
-from exporter.options.export_options import DEFAULT_OPSET, TOWERS, ImageInputDtype, Options
+from exporter.options.export_options import DEFAULT_OPSET, TOWERS, ImageInputDtype, Layout, Options
 from exporter.request import Request, check_request, default_folder, load_model, parity_counts
 from exporter.stages import Stages
 from exporter.versions import package_versions
@@ -47,12 +47,14 @@ class ExportResult:
         manifest: the bundle's manifest.
         report: the content of ``report.json``.
         missed: the requested engines that could not be built; empty for a complete bundle.
+        layout: the folder for other libraries; None where none was asked for.
     """
 
     path: Path
     manifest: Manifest
     report: dict[str, Any]
     missed: tuple[LeftOut, ...] = ()
+    layout: Path | None = None
 
     def check_complete(self) -> None:
         """Raise `IncompleteBundleError`, which names the bundle and the missing engines, if any engine is missing."""
@@ -78,6 +80,7 @@ def export(
     allow_accuracy_loss: bool = False,
     keep_activation: bool = False,
     out: str | os.PathLike[str] | None = None,
+    layout: Layout | None = None,
     force: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     engine_options: EngineOptions | None = None,
@@ -110,7 +113,8 @@ def export(
         allow_accuracy_loss: whether to write the bundle even if the gate fails; the manifest records it.
         keep_activation: whether to keep the architecture's activation even where the tag was trained with the other one.
         out: the bundle's folder; None is ``<model>--<tag>--<precision>`` in the working directory.
-        force: whether to replace an existing bundle.
+        layout: ``transformers`` also writes ``<out>--transformers``, a folder that Optimum and transformers.js load.
+        force: whether to replace an existing bundle, and its layout.
         cache_dir: the folder for downloads.
         engine_options: the targets, batch sizes and builder options of engines that are built: TensorRT's and AOTInductor's.
 
@@ -132,6 +136,8 @@ def export(
 def run_export(options: Options, stages: Stages) -> ExportResult:
     """Export as `export` does, with progress shown by `stages`; missing engines are in the result and raise no error."""
     from exporter.bundle import BundleWriter
+    from exporter.layouts.support import check_supported
+    from exporter.layouts.transformers import layout_folder, write_layout
 
     # Libraries that are broken are found here, before downloads and minutes of work.
     importlib.import_module("exporter.tower_export")
@@ -141,7 +147,9 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         source = load_model(options)
         figures["parameters"] = sum(p.numel() for p in source.model.parameters())
     stages.tell(source, request.calibration, request.dataset)
-    with BundleWriter(options.out or Path(default_folder(source, options.precision)), options.force) as writer:
+    out = options.out or Path(default_folder(source, options.precision))
+    layout = layout_folder(out, options.layout, options.force)
+    with BundleWriter(out, options.force) as writer:
         export = _Export(request, source, writer.folder, stages)
         data = export.read_parity_data()
         tokenizer = export.write_tokenizer()
@@ -151,6 +159,8 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         parity, built = export.judge(towers, built, data, tokenizer)
         manifest = export.manifest(towers, built, parity, tokenizer)
+        if layout is not None:
+            check_supported(manifest)
         if evaluation is not None:
             manifest = export.evaluate_engines(evaluation, writer.preview(manifest), manifest)
         named = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
@@ -158,8 +168,11 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         report = export.report(towers, parity, data, left_out)
         with stages.stage("checksums", "checksums"):
             path = writer.commit(manifest, report)
+    if layout is not None:
+        with stages.stage(f"layout for {options.layout}", "layout"):
+            write_layout([path], layout, force=options.force, note=stages.note)
     missing = missed(left_out, built.engines, [item.name for item in towers])
-    return ExportResult(path, read_manifest(path), report, missing)
+    return ExportResult(path, read_manifest(path), report, missing, layout)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,10 @@ def check_request(options: Options, stages: Stages) -> Request:
         if options.evaluate is not None:
             stages.note(f"none of the engines {', '.join(kinds)} can run here: the task is not measured")
         dataset = None
+    if options.layout is not None:
+        from exporter.layouts.support import check_request as check_layout
+
+        check_layout(precision.name, options.towers, kinds)
     if options.out is not None:
         check_destination(options.out, options.force)
     check_parity_data(options.parity_data, *parity_counts(options))

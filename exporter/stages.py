@@ -27,6 +27,7 @@ Step = Literal[
     "build",
     "gate",
     "checksums",
+    "layout",
 ]
 
 

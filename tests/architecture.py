@@ -42,6 +42,7 @@ ROOMS = {
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
+        "sentence_transformers": "__init__ errors files manifest",
         "commands": "__init__ bundle_files errors files hub inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors hub process",
     },
@@ -66,6 +67,8 @@ ROOMS = {
         "demo": "",
         "reference": "errors memory source",
         "datasets": "demo errors reference",
+        # Finished bundles in the files of other libraries.
+        "layouts": "errors reference requirements standard_output",
         # Modules become graphs and programs.
         "graphs": "errors options quantization towers",
         "aotinductor": "child_process errors memory stages towers",
@@ -82,7 +85,7 @@ ROOMS = {
         "publishing": "errors requirements source standard_output",
         # The whole way, and the commands.
         "tower_export": "*",
-        "request": "builders bundle datasets errors gate options precision reference source stages",
+        "request": "builders bundle datasets errors gate layouts options precision reference source stages",
         # What an export would do and need.
         "planning": "builders bundle errors memory options reference request source stages standard_output weights",
         "pipeline": "*",

@@ -15,6 +15,7 @@ from exporter.options.engine_options import EngineOptions
 from exporter.options.flags import alternatives, convert_fields, flag, nested, positional, several
 
 ImageInputDtype = Literal["uint8", "float32"]
+Layout = Literal["transformers"]
 TOWERS: tuple[TowerName, ...] = get_args(TowerName)
 # The first opset with Attention as one operator, which also takes is_causal; and the first in which all towers can be expressed.
 DEFAULT_OPSET, OLDEST_OPSET = 23, 18
@@ -125,6 +126,12 @@ class Options:
     )
     out: Path | None = flag(
         None, "--out", metavar="DIR", convert=Path, help="the bundle's folder (default: MODEL--TAG--PRECISION)"
+    )
+    layout: Layout | None = flag(
+        None,
+        "--layout",
+        choices=get_args(Layout),
+        help="also write BUNDLE--transformers, a folder that Optimum and transformers.js load",
     )
     force: bool = flag(False, "--force", help="replace a bundle that is there")
     cache_dir: Path | None = flag(None, "--cache-dir", metavar="DIR", convert=Path, help="where checkpoints are kept")

@@ -63,6 +63,7 @@ NEEDS = {
         pip install 'openclip-engines[export]'
         pip install 'openclip-engines[cpu]'
         pip install 'openclip-engines[hub]'
+        pip install 'openclip-engines[sentence-transformers,cpu]'
         pip install 'openclip-engines[export,rtx]'
         python -m pip wheel '.[cpu]' --wheel-dir wheels
         python -m pip install --no-index --find-links wheels 'openclip-engines[cpu]'
@@ -89,13 +90,20 @@ LISTED = {line.strip(): reason for reason, lines in NEEDS.items() for line in li
 SLOW = {
     "python -m benchmarks parity BUNDLE",
     "python -m exporter demo --engine onnxruntime --engine openvino --out both",
+    "python -m exporter demo --out demo-bundle --layout transformers",
     "python -m exporter demo --int8 --out demo-int8",
     "python -m exporter demo --engine aotinductor --out packages",
 }
 PROGRAMS = ("exporter", "engines", "benchmarks")
 # What names the hub is run by test_hub_page.py.
 COMMANDS = list({c.text: c for page in PAGES for c in commands(page) if not names_hub(c.text)}.values())
-SNIPPETS = [block for page in PAGES for block in snippets(page) if not names_hub(block.text)]
+# Optimum cannot be in this environment: tests/exporter/test_layout_consumers.py runs that block, and those in JavaScript.
+SNIPPETS = [
+    block
+    for page in PAGES
+    for block in snippets(page)
+    if not names_hub(block.text) and "from optimum" not in block.text
+]
 
 
 def program(command: Command) -> tuple[str, list[str]] | None:
@@ -120,7 +128,7 @@ def runs_here(command: Command) -> bool:
 
 
 def main_of(module: str) -> Callable[[list[str]], int]:
-    name = f"{module}.__main__" if module in PROGRAMS else module
+    name = f"{module}.__main__" if module in (*PROGRAMS, "exporter.layouts") else module
     main: Callable[[list[str]], int] = importlib.import_module(name).main
     return main
 
@@ -230,7 +238,7 @@ def test_what_cannot_run_is_parsed_and_has_its_reason(command: Command, monkeypa
         f"{command.place}: nothing runs `{command.text}`: list it in NEEDS of {Path(__file__).name} with what it needs, or "
         "mark it in the page with a comment `# needs a GPU`"
     )
-    for extras in re.findall(r"(?:openclip-engines|^\.| \.|'\.)\[([\w,]+)\]", command.text):
+    for extras in re.findall(r"(?:openclip-engines|^\.| \.|'\.)\[([\w,-]+)\]", command.text):
         for extra in extras.split(","):
             assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text(), f"{command.place}: no extra {extra}"
     called = program(command)

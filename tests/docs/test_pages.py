@@ -46,8 +46,8 @@ def test_blocks_have_a_known_language(page: Path) -> None:
         "fences are backticks here: what is between others is not tested"
     )
     for block in blocks(page):
-        assert block.language in ("sh", "python", "cpp", "text"), (
-            f"{block} is a block in {block.language or 'no language'}: say sh, python or cpp, whose content is tested, or text"
+        assert block.language in ("sh", "python", "cpp", "js", "text"), (
+            f"{block} is a block in {block.language or 'no language'}: say sh, python, cpp or js, whose content is tested, or text"
         )
 
 

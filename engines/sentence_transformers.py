@@ -1,0 +1,140 @@
+"""A bundle as a module of sentence-transformers, which brings PyTorch; importing `engines` does not import this module.
+
+    model = SentenceTransformer(modules=[OpenClipBundle("bundle")])
+
+The engines compute the embeddings; PyTorch only carries them. They have no gradient.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import engines
+from engines.errors import InputError
+from engines.files.bundle_paths import resolve_path
+from engines.manifest import MANIFEST_NAME, read_manifest
+
+try:
+    import torch
+    from sentence_transformers.base.modality import infer_modality
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    raise ImportError(
+        f"engines.sentence_transformers needs sentence-transformers 6.2 or newer ({error}): "
+        "pip install 'openclip-engines[sentence-transformers]'"
+    ) from error
+
+
+class OpenClipBundle(InputModule):  # type: ignore[misc]
+    """The first and only module of a ``SentenceTransformer``: texts and images to embeddings by a bundle's engines.
+
+    Images are Pillow images, uint8 arrays (H, W, 3), or paths of image files as sentence-transformers recognizes them (a file that
+    is there and has the suffix of a picture); every other str is a text.
+
+    Attributes:
+        bundle: the bundle's folder.
+        clip: the loaded bundle.
+        max_seq_length: the number of ids of a row; longer texts are cut as the model's tokenizer cuts them.
+    """
+
+    save_in_root = False
+
+    def __init__(self, bundle: str | Path, engine: str = "auto", device: str = "auto", **options: Any) -> None:
+        """Load a bundle.
+
+        Args:
+            bundle: the bundle's folder.
+            engine: the kind of engine, as for `engines.load`.
+            device: ``auto``, ``cpu`` or ``cuda``: the engines' device. The device of the ``SentenceTransformer`` is only where
+                embeddings are put.
+            options: further arguments of `engines.load`.
+
+        Raises:
+            EngineError: the bundle cannot be loaded.
+        """
+        super().__init__()
+        self.bundle, self.engine, self.device = Path(bundle), engine, device
+        self.clip = engines.load(bundle, engine, device, **options)
+        tokenizer = self.clip.manifest.tokenizer
+        self.max_seq_length = None if tokenizer is None else tokenizer.context_length
+
+    @property
+    def modalities(self) -> list[Any]:
+        """The kinds of inputs: ``text`` and ``image``, as far as their towers are loaded."""
+        return [name for name in ("text", "image") if name in self.clip.engines]
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Make the ids of texts or the pixels of images.
+
+        Args:
+            inputs: texts or images, not both, as sentence-transformers itself demands.
+            prompt: a text that is put before each text.
+            kwargs: not used; sentence-transformers passes them to every module.
+
+        Returns:
+            ``input_ids`` int32 (N, L), or ``pixel_values`` uint8 (N, H, W, 3), which are not normalized.
+
+        Raises:
+            InputError: an input is a link, or neither a text nor an image, or the inputs are of both kinds.
+            ImageError: an image cannot be read.
+        """
+        kinds = {_is_text(item) for item in inputs}
+        if len(kinds) != 1:
+            raise InputError("a batch must hold texts or images, and at least one: pass each kind in a call of its own")
+        if kinds == {True}:
+            return {"input_ids": torch.from_numpy(self.clip.tokenize([f"{prompt or ''}{text}" for text in inputs]))}
+        return {"pixel_values": torch.from_numpy(np.stack([self.clip.preprocess(image) for image in inputs]))}
+
+    def forward(self, features: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, torch.Tensor]:
+        """Embed the result of `preprocess`: adds ``sentence_embedding`` float32 (N, D), of unit length, to `features`."""
+        if "input_ids" in features:
+            rows = features["input_ids"]
+            embeds = self.clip.encode_text(rows.cpu().numpy())
+        else:
+            rows = features["pixel_values"]
+            embeds = self.clip.encode_image(rows.cpu().numpy())
+        return {**features, "sentence_embedding": torch.from_numpy(embeds).to(rows.device)}
+
+    def get_embedding_dimension(self) -> int:
+        """The length D of an embedding."""
+        return self.clip.manifest.model.embed_dim
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Copy the bundle into a folder; the engine's and the device's names are not saved, because they are of this machine.
+
+        Raises:
+            BundleError: the bundle was removed or edited since it was loaded.
+        """
+        manifest, out = read_manifest(self.bundle), Path(output_path)
+        for relative in (*manifest.files, MANIFEST_NAME):
+            target = out / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(resolve_path(self.bundle, relative), target)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> OpenClipBundle:
+        """Load a module that `save` wrote, from a folder or the Hub; see sentence-transformers for the arguments."""
+        known = ("token", "cache_folder", "revision", "local_files_only")
+        arguments = {name: kwargs[name] for name in known if name in kwargs}
+        folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **arguments)
+        return cls(folder or Path(model_name_or_path) / subfolder)
+
+
+def _is_text(item: Any) -> bool:
+    """Whether an input of sentence-transformers is a text; it is an image otherwise.
+
+    Raises:
+        InputError: it is a link to an image, or another kind of input.
+    """
+    if infer_modality(item) == "text":
+        return True
+    if isinstance(item, str) and ("://" in item or item.startswith("data:")):
+        raise InputError(f"{item[:80]!r} is a link: read the image, and pass a Pillow image or a path")
+    if infer_modality(item) != "image":
+        raise InputError(f"an input is of type {type(item).__name__}: pass a text, a Pillow image, an array or a path")
+    return False

@@ -1,0 +1,125 @@
+"""engines.sentence_transformers: a bundle in a real `SentenceTransformer`, equal to `engines` to the bit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_pictures import picture
+
+import engines
+from engines.errors import BundleError, ImageError, InputError
+
+pytest.importorskip("sentence_transformers", reason="pip install 'openclip-engines[sentence-transformers]'")
+
+TEXTS = [
+    "a red circle",
+    "Two  BLUE squares",
+    "caf\u00e9 &amp; bar",
+    "word " * 200,
+    *(f"picture {i}" for i in range(40)),
+]
+
+
+@pytest.fixture(scope="module")
+def model(demo_bundle: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    from engines.sentence_transformers import OpenClipBundle
+
+    return SentenceTransformer(modules=[OpenClipBundle(demo_bundle)], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def clip(demo_bundle: Path) -> Iterator[engines.Embedder]:
+    with engines.load(demo_bundle) as opened:
+        yield opened
+
+
+def test_texts(model: Any, clip: engines.Embedder) -> None:
+    assert np.array_equal(model.encode(TEXTS), clip.encode_text(TEXTS))
+    assert np.array_equal(model.encode("a red circle"), clip.encode_text(["a red circle"])[0])
+    assert np.array_equal(model.encode(["circle"], prompt="a red "), clip.encode_text(["a red circle"]))
+    assert model.encode(TEXTS, convert_to_tensor=True).shape == (len(TEXTS), 64)
+
+
+def test_images_of_every_kind(model: Any, clip: engines.Embedder, tmp_path: Path) -> None:
+    pictures = [picture(index) for index in range(35)]
+    expected = clip.encode_image(pictures)
+    assert np.array_equal(model.encode(pictures), expected)
+    assert np.array_equal(
+        model.encode([np.asarray(pictures[0].convert("RGB"))]), clip.encode_image([pictures[0].convert("RGB")])
+    )
+    pictures[1].save(tmp_path / "one.png")
+    assert np.array_equal(model.encode([str(tmp_path / "one.png")]), expected[1:2])
+
+
+def test_facts_and_similarity(model: Any, clip: engines.Embedder) -> None:
+    assert model.get_embedding_dimension() == 64
+    assert model.max_seq_length == 77
+    assert model.modalities == ["text", "image"]
+    images, texts = clip.encode_image([picture(1), picture(2)]), clip.encode_text(TEXTS[:3])
+    found = model.similarity(model.encode([picture(1), picture(2)]), model.encode(TEXTS[:3]))
+    assert np.abs(found.numpy() - images @ texts.T).max() < 1e-6
+
+
+def test_saved_and_loaded_again(model: Any, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from engines.sentence_transformers import OpenClipBundle
+
+    model.save_pretrained(str(tmp_path / "saved"))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    again = SentenceTransformer(str(tmp_path / "saved"), device="cpu", trust_remote_code=True)
+    assert isinstance(again[0], OpenClipBundle)
+    assert np.array_equal(again.encode(TEXTS), model.encode(TEXTS))
+    assert np.array_equal(again.encode([picture(1)]), model.encode([picture(1)]))
+    assert engines.load(tmp_path / "saved" / "0_OpenClipBundle").manifest == model[0].clip.manifest
+
+
+def test_a_bundle_with_one_tower(normalized_image_bundle: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from engines.sentence_transformers import OpenClipBundle
+
+    model = SentenceTransformer(modules=[OpenClipBundle(normalized_image_bundle)], device="cpu")
+    assert model.modalities == ["image"]
+    with engines.load(normalized_image_bundle) as clip:
+        assert np.array_equal(model.encode([picture(3)]), clip.encode_image([picture(3)]))
+    with pytest.raises(ValueError, match="text"):
+        model.encode(["a red circle"])
+
+
+def test_wrong_inputs(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        model.encode([str(tmp_path / "broken.png")])
+    for link in ("https://example.org/a.png", "data:image/png;base64,AAAA"):
+        with pytest.raises(InputError, match="is a link"):
+            model.encode([link])
+    with pytest.raises(InputError, match="texts or images"):
+        model[0].preprocess(["a text", picture(1)])
+
+
+def test_a_bundle_that_was_removed_is_not_saved(demo_bundle: Path, tmp_path: Path) -> None:
+    from engines.sentence_transformers import OpenClipBundle
+
+    copy = Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
+    module = OpenClipBundle(copy)
+    shutil.rmtree(copy)
+    with pytest.raises(BundleError, match="is not there"):
+        module.save(str(tmp_path / "saved"))
+
+
+def test_without_the_library_one_sentence_says_what_to_install() -> None:
+    code = "import sys; sys.modules['sentence_transformers'] = None\nimport engines.sentence_transformers"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "pip install 'openclip-engines[sentence-transformers]'" in ran.stderr.splitlines()[-1]
