@@ -30,7 +30,7 @@ from engines.engine_kinds import KINDS
 from engines.precisions import PRECISIONS, QUANTIZED
 
 if TYPE_CHECKING:
-    from exporter.pipeline import ExportResult
+    from exporter.export_result import ExportResult
 
 _CALIBRATION_IMAGES = 128  # the fewest that quantization takes
 TARGETS = ("sm80", "sm89", "sm120")

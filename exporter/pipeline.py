@@ -20,7 +20,8 @@ import msgspec
 from engines.manifest import SCHEMA_VERSION, Engine, Kernels, Manifest, Parity, Tokenizer, TowerName, read_manifest
 from exporter.builders.built import Built, missed
 from exporter.builders.registry import build_engines, program_plan
-from exporter.errors import IncompleteBundleError, LeftOut
+from exporter.errors import LeftOut
+from exporter.export_result import ExportResult
 from exporter.options.engine_options import EngineOptions
 from exporter.options.export_options import DEFAULT_OPSET, TOWERS, ImageInputDtype, Layout, Options
 from exporter.request import Request, check_request, default_folder, load_model, parity_counts
@@ -36,30 +37,6 @@ if TYPE_CHECKING:
 
 _REFERENCE_NAME = "reference.npz"
 _PROGRAMS = ".programs"  # the towers' programs for AOTInductor, until the engines are built
-
-
-@dataclass
-class ExportResult:
-    """The bundle and the report that was written into it.
-
-    Attributes:
-        path: the bundle's folder.
-        manifest: the bundle's manifest.
-        report: the content of ``report.json``.
-        missed: the requested engines that could not be built; empty for a complete bundle.
-        layout: the folder for other libraries; None where none was asked for.
-    """
-
-    path: Path
-    manifest: Manifest
-    report: dict[str, Any]
-    missed: tuple[LeftOut, ...] = ()
-    layout: Path | None = None
-
-    def check_complete(self) -> None:
-        """Raise `IncompleteBundleError`, which names the bundle and the missing engines, if any engine is missing."""
-        if self.missed:
-            raise IncompleteBundleError(self.path, self.missed)
 
 
 def export(

@@ -88,6 +88,7 @@ ROOMS = {
         "request": "builders bundle datasets errors gate layouts options precision reference source stages",
         # What an export would do and need.
         "planning": "builders bundle errors memory options reference request source stages standard_output weights",
+        "export_result": "errors",
         "pipeline": "*",
         "__init__": "errors options pipeline source",
         "__main__": "doctor errors gate options pipeline planning publishing requirements source stages standard_output",
