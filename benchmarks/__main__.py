@@ -25,6 +25,7 @@ COMMANDS = {
     "roofline": ("benchmarks.roofline", "upper bounds of GPUs that are not here, counted"),
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "cpp": ("benchmarks.cpp_library.command", "the Python runtime against the C++ library on one bundle"),
+    "peers": ("benchmarks.peers.command", "the engines against other libraries that serve CLIP"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
 }
 

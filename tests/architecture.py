@@ -113,6 +113,7 @@ ROOMS = {
         # Exports of many architectures, and their cost.
         "cold_start": "harness records",
         "cpp_library": "harness records workloads",
+        "peers": "cpp_library harness records workloads",
         "zoo": "records workloads",
         "roofline": "records workloads",
         # Lists of all these measurements, and rows that come back from other machines.

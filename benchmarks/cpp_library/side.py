@@ -84,8 +84,8 @@ class Side:
             self.close()
             raise
 
-    def run(self, order: Order) -> dict[str, Any]:
-        """One call: its ``seconds``, ``items`` and ``sum``."""
+    def run(self, order: object) -> dict[str, Any]:
+        """Send the order's text, which is one line, and return the answer: of an `Order` its ``seconds``, ``items`` and ``sum``."""
         return self._ask(str(order))
 
     def memory(self) -> dict[str, int]:

@@ -105,6 +105,23 @@ def cpp_table(results: Path) -> str:
     return "\n\n".join(tables) or NO_CPP
 
 
+def measured_tables(results: Path, what: str, table: Callable[[Sequence[Row]], str]) -> str:
+    """A table of each CPU's rows of one kind, with the place of the measurement; empty where nothing was measured.
+
+    Args:
+        results: the folder with the machines' folders.
+        what: the kind of measurement, as in `Row.what`.
+        table: makes the table of a machine's rows.
+    """
+    tables = []
+    for machine, machine_rows in _machines(results, gpu=False):
+        chosen = [row for row in machine_rows if row.what == what]
+        if any(row.value is not None for row in chosen):
+            measured = [row for row in chosen if row.value is not None]
+            tables.append(_with_place(machine, table(chosen), measured))
+    return "\n\n".join(tables)
+
+
 def _cpp_calls(measured: Sequence[Row]) -> str:
     by_key = {(row.model, row.engine, row.tower, row.shape, row.figure): row for row in measured}
     lines = []

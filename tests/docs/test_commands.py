@@ -30,6 +30,9 @@ from benchmarks.records import rows
 from engines.engine_kinds import KINDS
 
 NEEDS = {
+    "a package index, and 6 GB for environments and models": """
+        python -m benchmarks peers --prepare
+    """,
     "a network, for weights that are not in this package": """
         python -m exporter ViT-L-14 --fp16
         python -m exporter ViT-L-14 --fp16 --engine tensorrt-rtx --target sm80 --target sm89
@@ -53,6 +56,7 @@ NEEDS = {
         python -m benchmarks throughput BUNDLE --batches 1,16,64
         python -m benchmarks throughput BUNDLE --contenders "eager,openvino plain"
         python -m benchmarks cpp --model ViT-B-32
+        python -m benchmarks peers
         python -m benchmarks parity BUNDLE --data wds_dtd --clip-benchmark
         python -m benchmarks cold-start ViT-L-14 --precision int8 --calibration photos/ --engine onnxruntime \
 --engine tensorrt-rtx --target sm80
