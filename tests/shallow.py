@@ -34,6 +34,7 @@ FAMILIES = (
     "ViT-B-16-SigLIP2",
     "MobileCLIP-B",
     "MobileCLIP2-S0",
+    "MobileCLIP2-S3",
     "PE-Core-T-16-384",
     "ViTamin-S",
     "nllb-clip-base",
@@ -102,7 +103,8 @@ def _shallow_trunk(model_name: str, layers: int, narrow: bool) -> str:
     if "convnext" in model_name:
         changed = {"depths": (1, 1, 2, 1)}
     elif "fastvit" in model_name:
-        changed = {"layers": (1, 1, 1, layers)}
+        stages = 5 if model_name.endswith(("mci3", "mci4")) else 4
+        changed = {"layers": (1,) * (stages - 1) + (layers,)}
     if narrow and "convnext" in model_name:
         changed["dims"] = (32, 64, 128, 256)
     elif narrow and model_name in _HEAD_SIZES:  # others keep their width: their stems depend on it

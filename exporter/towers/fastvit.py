@@ -23,12 +23,24 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
     if not isinstance(visual, TimmModel) or type(visual.trunk) is not FastVit or visual.trunk.fork_feat:
         return None
+    if not all(_is_known(module) for module in visual.trunk.modules()):
+        return None
     trunk = merge_branches(visual.trunk)
     blocks: list[nn.Module] = []
     for stage in trunk.stages:
         parts = (stage.downsample, stage.pos_emb, *stage.blocks)
         blocks += [FastVitUnit(part) for part in parts if not isinstance(part, nn.Identity)]
     return ImageEncoder(FastVitUnit(trunk.stem), blocks, FastVitHead(trunk, visual.head))
+
+
+def _is_known(module: nn.Module) -> bool:
+    """Whether a module is no attention, or one whose norm `MapAttention` has a place for."""
+    from timm.layers.norm import LayerNorm2d
+    from timm.models.fastvit import Attention, AttentionBlock
+
+    if not isinstance(module, AttentionBlock):
+        return True
+    return type(module.token_mixer) is Attention and type(module.norm) in (nn.BatchNorm2d, LayerNorm2d)
 
 
 @torch.no_grad()
@@ -47,26 +59,30 @@ def merge_branches(trunk: Any) -> Any:
 
 
 class MapAttention(nn.Module):
-    """A batch norm and self-attention over the pixels of a feature map: (N, C, H, W) to (N, C, H, W).
+    """A norm and self-attention over the pixels of a feature map: (N, C, H, W) to (N, C, H, W).
 
-    The norm is an affine map of each channel, and is folded into the projection to queries, keys and values.
+    A batch norm is an affine map of each channel, and is folded into the projection to queries, keys and values. A layer norm over
+    the channels (MobileCLIP2-S3 and -S4) follows the change to tokens (N, H · W, C), where it needs no transposition of its own.
     """
 
-    def __init__(self, attention: Any, norm: nn.BatchNorm2d) -> None:
+    def __init__(self, attention: Any, norm: Any) -> None:
         super().__init__()
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        shift = norm.bias - norm.running_mean * gain
-        bias = attention.qkv.weight @ shift
-        if attention.qkv.bias is not None:
-            bias = bias + attention.qkv.bias
-        qkv = linear_of(attention.qkv.weight * gain, bias)
-        self.attend = SelfAttention(qkv, attention.proj, attention.num_heads)
+        weight, bias = attention.qkv.weight, attention.qkv.bias
+        self.norm: nn.Module = nn.Identity()
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            shift = weight @ (norm.bias - norm.running_mean * gain)
+            weight, bias = weight * gain, shift if bias is None else bias + shift
+        else:
+            self.norm = nn.LayerNorm(norm.normalized_shape, norm.eps)
+            self.norm.weight, self.norm.bias = norm.weight, norm.bias
+        self.attend = SelfAttention(linear_of(weight, bias), attention.proj, attention.num_heads)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend."""
-        y: torch.Tensor = self.attend(x.flatten(2).transpose(1, 2))
+        y: torch.Tensor = self.attend(self.norm(x.flatten(2).transpose(1, 2)))
         return y.transpose(1, 2).reshape(-1, x.shape[1], x.shape[2], x.shape[3])
 
 

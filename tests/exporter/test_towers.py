@@ -43,6 +43,7 @@ GRAPHED = (
     ("ViT-B-16-SigLIP2", "image"),
     ("ViT-B-16-SigLIP2", "text"),
     ("MobileCLIP2-S0", "image"),
+    ("MobileCLIP2-S3", "image"),
     ("PE-Core-T-16-384", "image"),
     ("nllb-clip-base", "text"),
 )
@@ -61,11 +62,12 @@ ATTENTION = {
     "coca_ViT-B-32": (3, 2),
     "ViT-B-16-SigLIP2": (3, 2),
     "PE-Core-T-16-384": (3, 2),
+    "MobileCLIP2-S3": (3, 2),
 }
 # Text towers without a causal mask and without a mask of the padding: an embedding depends on the padding, as in training.
-SEES_PADDING = ("ViT-B-16-SigLIP2", "MobileCLIP2-S0")
+SEES_PADDING = ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", "MobileCLIP2-S3")
 # Sums in float32 lose more digits in FastViT's convolutions, whose scale grows with depth; the gate's bound is 1e-5.
-TOLERANCE = {"MobileCLIP2-S0": 8e-6}
+TOLERANCE = {"MobileCLIP2-S0": 8e-6, "MobileCLIP2-S3": 8e-6}
 
 
 def some_pixels(source: Source, count: int = 2) -> torch.Tensor:
