@@ -317,8 +317,8 @@ def test_mobileclip2_s0(tmp_path: Path) -> None:
 def change_graph(monkeypatch: pytest.MonkeyPatch, change: Callable[[ir.Model], None]) -> None:
     """Graphs of exports are changed as a wrong rewrite would."""
 
-    def run(graph: ir.Model) -> dict[str, int]:
-        counts = run_passes(graph)
+    def run(graph: ir.Model, opset: int) -> dict[str, int]:
+        counts = run_passes(graph, opset)
         change(graph)
         return counts
 

@@ -190,8 +190,8 @@ def damage_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     import exporter.graphs.onnx_graph
     from exporter.graphs.passes import run_passes
 
-    def run(model: ir.Model) -> dict[str, int]:
-        counts = run_passes(model)
+    def run(model: ir.Model, opset: int) -> dict[str, int]:
+        counts = run_passes(model, opset)
         value = next(v for v in model.graph.initializers.values() if v.name and "head.projection" in v.name)
         assert value.const_value is not None
         array = value.const_value.numpy().copy()
