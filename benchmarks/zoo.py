@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,10 +76,12 @@ def export_one(model: str, precision: str, samples: int, targets: Sequence[str])
         )
         try:
             result = run_export(options, Stages())
-        except ExportError as error:
-            rows = [
-                {"model": model, "tower": t, "precision": precision, "status": str(error)} for t in ("image", "text")
-            ]
+        except Exception as error:  # noqa: BLE001  one architecture's bug is its row, and the others go on
+            if not isinstance(error, ExportError):
+                traceback.print_exc()
+            why = str(error) if isinstance(error, ExportError) else f"{type(error).__name__}: {error}"
+            status = why.splitlines()[0]
+            rows = [{"model": model, "tower": t, "precision": precision, "status": status} for t in ("image", "text")]
             return {"towers": rows, "engines": []}
         print(f"{model} {precision}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         return {
@@ -169,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     chosen = list(dict.fromkeys(name for pattern in args.models or ["*"] for name in architectures(pattern)))
+    for pattern in args.models:
+        if not architectures(pattern):
+            parser.error(f"no architecture of open_clip matches {pattern}")
     precisions = args.precision or ["fp32", "fp16"]
     targets = args.targets.split(",") if args.targets else []
     kinds = built_kinds(targets)

@@ -78,15 +78,15 @@ def _export(args: argparse.Namespace) -> int:
     from exporter.pipeline import run_export
     from exporter.stages import Stages
 
-    if args.push is not None:
-        from exporter.publishing.push import check_push
-
-        check_push(args.push)
     options = from_arguments(Options, args)
     if args.dry_run:
         from exporter.planning.command import dry_run
 
         return dry_run(options, args.json)
+    if args.push is not None:
+        from exporter.publishing.push import check_push
+
+        check_push(args.push)
     stages = Stages(sys.stderr)
     with stages.interruptible(), standard_output_is_ours():
         result = run_export(options, stages)

@@ -113,7 +113,8 @@ def export(
 def run_export(options: Options, stages: Stages) -> ExportResult:
     """Export as `export` does, with progress shown by `stages`; missing engines are in the result and raise no error."""
     from exporter.bundle import BundleWriter
-    from exporter.layouts.support import check_supported
+    from exporter.errors import ExportError
+    from exporter.layouts.support import check_source, check_supported
     from exporter.layouts.transformers import layout_folder, write_layout
 
     # Libraries that are broken are found here, before downloads and minutes of work.
@@ -130,14 +131,14 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         export = _Export(request, source, writer.folder, stages)
         data = export.read_parity_data()
         tokenizer = export.write_tokenizer()
+        if layout is not None:
+            check_source(source.info, source.preprocess, tokenizer)
         evaluation = export.evaluate_eager()
         towers = export.export_towers(data, tokenizer)
         built = build_engines(request.kinds, towers, writer.folder, request.engine_options, stages)
         shutil.rmtree(writer.folder / _PROGRAMS, ignore_errors=True)
         parity, built = export.judge(towers, built, data, tokenizer)
         manifest = export.manifest(towers, built, parity, tokenizer)
-        if layout is not None:
-            check_supported(manifest)
         if evaluation is not None:
             manifest = export.evaluate_engines(evaluation, writer.preview(manifest), manifest)
         named = (dataclasses.replace(item, named=item.kind in options.engines) for item in built.left_out)
@@ -146,6 +147,10 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
         with stages.stage("checksums", "checksums"):
             path = writer.commit(manifest, report)
     if layout is not None:
+        try:
+            check_supported(manifest)
+        except ExportError as error:
+            raise ExportError(f"{path} is complete, but {error}") from None
         with stages.stage(f"layout for {options.layout}", "layout"):
             write_layout([path], layout, force=options.force, note=stages.note)
     missing = missed(left_out, built.engines, [item.name for item in towers])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engines.manifest import Manifest, TowerName
+from engines.manifest import Manifest, Model, Preprocess, Tokenizer, TowerName
 from exporter.errors import ExportError
 
 # Precision of a bundle to the suffix of its files; optimum and transformers.js know no suffix for the other precisions.
@@ -26,6 +26,16 @@ def check_request(precision: str, towers: Sequence[TowerName], kinds: Sequence[s
         raise ExportError("a layout for transformers is for ONNX Runtime: export with --engine onnxruntime")
 
 
+def check_source(model: Model, preprocess: Preprocess, tokenizer: Tokenizer | None) -> None:
+    """Check what is known before any tower is exported.
+
+    Raises:
+        ExportError: transformers' ``CLIPModel`` does not describe the model; the sentence names it and the first reason.
+    """
+    assert tokenizer is not None
+    _refuse(model, _reason(model, preprocess, tokenizer))
+
+
 def check_supported(manifest: Manifest) -> None:
     """Check that transformers' ``CLIPModel`` describes a bundle's model.
 
@@ -35,29 +45,32 @@ def check_supported(manifest: Manifest) -> None:
     for tower in manifest.towers:
         kinds = [engine.kind for engine in manifest.engines if engine.tower == tower]
         check_request(manifest.precision, list(manifest.towers), kinds)
-    reason = _reason(manifest)
+    tokenizer, length = manifest.tokenizer, manifest.towers["text"].length
+    assert tokenizer is not None
+    assert length is not None
+    check_source(manifest.model, manifest.preprocess, tokenizer)
+    if length.keep != "end" or length.extra:
+        _refuse(
+            manifest.model,
+            f"its text tower reads the padding of a row (rule {length.keep!r}), and transformers pads a CLIP's rows with the "
+            "end token to the longest of a batch",
+        )
+
+
+def _refuse(model: Model, reason: str | None) -> None:
     if reason is not None:
-        model = manifest.model
         name = model.name if model.name == model.architecture else f"{model.name} ({model.architecture})"
         raise ExportError(f"{name} has no layout for transformers: {reason}")
 
 
-def _reason(manifest: Manifest) -> str | None:
+def _reason(model: Model, preprocess: Preprocess, tokenizer: Tokenizer) -> str | None:
     """The first reason, in words, why the model is no CLIP of transformers; None if it is one."""
-    tokenizer, length, preprocess = manifest.tokenizer, manifest.towers["text"].length, manifest.preprocess
-    assert tokenizer is not None
-    assert length is not None
-    if manifest.model.logit_bias is not None:
+    if model.logit_bias is not None:
         return "it was trained with a sigmoid loss and has a logit bias, and transformers' CLIP has a softmax and none"
     if tokenizer.strip_sep_token or tokenizer.last_id is not None:
         return "its tokenizer changes ids after the padding, and no tokenizer of transformers does"
     if tokenizer.clean != "lower":
         return f"its tokenizer cleans texts in the way {tokenizer.clean!r}, and CLIPTokenizerFast only lowers the case"
-    if length.keep != "end" or length.extra:
-        return (
-            f"its text tower reads the padding of a row (rule {length.keep!r}), and transformers pads a CLIP's rows with the "
-            "end token to the longest of a batch"
-        )
     if preprocess.resize_mode == "longest":
         return "its images are padded to a square (resize mode 'longest'), and CLIPImageProcessor crops"
     if preprocess.resize_mode == "shortest" and preprocess.size[0] != preprocess.size[1]:

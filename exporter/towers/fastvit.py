@@ -23,7 +23,8 @@ def encoder_of_image(visual: Any) -> ImageEncoder | None:
 
     if not isinstance(visual, TimmModel) or type(visual.trunk) is not FastVit or visual.trunk.fork_feat:
         return None
-    if not all(_is_known(module) for module in visual.trunk.modules()):
+    merged = any(getattr(module, "reparam_conv", None) is not None for module in visual.trunk.modules())
+    if merged or not all(_is_known(module) for module in visual.trunk.modules()):
         return None
     trunk = merge_branches(visual.trunk)
     blocks: list[nn.Module] = []
