@@ -114,7 +114,7 @@ def hub_errors(what: str, revision: str, doing: str = "download") -> Iterator[No
 
 def _reason(error: BaseException, revision: str, doing: str) -> str | None:
     """The cause and its remedy; None for an error that is not the hub's, the network's or the disk's."""
-    chain = _chain(error)
+    chain = error_chain(error)
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     statuses = [code for link in chain if (code := getattr(getattr(link, "response", None), "status_code", None))]
     if any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain):
@@ -172,7 +172,8 @@ def _is_xet(error: BaseException) -> bool:
     return False
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def error_chain(error: BaseException) -> list[BaseException]:
+    """The error and its causes, the outermost first: the hub's client wraps what its HTTP library raised."""
     links: list[BaseException] = []
     link: Any = error
     while link is not None and link not in links:

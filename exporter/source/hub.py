@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections.abc import Iterator
-from typing import Any
 
+from engines.hub.client import error_chain
 from exporter.errors import ExportError
 
 _PROBE_SECONDS = 5.0
@@ -91,7 +91,7 @@ def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:
 
 def _reason(error: BaseException) -> str | None:
     """The cause of a failed download, for a message; None for other errors."""
-    chain = _chain(error)
+    chain = error_chain(error)
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     if any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain):
         return "no space left on the device of the cache (HF_HOME moves it)"
@@ -106,12 +106,3 @@ def _reason(error: BaseException) -> str | None:
     if "HfHubHTTPError" in names or "HTTPError" in names:
         return " ".join(str(error).split())[:200]
     return None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    links: list[BaseException] = []
-    link: Any = error
-    while link is not None and link not in links:
-        links.append(link)
-        link = link.__cause__ or link.__context__
-    return links

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.workloads.architectures import CLASSIC
 from exporter.errors import ExportError
 from exporter.source.licences import license_of_tag
 from exporter.source.model_list import (
@@ -20,44 +21,6 @@ from exporter.source.model_list import (
     tags_of,
     without_default,
 )
-
-# The architectures that a release must cover, in order of size.
-ZOO = [
-    "ViT-B-32",
-    "ViT-B-32-quickgelu",
-    "ViT-B-16",
-    "ViT-B-16-plus-240",
-    "RN50",
-    "RN50-quickgelu",
-    "RN101",
-    "RN101-quickgelu",
-    "RN50x4",
-    "EVA02-B-16",
-    "convnext_base",
-    "convnext_base_w",
-    "convnext_base_w_320",
-    "roberta-ViT-B-32",
-    "coca_ViT-B-32",
-    "RN50x16",
-    "convnext_large_d",
-    "convnext_large_d_320",
-    "xlm-roberta-base-ViT-B-32",
-    "ViT-L-14",
-    "ViT-L-14-336",
-    "EVA02-L-14",
-    "EVA02-L-14-336",
-    "RN50x64",
-    "coca_ViT-L-14",
-    "ViT-H-14",
-    "EVA01-g-14",
-    "xlm-roberta-large-ViT-H-14",
-    "convnext_xxlarge",
-    "ViT-g-14",
-    "EVA01-g-14-plus",
-    "ViT-bigG-14",
-    "EVA02-E-14",
-    "EVA02-E-14-plus",
-]
 
 
 def test_every_figure_names_a_real_tag_a_plausible_value_and_its_source() -> None:
@@ -71,8 +34,8 @@ def test_every_figure_names_a_real_tag_a_plausible_value_and_its_source() -> Non
 
 def test_every_zoo_architecture_has_a_default_tag_with_a_figure() -> None:
     rows = {row.architecture: row for row in list_models()}
-    assert len(ZOO) == 34
-    for name in ZOO:
+    assert len(CLASSIC) == 34
+    for name in CLASSIC:
         assert rows[name].default_tag in rows[name].tags
         assert rows[name].top1 is not None
 
