@@ -87,7 +87,7 @@ ROOMS = {
         "tower_export": "*",
         "request": "builders bundle datasets errors gate layouts options precision reference source stages",
         # What an export would do and need.
-        "planning": "builders bundle errors memory options reference request source stages standard_output weights",
+        "planning": "builders bundle errors layouts memory options reference request source stages standard_output weights",
         "export_result": "errors",
         "pipeline": "*",
         "__init__": "errors options pipeline source",

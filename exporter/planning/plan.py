@@ -14,6 +14,7 @@ import msgspec
 from engines.precisions import PRECISIONS
 from exporter.builders.registry import targets_of
 from exporter.bundle import check_destination
+from exporter.layouts.transformers import layout_folder
 from exporter.memory import available_memory
 from exporter.options.export_options import Options
 from exporter.planning.costs import (
@@ -130,6 +131,7 @@ def make_plan(options: Options) -> Plan:
     download = (weights or 0.0) if fetched else 0.0
     peak = peak_memory(model, towers, engines, precision)
     bundle = _bundle_bytes(model, towers, engines)
+    layout_folder(out, options.layout, options.force)
     disks = _disks(options, out, towers, engines, bundle, download)
     available = available_memory()
     images, _ = parity_counts(options)
@@ -200,6 +202,7 @@ def _steps(request: Request, fetched: bool, engines: Sequence[EnginePlan]) -> tu
         "gate",
         *evaluate,
         "checksums",
+        *(["layout"] if request.options.layout is not None else []),
     )
 
 
@@ -222,7 +225,9 @@ def _disks(
 ) -> tuple[DiskPlan, ...]:
     """The disks of the bundle, of downloads and of the compiler's temporary files; folders on the same disk are added up."""
     programs = sum(engine.file_bytes or 0.0 for engine in engines if engine.kind == "aotinductor")
-    needs = [(out.parent, (bundle or 0.0) + programs)]
+    # A layout has every tower's weights twice: in the tower's own file, and in the one of both towers.
+    layout = 2 * sum(tower.file_bytes or 0.0 for tower in towers) if options.layout is not None else 0.0
+    needs = [(out.parent, (bundle or 0.0) + programs + layout)]
     if download:
         needs.append((_cache(options), download))
     if programs:

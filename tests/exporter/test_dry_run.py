@@ -177,3 +177,18 @@ def test_quantized_graphs_and_their_engine_have_their_own_sizes() -> None:
     for engine in made.engines:
         assert (engine.file_bytes or 0) < (image.file_bytes if engine.tower == "image" else text.file_bytes or 0)
     assert {"calibration", "quantize"} <= set(made.steps)
+
+
+def test_a_layout_is_a_step_and_needs_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A layout has every tower's weights twice, and its folder is checked as the export checks it."""
+    words = ["demo", "--engine", "onnxruntime", "--dry-run", "--json", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert main([*words, "--layout", "transformers"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert (alone["steps"][-1], both["steps"][-1]) == ("checksums", "layout")
+    assert both["disks"][0]["need_bytes"] > 2 * alone["disks"][0]["need_bytes"]
+    (tmp_path / "out--transformers").mkdir()
+    (tmp_path / "out--transformers" / "mine.txt").write_text("mine")
+    assert main([*words, "--layout", "transformers"]) == 1
+    assert "out--transformers" in capsys.readouterr().err
