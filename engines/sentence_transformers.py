@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import engines
-from engines.errors import InputError
+from engines.errors import BundleError, InputError
 from engines.files.bundle_paths import resolve_path
+from engines.hub.pull import local_bundle
 from engines.manifest import MANIFEST_NAME, read_manifest
 
 try:
@@ -48,7 +49,7 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         """Load a bundle.
 
         Args:
-            bundle: the bundle's folder.
+            bundle: the bundle's folder, or ``hf:ORG/NAME[@REVISION]``.
             engine: the kind of engine, as for `engines.load`.
             device: ``auto``, ``cpu`` or ``cuda``: the engines' device. The device of the ``SentenceTransformer`` is only where
                 embeddings are put.
@@ -58,8 +59,9 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
             EngineError: the bundle cannot be loaded.
         """
         super().__init__()
-        self.bundle, self.engine, self.device = Path(bundle), engine, device
-        self.clip = engines.load(bundle, engine, device, **options)
+        self.bundle = Path(local_bundle(bundle, engine)).absolute()
+        self.engine, self.device = engine, device
+        self.clip = engines.load(self.bundle, engine, device, **options)
         tokenizer = self.clip.manifest.tokenizer
         self.max_seq_length = None if tokenizer is None else tokenizer.context_length
 
@@ -108,9 +110,14 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         """Copy the bundle into a folder; the engine's and the device's names are not saved, because they are of this machine.
 
         Raises:
-            BundleError: the bundle was removed or edited since it was loaded.
+            BundleError: the bundle was removed or edited since it was loaded, or it was pulled for one engine and lacks files.
         """
         manifest, out = read_manifest(self.bundle), Path(output_path)
+        if out.resolve() == self.bundle.resolve():
+            return
+        missing = [name for name in manifest.files if not resolve_path(self.bundle, name).is_file()]
+        if missing:
+            raise BundleError(f"{self.bundle} lacks {missing[0]}: pull or copy the whole bundle, and save again")
         for relative in (*manifest.files, MANIFEST_NAME):
             target = out / relative
             target.parent.mkdir(parents=True, exist_ok=True)

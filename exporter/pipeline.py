@@ -149,10 +149,10 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     if layout is not None:
         try:
             check_supported(manifest)
+            with stages.stage(f"layout for {options.layout}", "layout"):
+                write_layout([path], layout, force=options.force, note=stages.note)
         except ExportError as error:
             raise ExportError(f"{path} is complete, but {error}") from None
-        with stages.stage(f"layout for {options.layout}", "layout"):
-            write_layout([path], layout, force=options.force, note=stages.note)
     missing = missed(left_out, built.engines, [item.name for item in towers])
     return ExportResult(path, read_manifest(path), report, missing, layout)
 

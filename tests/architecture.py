@@ -42,7 +42,7 @@ ROOMS = {
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
-        "sentence_transformers": "__init__ errors files manifest",
+        "sentence_transformers": "__init__ errors files hub manifest",
         "commands": "__init__ bundle_files errors files hub inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors hub process",
     },

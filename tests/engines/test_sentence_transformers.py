@@ -112,6 +112,7 @@ def test_a_bundle_that_was_removed_is_not_saved(demo_bundle: Path, tmp_path: Pat
     from engines.sentence_transformers import OpenClipBundle
 
     copy = Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
+
     module = OpenClipBundle(copy)
     shutil.rmtree(copy)
     with pytest.raises(BundleError, match="is not there"):
@@ -123,3 +124,26 @@ def test_without_the_library_one_sentence_says_what_to_install() -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
     assert "pip install 'openclip-engines[sentence-transformers]'" in ran.stderr.splitlines()[-1]
+
+
+def test_a_bundle_that_lacks_files_is_not_saved_in_part(bundle_copy: Path, tmp_path: Path) -> None:
+    from engines.sentence_transformers import OpenClipBundle
+
+    module = OpenClipBundle(bundle_copy, engine="onnxruntime")
+    module.save(str(bundle_copy))  # onto itself: nothing to do
+    (bundle_copy / "reference.npz").unlink()
+    with pytest.raises(BundleError, match=r"lacks reference\.npz"):
+        module.save(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
+
+
+def test_a_relative_folder_is_found_from_another_one(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle_copy.parent)
+    from engines.sentence_transformers import OpenClipBundle
+
+    module = OpenClipBundle(bundle_copy.name, engine="onnxruntime")
+    monkeypatch.chdir(tmp_path.parent)
+    module.save(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "manifest.json").is_file()
