@@ -174,13 +174,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     costs = measured_costs(RESULTS)
-    if (ROOT / PLACE).is_file() and (ROOT / PLACE).read_text(encoding="utf-8") != costs:
+    if not (ROOT / PLACE).is_file() or (ROOT / PLACE).read_text(encoding="utf-8") != costs:
         filled[ROOT / PLACE] = costs
     for page, text in filled.items():
         if args.check:
             name = page.relative_to(ROOT).as_posix()
             print(f"{name} has a table that is out of date: run `python -m benchmarks tables`", file=sys.stderr)
         else:
+            page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(text, encoding="utf-8")
     return int(args.check and bool(filled))
 

@@ -40,7 +40,6 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
     Attributes:
         bundle: the bundle's folder.
         clip: the loaded bundle.
-        max_seq_length: the number of ids of a row; longer texts are cut as the model's tokenizer cuts them.
     """
 
     save_in_root = False
@@ -60,10 +59,26 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         """
         super().__init__()
         self.bundle = Path(local_bundle(bundle, engine)).absolute()
-        self.engine, self.device = engine, device
+        self.engine, self.device, self.options = engine, device, options
         self.clip = engines.load(self.bundle, engine, device, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and other processes open the bundle anew, because engines belong to the process that opened them."""
+        return _opened, (type(self), self.bundle, self.engine, self.device, self.options)
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The number of ids of a row; longer texts are cut as the model's tokenizer cuts them. None: there is no text tower."""
         tokenizer = self.clip.manifest.tokenizer
-        self.max_seq_length = None if tokenizer is None else tokenizer.context_length
+        return None if tokenizer is None else tokenizer.context_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        if value != self.max_seq_length:
+            raise InputError(
+                f"max_seq_length of a bundle is {self.max_seq_length} and cannot become {value}: it is part of the exported "
+                "tokenizer; short texts are fast without it, because their rows are cut where they end"
+            )
 
     @property
     def modalities(self) -> list[Any]:
@@ -130,6 +145,12 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         arguments = {name: kwargs[name] for name in known if name in kwargs}
         folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **arguments)
         return cls(folder or Path(model_name_or_path) / subfolder)
+
+
+def _opened(
+    kind: type[OpenClipBundle], bundle: Path, engine: str, device: str, options: dict[str, Any]
+) -> OpenClipBundle:
+    return kind(bundle, engine, device, **options)
 
 
 def _is_text(item: Any) -> bool:

@@ -79,6 +79,10 @@ def _export(args: argparse.Namespace) -> int:
     from exporter.stages import Stages
 
     options = from_arguments(Options, args)
+    if args.push is not None:
+        from exporter.publishing.push import check_name
+
+        check_name(args.push)
     if args.dry_run:
         from exporter.planning.command import dry_run
 

@@ -20,6 +20,7 @@ import msgspec
 
 from engines.errors import BundleError
 from engines.files.checksums import file_sha256
+from engines.files.durable import flush_to_disk
 from engines.files.json_text import json_text
 from engines.manifest import MANIFEST_NAME, File, Manifest, manifest_bytes, read_manifest
 from exporter.errors import ExportError
@@ -123,12 +124,12 @@ class BundleWriter:
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # the manifest of a preview
             files = self._files()
             for name in files:
-                _sync(self.folder / name)
+                flush_to_disk(self.folder / name)
             whole = msgspec.structs.replace(manifest, files=files)
             (self.folder / MANIFEST_NAME).write_bytes(manifest_bytes(whole))
             self._check_readable()
-            _sync(self.folder / MANIFEST_NAME)
-            _sync(self.folder)
+            flush_to_disk(self.folder / MANIFEST_NAME)
+            flush_to_disk(self.folder)
             check_destination(self.out, self.force)
             self._swap()
         return self.out
@@ -159,7 +160,7 @@ class BundleWriter:
                 old.rename(self.out)
             raise
         self._committed = True
-        _sync(self.out.parent)
+        flush_to_disk(self.out.parent)
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -197,14 +198,6 @@ def _start_time(pid: int) -> str:
     except OSError:
         pass
     return "0"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -114,7 +114,7 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     """Export as `export` does, with progress shown by `stages`; missing engines are in the result and raise no error."""
     from exporter.bundle import BundleWriter
     from exporter.errors import ExportError
-    from exporter.layouts.support import check_source, check_supported
+    from exporter.layouts.support import check_config, check_supported
     from exporter.layouts.transformers import layout_folder, write_layout
 
     # Libraries that are broken are found here, before downloads and minutes of work.
@@ -127,12 +127,13 @@ def run_export(options: Options, stages: Stages) -> ExportResult:
     stages.tell(source, request.calibration, request.dataset)
     out = options.out or Path(default_folder(source, options.precision))
     layout = layout_folder(out, options.layout, options.force)
+    if layout is not None:
+        info = source.info
+        check_config(info.name, info.architecture, source.text_config, info.logit_bias is not None, source.preprocess)
     with BundleWriter(out, options.force) as writer:
         export = _Export(request, source, writer.folder, stages)
         data = export.read_parity_data()
         tokenizer = export.write_tokenizer()
-        if layout is not None:
-            check_source(source.info, source.preprocess, tokenizer)
         evaluation = export.evaluate_eager()
         towers = export.export_towers(data, tokenizer)
         built = build_engines(request.kinds, towers, writer.folder, request.engine_options, stages)

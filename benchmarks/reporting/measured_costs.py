@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.records.csv_file import read_rows
 from benchmarks.records.table_files import ZOO, ZOO_ENGINES
+from engines.precisions import QUANTIZED
 from exporter.planning.measured import COLUMNS
 
 PLACE = Path("exporter") / "planning" / "measured.csv"
@@ -16,16 +17,15 @@ _FIGURES = ("seconds", "peak_memory_mb", "file_mb")
 
 
 def measured_costs(results: Path) -> str:
-    """The text of the table: exports that ended well, and of an engine the largest figure of all targets.
+    """The text of the table: exports that ended well in precisions without calibration, and of an engine the largest figures.
 
     Args:
         results: folder of the rows.
     """
-    lines = [_line(row, "", row["weights_fp32_mb"]) for row in read_rows(results / ZOO.name) if row["status"] == "ok"]
+    lines = [_line(row, "", row["weights_fp32_mb"]) for row in _float_rows(results / ZOO.name)]
     engines: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
-    for row in read_rows(results / ZOO_ENGINES.name):
-        if row["status"] == "ok":
-            engines.setdefault(tuple(row[name] for name in COLUMNS[:4]), []).append(row)
+    for row in _float_rows(results / ZOO_ENGINES.name):
+        engines.setdefault(tuple(row[name] for name in COLUMNS[:4]), []).append(row)
     for key, group in engines.items():
         lines.append(_line(_largest(group), key[3], group[0]["weights_mb"]))
     text = io.StringIO()
@@ -33,6 +33,10 @@ def measured_costs(results: Path) -> str:
     writer.writerow(COLUMNS)
     writer.writerows(sorted(lines))
     return text.getvalue()
+
+
+def _float_rows(file: Path) -> list[dict[str, str]]:
+    return [row for row in read_rows(file) if row["status"] == "ok" and row["precision"] not in QUANTIZED]
 
 
 def _largest(group: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -134,6 +134,8 @@ def _reason(error: BaseException, revision: str, doing: str) -> str | None:
         return "the repository lacks a file that its manifest names: take another revision, or tell its owner"
     if statuses:
         return _of_status(statuses[0], error, doing)
+    if (names & _NETWORK_ERRORS or "FileMetadataError" in names) and (problem := endpoint_problem()) is not None:
+        return problem
     if names & _NETWORK_ERRORS or "Consistency check failed" in str(error) or _is_xet(error):
         broke = f"{_host()} cannot be reached, or the connection broke ({error_line(chain[-1])})"
         return f"{broke}: run the same command again, it goes on"
@@ -156,6 +158,14 @@ def _of_status(status: int, error: BaseException, doing: str) -> str:
     if status >= 500:
         return f"{_host()} answers {status}: run the same command again later, it goes on"
     return f"the hub answers {status} ({error_line(error)})"
+
+
+def endpoint_problem() -> str | None:
+    """What is wrong with the hub's address, which ``HF_ENDPOINT`` sets; None: it is an address."""
+    address = str(hub_client().constants.ENDPOINT)
+    if address.startswith(("http://", "https://")) and address.partition("://")[2]:
+        return None
+    return f"HF_ENDPOINT is {address!r}, which is no address: write one that begins with https://, or unset it"
 
 
 def _host() -> str:

@@ -19,6 +19,7 @@ from engines.bundle_files import file_problem, files_for_engine
 from engines.errors import BundleError, HubError, SchemaVersionError
 from engines.files.bundle_paths import resolve_path
 from engines.files.checksums import file_sha256
+from engines.files.durable import flush_to_disk
 from engines.hub.client import hub_client, hub_errors, is_offline, silent_progress
 from engines.hub.reference import HubReference, is_reference, parse_reference
 from engines.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -121,7 +122,7 @@ def pull_to_folder(reference: HubReference, out: Path, engine: str = "auto") -> 
             with contextlib.suppress(OSError):  # a bundle's own files may lie there
                 (partial / ".cache").rmdir()
             for name in names:
-                _sync(resolve_path(partial, name))
+                flush_to_disk(resolve_path(partial, name))
             partial.rename(out)
             (out / _LOCK).unlink()
     return _pulled(out, commit, manifest, names)
@@ -218,14 +219,6 @@ def _copy(source: Path, place: Path) -> None:
     temporary = place.with_name(f".{place.name}.copy")
     shutil.copyfile(source, temporary)
     temporary.replace(place)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

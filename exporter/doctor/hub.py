@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from engines.hub.client import endpoint_problem
 from engines.process.optional import broken, import_or_reason
 from exporter.requirements import INSTALL
 
@@ -43,10 +44,10 @@ def hub_facts() -> HubFacts:
         endpoint, token = str(constants.ENDPOINT), bool(get_token())
         if constants.HF_HUB_OFFLINE:
             problem: str | None = "HF_HUB_OFFLINE is set: only the local cache is used"
-        elif hub_answers(_SECONDS):
-            problem = None
         else:
-            problem = UNREACHABLE
+            problem = endpoint_problem()
+            if problem is None and not hub_answers(_SECONDS):
+                problem = UNREACHABLE
     except Exception as error:  # noqa: BLE001 - whatever a broken library raises
         return HubFacts(endpoint="", reachable=False, token=False, problem=broken("huggingface_hub", error, INSTALL))
     return HubFacts(endpoint=endpoint, reachable=problem is None, token=token, problem=problem)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from engines.manifest import Manifest, Model, Preprocess, Tokenizer, TowerName
+from engines.manifest import Manifest, Model, Preprocess, TextLength, Tokenizer, TowerName
 from exporter.errors import ExportError
 
 # Precision of a bundle to the suffix of its files; optimum and transformers.js know no suffix for the other precisions.
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
+
+_LOGIT_BIAS = "it was trained with a sigmoid loss and has a logit bias, and transformers' CLIP has a softmax and none"
+_IDS_AFTER_PADDING = "its tokenizer changes ids after the padding, and no tokenizer of transformers does"
 
 
 def check_request(precision: str, towers: Sequence[TowerName], kinds: Sequence[str]) -> None:
@@ -26,14 +30,37 @@ def check_request(precision: str, towers: Sequence[TowerName], kinds: Sequence[s
         raise ExportError("a layout for transformers is for ONNX Runtime: export with --engine onnxruntime")
 
 
-def check_source(model: Model, preprocess: Preprocess, tokenizer: Tokenizer | None) -> None:
-    """Check what is known before any tower is exported.
+def check_config(
+    name: str, architecture: str, text: Mapping[str, Any], has_logit_bias: bool, preprocess: Preprocess
+) -> None:
+    """Check what open_clip's configuration of a model says, before any tower is exported.
+
+    Args:
+        name: the model's name, as messages have it.
+        architecture: its architecture.
+        text: open_clip's ``text_cfg``.
+        has_logit_bias: whether the model has a logit bias.
+        preprocess: the model's preprocessing.
 
     Raises:
         ExportError: transformers' ``CLIPModel`` does not describe the model; the sentence names it and the first reason.
     """
-    assert tokenizer is not None
-    _refuse(model, _reason(model, preprocess, tokenizer))
+    tokenizer = text.get("tokenizer_kwargs") or {}
+    clean = tokenizer.get("clean", "whitespace" if text.get("hf_tokenizer_name") else "lower")
+    reason = None
+    if has_logit_bias:
+        reason = _LOGIT_BIAS
+    elif tokenizer.get("strip_sep_token"):
+        reason = _IDS_AFTER_PADDING
+    elif clean != "lower":
+        reason = _cleaned(clean)
+    elif text.get("embed_cls"):
+        reason = _reads_padding("its text tower has a token of its own behind the text")
+    elif text.get("no_causal_mask"):
+        reason = _reads_padding("its text tower has no causal mask")
+    elif text.get("pool_type", "argmax") != "argmax":
+        reason = _reads_padding(f"its text tower pools in the way {text['pool_type']!r}")
+    _refuse(name, architecture, reason or _pictures(preprocess))
 
 
 def check_supported(manifest: Manifest) -> None:
@@ -48,29 +75,38 @@ def check_supported(manifest: Manifest) -> None:
     tokenizer, length = manifest.tokenizer, manifest.towers["text"].length
     assert tokenizer is not None
     assert length is not None
-    check_source(manifest.model, manifest.preprocess, tokenizer)
-    if length.keep != "end" or length.extra:
-        _refuse(
-            manifest.model,
-            f"its text tower reads the padding of a row (rule {length.keep!r}), and transformers pads a CLIP's rows with the "
-            "end token to the longest of a batch",
-        )
+    model = manifest.model
+    _refuse(model.name, model.architecture, _reason(model, manifest.preprocess, tokenizer, length))
 
 
-def _refuse(model: Model, reason: str | None) -> None:
+def _refuse(name: str, architecture: str, reason: str | None) -> None:
     if reason is not None:
-        name = model.name if model.name == model.architecture else f"{model.name} ({model.architecture})"
-        raise ExportError(f"{name} has no layout for transformers: {reason}")
+        label = name if name == architecture else f"{name} ({architecture})"
+        raise ExportError(f"{label} has no layout for transformers: {reason}")
 
 
-def _reason(model: Model, preprocess: Preprocess, tokenizer: Tokenizer) -> str | None:
+def _reason(model: Model, preprocess: Preprocess, tokenizer: Tokenizer, length: TextLength) -> str | None:
     """The first reason, in words, why the model is no CLIP of transformers; None if it is one."""
     if model.logit_bias is not None:
-        return "it was trained with a sigmoid loss and has a logit bias, and transformers' CLIP has a softmax and none"
+        return _LOGIT_BIAS
     if tokenizer.strip_sep_token or tokenizer.last_id is not None:
-        return "its tokenizer changes ids after the padding, and no tokenizer of transformers does"
+        return _IDS_AFTER_PADDING
     if tokenizer.clean != "lower":
-        return f"its tokenizer cleans texts in the way {tokenizer.clean!r}, and CLIPTokenizerFast only lowers the case"
+        return _cleaned(tokenizer.clean)
+    if length.keep != "end" or length.extra:
+        return _reads_padding(f"its text tower reads the padding of a row (rule {length.keep!r})")
+    return _pictures(preprocess)
+
+
+def _cleaned(clean: str) -> str:
+    return f"its tokenizer cleans texts in the way {clean!r}, and CLIPTokenizerFast only lowers the case"
+
+
+def _reads_padding(why: str) -> str:
+    return f"{why}, and transformers pads a CLIP's rows with the end token to the longest of a batch"
+
+
+def _pictures(preprocess: Preprocess) -> str | None:
     if preprocess.resize_mode == "longest":
         return "its images are padded to a square (resize mode 'longest'), and CLIPImageProcessor crops"
     if preprocess.resize_mode == "shortest" and preprocess.size[0] != preprocess.size[1]:

@@ -93,14 +93,16 @@ def check_destination(out: Path, force: bool) -> None:
     """Refuse a path where no layout may be written.
 
     Raises:
-        ExportError: `out` is a file, or a folder that is neither empty nor a layout, or a layout without `force`.
+        ExportError: `out` is a link or a file, or a folder that is neither empty nor a layout, or a layout without `force`.
     """
+    if out.is_symlink():
+        raise ExportError(f"{out} is a link: name the folder it leads to, or another one")
     if out.is_dir() and any(out.iterdir()):
         if not ((out / "onnx").is_dir() and (out / CARD).is_file() and (out / "config.json").is_file()):
             raise ExportError(f"{out} exists and is no layout: name another folder; nothing there was touched")
         if not force:
             raise ExportError(f"{out} exists: pass --force to replace it, or name another folder")
-    elif not out.is_dir() and (out.exists() or out.is_symlink()):
+    elif not out.is_dir() and out.exists():
         raise ExportError(f"{out} exists and is a file: name another folder")
 
 

@@ -85,7 +85,7 @@ def tower_plan(model: PlannedModel, name: str, precision: str, graphs: tuple[boo
         file_bytes = other[1].file_bytes / PRECISIONS[other[0]].operand_bytes * PRECISIONS[precision].operand_bytes
     seconds = other[1].seconds if other is not None else None
     if seconds is None and size is not None:
-        seconds = measured.estimated_seconds(size.parameters * 2.0)  # the measured files have two bytes for each
+        seconds = measured.estimated_export_seconds(size.parameters, precision)
     parameters_known = size.parameters if size is not None else None
     if parameters_known is None and other is not None:
         parameters_known = round(other[1].file_bytes / PRECISIONS[other[0]].operand_bytes)
@@ -121,7 +121,7 @@ def engine_plan(model: PlannedModel, tower: TowerPlan, precision: str, kind: str
         peak = compiler_memory(weights)
     elif weights is not None:
         peak = measured.estimated_peak(weights, built=True)
-        seconds = measured.estimated_seconds(weights, built=True)
+        seconds = measured.estimated_build_seconds(weights)
     return EnginePlan(
         kind=kind,
         tower=tower.name,

@@ -2,6 +2,7 @@
 
 ``measured.csv`` is written by ``python -m benchmarks tables`` from the rows of ``make zoo``, and is part of the wheel. A row
 without an engine is a tower's graph; one with an engine is that engine of the tower, the largest figure of all its targets.
+Quantized precisions have no rows, because their time depends on the calibration data.
 The zoo's gate takes `PICTURES` pictures, and its exports ran on `CORES` cores.
 """
 
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from statistics import median
+
+from engines.precisions import PRECISIONS
 
 PICTURES = 4
 CORES = 2
@@ -84,9 +87,21 @@ def estimated_peak(weights_bytes: float, built: bool = False) -> float:
     return max(row.peak_bytes - slope * row.weights_bytes for row in known) + slope * weights_bytes
 
 
-def estimated_seconds(file_bytes: float, built: bool = False) -> float:
-    """Time of a graph's export, or of an engine's build, that was not measured: the median of measured ones, by size."""
-    return file_bytes * median(row.seconds / row.file_bytes for row in _of(built))
+def estimated_export_seconds(parameters: int, precision: str) -> float:
+    """Time of a tower's export that was not measured: the median of measured ones, by the number of parameters.
+
+    Args:
+        parameters: the tower's number of parameters.
+        precision: the precision's name; rows of its width count, or all where it has none.
+    """
+    graphs = [(PRECISIONS[key[2]].operand_bytes, row) for key, row in rows().items() if not key[3]]
+    known = [item for item in graphs if item[0] == PRECISIONS[precision].operand_bytes] or graphs
+    return parameters * median(row.seconds * width / row.file_bytes for width, row in known)
+
+
+def estimated_build_seconds(weights_bytes: float) -> float:
+    """Time of an engine's build that was not measured: the median of measured ones, by the weights of the engine's graph."""
+    return weights_bytes * median(row.seconds / row.weights_bytes for row in _of(True))
 
 
 # Bytes of a process with the libraries alone, PyTorch and the exporter or a builder, and of weights that count as large.

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from engines.manifest import Preprocess
 from exporter.errors import ExportError
-from exporter.source.hub import cache_only
+from exporter.source.hub import cache_only, is_cached
 from exporter.source.licences import repository_of
+from exporter.source.loading import resolve_preprocess
 from exporter.source.origins import HUB_PREFIX, Origin, resolve_origin
 from exporter.weights.architectures import quiet_open_clip
 
@@ -41,14 +43,14 @@ class PlannedModel:
 
     Attributes:
         origin: the resolved name; its checkpoint is None where it is not on this machine (or random).
-        image_size: height and width of the pictures, in pixels.
+        preprocess: the preprocessing of pictures.
         towers: tower to its sizes; a tower whose configuration is on the hub alone is missing.
         parameters: number of the whole model's parameters; None where a tower's are not known.
         notes: sentences about what is not known here.
     """
 
     origin: Origin
-    image_size: tuple[int, int]
+    preprocess: Preprocess
     towers: dict[str, TowerSize]
     parameters: int | None
     notes: tuple[str, ...] = field(default=())
@@ -71,21 +73,26 @@ def plan_model(
     with cache_only():
         origin, notes = _origin(name, pretrained, keep_activation, cache_dir)
         model, text_known = _build(origin, cache_dir)
+    text = origin.config["text_cfg"]
     if not text_known:
-        text = origin.config["text_cfg"].get("hf_model_name")
-        notes += (f"the text tower {text} is described on the Hugging Face hub, and the cache does not have it",)
-    size = model.visual.image_size
-    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        notes += (
+            f"the text tower {text.get('hf_model_name')} is described on the Hugging Face hub, and the cache does not have it",
+        )
+    tokenizer = text.get("hf_tokenizer_name")
+    if tokenizer and not os.path.isdir(tokenizer) and not is_cached(tokenizer, "tokenizer_config.json", cache_dir):
+        notes += (f"the tokenizer {tokenizer} is on the Hugging Face hub, and the cache does not have it",)
+    preprocess = resolve_preprocess(origin, model)
+    height, width = preprocess.size
     tensors = tower_parameters(model)
     towers = {
         "image": _size(model, tensors["image"], _counted(lambda: model.encode_image(_meta(1, 3, height, width))) or 0.0)
     }
     if text_known:
         sizes = _size(model, tensors["text"], 0.0)
-        context = int(origin.config["text_cfg"].get("context_length", 77))
+        context = int(text.get("context_length", 77))
         towers["text"] = TowerSize(sizes.parameters, sizes.matrices, 2.0 * sizes.matrices * context)
     whole = sum(p.numel() for p in model.parameters()) if text_known else None
-    return PlannedModel(origin, (height, width), towers, whole, notes)
+    return PlannedModel(origin, preprocess, towers, whole, notes)
 
 
 def tower_parameters(model: Any) -> dict[str, list[torch.Tensor]]:

@@ -14,6 +14,7 @@ import msgspec
 from engines.precisions import PRECISIONS
 from exporter.builders.registry import targets_of
 from exporter.bundle import check_destination
+from exporter.layouts.support import check_config
 from exporter.layouts.transformers import layout_folder
 from exporter.memory import available_memory
 from exporter.options.export_options import Options
@@ -131,7 +132,9 @@ def make_plan(options: Options) -> Plan:
     download = (weights or 0.0) if fetched else 0.0
     peak = peak_memory(model, towers, engines, precision)
     bundle = _bundle_bytes(model, towers, engines)
-    layout_folder(out, options.layout, options.force)
+    if layout_folder(out, options.layout, options.force) is not None:
+        has_logit_bias = origin.config.get("init_logit_bias") is not None
+        check_config(origin.label, origin.architecture, origin.config["text_cfg"], has_logit_bias, model.preprocess)
     disks = _disks(options, out, towers, engines, bundle, download)
     available = available_memory()
     images, _ = parity_counts(options)
@@ -145,7 +148,7 @@ def make_plan(options: Options) -> Plan:
         weights=_weights(model, fetched),
         download_bytes=download,
         precision=precision,
-        image_size=model.image_size,
+        image_size=model.preprocess.size,
         towers=towers,
         engines=engines,
         kinds=request.kinds,

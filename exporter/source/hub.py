@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 
-from engines.hub.client import error_chain
+from engines.hub.client import endpoint_problem, error_chain
 from exporter.errors import ExportError
 
 _PROBE_SECONDS = 5.0
@@ -72,6 +73,19 @@ def cache_only() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = was_offline
 
 
+def is_cached(repository: str, name: str, cache_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Whether the client's cache has a file of a repository; no request is made.
+
+    Args:
+        repository: ``ORG/NAME``.
+        name: the file's path in the repository.
+        cache_dir: the folder for downloads; None is the client library's own folder.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, name, cache_dir=None if cache_dir is None else str(cache_dir)), str)
+
+
 def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:
     """Whether one request reaches the hub; any HTTP answer counts. Proxies and ``HF_ENDPOINT`` are used.
 
@@ -100,7 +114,7 @@ def _reason(error: BaseException) -> str | None:
     if "RepositoryNotFoundError" in names:
         return "the hub has no such repository, or it is private (HF_TOKEN)"
     if names & _NETWORK_ERRORS:
-        return "the hub cannot be reached and the local cache does not have it"
+        return endpoint_problem() or "the hub cannot be reached and the local cache does not have it"
     if "EntryNotFoundError" in names:
         return "the repository has no such file"
     if "HfHubHTTPError" in names or "HTTPError" in names:

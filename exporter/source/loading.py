@@ -86,7 +86,7 @@ def load_source(
     return Source(
         model=model,
         info=_describe(origin, model, weights),
-        preprocess=_preprocess(origin, model),
+        preprocess=resolve_preprocess(origin, model),
         tokenizer=_tokenizer(origin, cache_dir) if with_tokenizer else None,
         text_config=deepcopy(dict(origin.config["text_cfg"])),
         notes=notes,
@@ -156,8 +156,16 @@ def _logit_scale(origin: Origin, model: Any) -> float:
     return math.exp(logarithm)
 
 
-def _preprocess(origin: Origin, model: Any) -> Preprocess:
-    """Resolve the checkpoint's preprocessing at the model's own image size, as open_clip's inference transform does."""
+def resolve_preprocess(origin: Origin, model: Any) -> Preprocess:
+    """Resolve the checkpoint's preprocessing at the model's own image size, as open_clip's inference transform does.
+
+    Args:
+        origin: the model's origin.
+        model: open_clip's model, whose weights do not matter.
+
+    Raises:
+        ExportError: a value of the configuration is wrong.
+    """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 

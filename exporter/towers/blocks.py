@@ -26,6 +26,21 @@ def linear_of(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return linear
 
 
+def packed_projections(attention: nn.Module, names: tuple[str, str, str]) -> nn.Linear:
+    """Make one Linear of an attention's three, which are taken out of it, so that memory does not double.
+
+    Args:
+        attention: the module that holds the Linears of queries, keys and values.
+        names: their names in it.
+    """
+    projections = [getattr(attention, name) for name in names]
+    weight = torch.cat([projection.weight.detach() for projection in projections])
+    bias = torch.cat([projection.bias.detach() for projection in projections])
+    for name in names:
+        setattr(attention, name, None)
+    return linear_of(weight, bias)
+
+
 class DotProduct(nn.Module):
     """The product ``softmax(q kᵀ / √D) v`` over (N, H, L, D); it is a module, so that a probe can observe q and k."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from exporter.towers.blocks import SelfAttention, linear_of
+from exporter.towers.blocks import SelfAttention, packed_projections
 from exporter.towers.roberta import key_mask, positions_of
 from exporter.towers.units import Block, Residual, TextEncoder, Unit
 
@@ -28,12 +28,8 @@ def encoder_of_text(model: Any) -> TextEncoder | None:
 
 def _block(layer: Any) -> Block:
     attention = layer.self_attn
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    weight = torch.cat([projection.weight.detach() for projection in projections])
-    bias = torch.cat([projection.bias.detach() for projection in projections])
-    for name in ("q_proj", "k_proj", "v_proj"):  # the packed copy replaces them, so that memory does not double
-        setattr(attention, name, None)
-    attend = SelfAttention(linear_of(weight, bias), attention.out_proj, attention.num_heads)
+    packed = packed_projections(attention, ("q_proj", "k_proj", "v_proj"))
+    attend = SelfAttention(packed, attention.out_proj, attention.num_heads)
     mlp = nn.Sequential(layer.fc1, nn.ReLU(), layer.fc2)
     return Block(Residual(layer.self_attn_layer_norm, attend), Residual(layer.final_layer_norm, mlp))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter.towers.blocks import SelfAttention, linear_of
+from exporter.towers.blocks import SelfAttention, packed_projections
 from exporter.towers.units import Block, PostNormResidual, TextEncoder, Unit
 
 _POOLERS = ("MeanPooler", "ClsLastHiddenStatePooler")
@@ -32,12 +32,8 @@ def encoder_of_text(model: Any) -> TextEncoder | None:
 
 def _block(layer: Any) -> Block:
     attention, output = layer.attention.self, layer.attention.output
-    projections = (attention.query, attention.key, attention.value)
-    weight = torch.cat([projection.weight.detach() for projection in projections])
-    bias = torch.cat([projection.bias.detach() for projection in projections])
-    for name in ("query", "key", "value"):  # the packed copy replaces them, so that memory does not double
-        setattr(attention, name, None)
-    attend = SelfAttention(linear_of(weight, bias), output.dense, attention.num_attention_heads)
+    packed = packed_projections(attention, ("query", "key", "value"))
+    attend = SelfAttention(packed, output.dense, attention.num_attention_heads)
     mlp = nn.Sequential(layer.intermediate.dense, nn.GELU(), layer.output.dense)
     return Block(PostNormResidual(attend, output.LayerNorm), PostNormResidual(mlp, layer.output.LayerNorm))
 

@@ -104,6 +104,10 @@ def test_write_and_check(tmp_path: Path, results: Path, monkeypatch: pytest.Monk
     assert tables.main(["--check"]) == 1
     assert tables.main([]) == 0
     assert tables.main(["--check"]) == 0
+    (tmp_path / tables.PLACE).unlink()  # the exporter's costs are written anew where they are missing
+    assert tables.main(["--check"]) == 1
+    assert tables.main([]) == 0
+    assert (tmp_path / tables.PLACE).is_file()
     assert CPU in readme.read_text()
     assert GPU in readme.read_text()
     assert "old" not in readme.read_text()

@@ -67,6 +67,12 @@ def test_refusals(hub: HubServer, tmp_path: Path, reference: str, token: str, ex
     assert expected in error_of(hub.url, tmp_path, "pull", reference, **environment)
 
 
+@pytest.mark.parametrize("address", ["hub.example", "ftp://hub.example", "https://"])
+def test_an_address_that_is_none_is_said_by_its_variable(tmp_path: Path, address: str) -> None:
+    error = error_of(address, tmp_path, "pull", "hf:org/demo")
+    assert f"HF_ENDPOINT is {address.rstrip('/')!r}, which is no address: write one that begins with https://" in error
+
+
 def test_private_and_gated_repositories_open_with_the_token(hub: HubServer, tmp_path: Path) -> None:
     for name in ("private", "gated"):
         words = [sys.executable, "-m", "engines", "pull", f"hf:org/{name}"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hub_server import hub_environment, running_hub
 from made_pictures import picture
 
 import engines
@@ -18,6 +22,7 @@ from engines.errors import BundleError, ImageError, InputError
 
 pytest.importorskip("sentence_transformers", reason="pip install 'openclip-engines[sentence-transformers]'")
 
+ROOT = Path(__file__).parents[2]
 TEXTS = [
     "a red circle",
     "Two  BLUE squares",
@@ -111,12 +116,50 @@ def test_wrong_inputs(model: Any, tmp_path: Path) -> None:
 def test_a_bundle_that_was_removed_is_not_saved(demo_bundle: Path, tmp_path: Path) -> None:
     from engines.sentence_transformers import OpenClipBundle
 
-    copy = Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
-
-    module = OpenClipBundle(copy)
-    shutil.rmtree(copy)
+    folder = Path(shutil.copytree(demo_bundle, tmp_path / "copy"))
+    module = OpenClipBundle(folder)
+    shutil.rmtree(folder)
     with pytest.raises(BundleError, match="is not there"):
         module.save(str(tmp_path / "saved"))
+
+
+def test_the_length_of_rows_belongs_to_the_bundle(model: Any) -> None:
+    model.max_seq_length = 77
+    with pytest.raises(InputError, match="is 77 and cannot become 16"):
+        model.max_seq_length = 16
+    assert model.max_seq_length == 77
+
+
+def test_copies_open_the_bundle_anew(model: Any) -> None:
+    expected = model.encode(TEXTS[:3])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other[0].clip is not model[0].clip
+        assert np.array_equal(other.encode(TEXTS[:3]), expected)
+
+
+@pytest.mark.long
+def test_a_pool_of_processes(model: Any) -> None:
+    pool = model.start_multi_process_pool(["cpu"])
+    try:
+        found = model.encode(TEXTS, pool=pool)
+    finally:
+        model.stop_multi_process_pool(pool)
+    assert np.array_equal(found, model.encode(TEXTS))
+
+
+def test_a_bundle_from_the_hub(demo_bundle: Path, tmp_path: Path) -> None:
+    code = (
+        "from engines.sentence_transformers import OpenClipBundle as B; from sentence_transformers import SentenceTransformer\n"
+        "print(SentenceTransformer(modules=[B('hf:org/demo')], device='cpu').encode('a red circle').tolist())"
+    )
+    with running_hub() as server:
+        server.add("org/demo", demo_bundle)
+        environment = hub_environment(server.url, tmp_path)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+    with engines.load(demo_bundle) as clip:
+        assert json.loads(ran.stdout) == clip.encode_text(["a red circle"])[0].tolist()
 
 
 def test_without_the_library_one_sentence_says_what_to_install() -> None:

@@ -13,6 +13,7 @@ from broken_libraries import BREAKAGES, break_library, run_python
 
 from engines.engine_kinds import KINDS
 from exporter.doctor.checks import Failed, run_checks
+from exporter.doctor.hub import hub_facts
 from exporter.doctor.libraries import LIBRARIES
 from exporter.doctor.machine import GpuFacts, disk, driver_version, machine_facts, processor
 from exporter.doctor.report import Report, format_report, make_report
@@ -108,6 +109,18 @@ def test_a_check_that_hangs_ends_and_the_next_one_is_made(tmp_path: Path, monkey
     assert isinstance(answers["library:timm"], Failed)
     assert answers["library:timm"] == "does not answer within 2 seconds"
     assert answers["library:safetensors"]["version"]
+
+
+def test_an_address_of_the_hub_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "hub.example")
+    facts = hub_facts()
+    assert not facts.reachable
+    assert (
+        facts.problem
+        == "HF_ENDPOINT is 'hub.example', which is no address: write one that begins with https://, or unset it"
+    )
 
 
 @pytest.mark.long

@@ -168,6 +168,37 @@ def test_what_the_export_refuses_is_refused(tmp_path: Path, capsys: pytest.Captu
         assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("coca_ViT-B-32", "a token of its own behind the text"),
+        ("MobileCLIP2-S0", "no causal mask"),
+        ("ViT-B-16-SigLIP2", "a logit bias"),
+        ("roberta-ViT-B-32", "'whitespace'"),
+        ("ViT-L-14-CLIPA", "changes ids after the padding"),
+    ],
+)
+def test_a_layout_that_transformers_cannot_describe_is_refused_by_the_configuration(
+    model: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [model, "--pretrained", "none", "--engine", "onnxruntime", "--dry-run", "--layout", "transformers"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {model} has no layout for transformers: ")
+    assert why in error
+
+
+def test_a_repository_that_cannot_be_pushed_to_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--dry-run", "--push", "no-organisation"]) == 1
+    assert "write ORG/NAME" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_is_not_in_the_cache_is_a_note() -> None:
+    made = plan("ViT-B-16-SigLIP2", pretrained="none", engines=("onnxruntime",))
+    assert any("the tokenizer timm/ViT-B-16-SigLIP2 is on the Hugging Face hub" in note for note in made.notes)
+    assert not any("tokenizer" in note for note in plan("ViT-B-32", pretrained="none").notes)
+
+
 def test_quantized_graphs_and_their_engine_have_their_own_sizes() -> None:
     made = plan("demo", precision="int8")
     image, text = made.towers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -56,6 +57,30 @@ def test_files_have_the_bytes_of_the_parameters_that_are_counted(name: str) -> N
         assert size.parameters * PRECISIONS["fp16"].operand_bytes == pytest.approx(row.file_bytes, rel=0.02)
     assert model.parameters is not None
     assert 4 * model.parameters == pytest.approx(measured.graph(name, "text", "fp16").weights_bytes, rel=0.01)  # type: ignore[union-attr]
+
+
+def test_a_quantized_export_has_no_measured_cost(tmp_path: Path) -> None:
+    """Its time depends on the calibration data, which differ between the zoo and a user."""
+    head = "model,tower,precision,status,seconds,peak_memory_mb,weights_fp32_mb,file_mb\n"
+    (tmp_path / "zoo.csv").write_text(f"{head}a,image,int8,ok,1.5,900,600,150\na,image,fp32,ok,1.2,900,600,600\n")
+    (tmp_path / "zoo_engines.csv").write_text("model,tower,precision,engine,target,status\n")
+    assert measured_costs(tmp_path).splitlines()[1:] == ["a,image,fp32,,1.2,900,600,600"]
+
+
+def test_the_time_of_an_export_that_was_not_measured_is_that_of_its_width() -> None:
+    per_parameter = {
+        name: [
+            row.seconds * PRECISIONS[name].operand_bytes / row.file_bytes
+            for key, row in measured.rows().items()
+            if key[2:] == (name, "")
+        ]
+        for name in ("fp32", "fp16")
+    }
+    for name, like in (("fp32", "fp32"), ("fp16", "fp16"), ("bf16", "fp16")):
+        found = measured.estimated_export_seconds(10**8, name)
+        assert found == pytest.approx(10**8 * median(per_parameter[like]))
+    both = [item for values in per_parameter.values() for item in values]
+    assert measured.estimated_export_seconds(10**8, "int8") == pytest.approx(10**8 * median(both))
 
 
 def test_the_pictures_are_those_of_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,6 +212,16 @@ def test_another_tokenizer_is_refused_and_nothing_is_left(bundle_copy: Path, tmp
     assert [item.name for item in tmp_path.iterdir()] == ["copy"]
 
 
+def test_a_link_is_no_place_for_a_layout(demo_bundle: Path, tmp_path: Path, capfd: Any) -> None:
+    """The rename at the end would fail there, after all the work; a link to nothing is refused, too."""
+    (tmp_path / "there").mkdir()
+    for target in ("there", "nowhere"):
+        link = tmp_path / f"link to {target}"
+        link.symlink_to(target)
+        assert main([str(demo_bundle), "--out", str(link), "--force"]) == 1
+        assert "is a link: name the folder it leads to" in capfd.readouterr().err
+
+
 def test_bundles_of_two_models_or_of_one_precision(demo_bundle: Path, bundle_copy: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="are both in fp32"):
         write_layout([demo_bundle, bundle_copy], tmp_path / "out")

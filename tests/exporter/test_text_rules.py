@@ -12,7 +12,9 @@ import torch
 from shallow import register
 
 from engines.inputs.text_length import needed_lengths
-from engines.manifest import TextLength
+from engines.manifest import Preprocess, TextLength
+from exporter.errors import ExportError
+from exporter.layouts.support import check_config
 from exporter.source.loading import load_source
 from exporter.towers.modules import TextTower, text_tower
 from exporter.towers.text_rules import find_text_length
@@ -31,6 +33,8 @@ def rows(lengths: tuple[int, ...], context: int, special: tuple[int, int, int], 
 
 CLIP = (49406, 49407, 0)
 BERT = (0, 2, 1)
+_GREY = (0.5, 0.5, 0.5)
+_PREPROCESS = Preprocess(size=(8, 8), mean=_GREY, std=_GREY, interpolation="bicubic", resize_mode="shortest")
 
 
 def tower_of(name: str) -> TextTower:
@@ -40,6 +44,15 @@ def tower_of(name: str) -> TextTower:
 def embed(tower: TextTower, ids: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return tower(torch.from_numpy(ids)).numpy()
+
+
+def reads_no_padding(text: dict[str, Any]) -> bool:
+    """Whether a layout for transformers accepts a text tower because of its configuration, before any rule was tried."""
+    try:
+        check_config("model", "model", text, False, _PREPROCESS)
+    except ExportError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -59,6 +72,7 @@ def test_rule_of_each_family(
     ids = rows((3, 5, 9, 20, context), context, special, words)
     length = find_text_length(tower, ids, special[2])
     assert (length.keep, length.extra, length.min, length.max) == (*rule, 2, context)
+    assert reads_no_padding(source.text_config) == (rule == ("end", 0))
     full = embed(tower, ids)
     for i, needed in enumerate(needed_lengths(ids, length, special[2])):
         np.testing.assert_allclose(embed(tower, ids[i : i + 1, :needed]), full[i : i + 1], atol=1e-6)
@@ -84,6 +98,7 @@ def test_towers_that_see_padding_keep_their_length(text: dict[str, Any], tmp_pat
     (tmp_path / f"{name}.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / f"{name}.json")
     length = find_text_length(tower_of(name), rows((3, 9, 77), 77, CLIP, 49000), 0)
+    assert not reads_no_padding(config["text_cfg"])
     assert length == TextLength(keep="fixed", extra=0, min=77, max=77)
 
 
