@@ -83,7 +83,9 @@ def is_cached(repository: str, name: str, cache_dir: str | os.PathLike[str] | No
     """
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(repository, name, cache_dir=None if cache_dir is None else str(cache_dir)), str)
+    return isinstance(
+        try_to_load_from_cache(repository, name, cache_dir=None if cache_dir is None else str(cache_dir)), str
+    )
 
 
 def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:
