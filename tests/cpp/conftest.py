@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bundle_answers import full_manifest
 from cpp_library import CppLibrary
 from made_once import made_once, session_folder
 
@@ -94,3 +95,15 @@ def preprocess_bundle(bundle_for_links: Path, tmp_path: Path) -> Callable[[dict[
         return folder
 
     return edited
+
+
+@pytest.fixture(scope="module")
+def original(demo_bundle: Path) -> Any:
+    """A manifest in which every field of every struct has a value."""
+    return full_manifest(demo_bundle)
+
+
+@pytest.fixture(scope="module")
+def bundle(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the demo bundle's files, in which tests write the manifest."""
+    return Path(shutil.copytree(demo_bundle, tmp_path_factory.mktemp("cpp") / "bundle"))
