@@ -53,9 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.list is None and args.name is None:
         parser.error("name a MODEL, or pass --list")
+    if args.list is not None and _given(parser, args) != {"list"}:
+        parser.error("--list stands alone, with a pattern at most")
     if args.list is None and args.name == "doctor":
+        if not _given(parser, args) <= {"name", "out", "json"}:
+            parser.error("doctor takes --out and --json, and no option of an export")
         return run_command(lambda: _doctor(args), modules=())
     return run_command(lambda: _list(args.list) if args.list is not None else _export(args))
+
+
+def _given(parser: argparse.ArgumentParser, args: argparse.Namespace) -> set[str]:
+    """The names of the arguments that differ from their defaults."""
+    defaults = vars(parser.parse_args([]))
+    return {name for name, value in vars(args).items() if value != defaults[name]}
 
 
 def _list(pattern: str) -> int:

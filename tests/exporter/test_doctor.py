@@ -12,6 +12,7 @@ import pytest
 from broken_libraries import BREAKAGES, break_library, run_python
 
 from engines.engine_kinds import KINDS
+from exporter.__main__ import main
 from exporter.doctor.checks import Failed, run_checks
 from exporter.doctor.hub import hub_facts
 from exporter.doctor.libraries import LIBRARIES
@@ -109,6 +110,15 @@ def test_a_check_that_hangs_ends_and_the_next_one_is_made(tmp_path: Path, monkey
     assert isinstance(answers["library:timm"], Failed)
     assert answers["library:timm"] == "does not answer within 2 seconds"
     assert answers["library:safetensors"]["version"]
+
+
+@pytest.mark.parametrize(
+    "words", [["doctor", "--fp16"], ["doctor", "--dry-run"], ["--list", "ViT*", "--fp16"], ["ViT-B-32", "--list"]]
+)
+def test_options_that_would_have_no_effect_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("python -m exporter: error: ")
 
 
 def test_an_address_of_the_hub_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
