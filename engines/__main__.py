@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        if args.command != "pull":
-            # `verify` and `inspect` check all files; the others need those of one engine.
+        if args.command not in ("pull", "inspect"):  # these two choose what they download themselves
+            # `verify` checks all files; the others need those of one engine.
             args.bundle = local_bundle(args.bundle, args.engine if args.command in ("embed", "classify") else "auto")
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
         sys.stdout.flush()

@@ -10,6 +10,8 @@ import msgspec
 
 from engines.bundle_files import verify_files
 from engines.files.json_text import json_text
+from engines.hub.pull import local_bundle, pull_manifest
+from engines.hub.reference import is_reference, parse_reference
 from engines.manifest import Engine, Manifest, Tensor, read_manifest
 from engines.process.tables import format_table
 from engines.process.terminal import say, visible
@@ -19,15 +21,21 @@ from engines.verification.rough_inputs import describe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("--full", action="store_true", help="also check every file's sha256")
+    parser.add_argument(
+        "--full", action="store_true", help="also check every file's sha256 (of a bundle on the hub: download all)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the bundle's content."""
-    folder = Path(args.bundle)
-    manifest = read_manifest(folder)
-    verify_files(folder, manifest, full=args.full)
+    """Print the bundle's content; of a bundle on the hub only the manifest is downloaded, unless all files shall be checked."""
+    folder: Path | None = None
+    if is_reference(args.bundle) and not args.full:
+        _, manifest = pull_manifest(parse_reference(args.bundle))
+    else:
+        folder = Path(local_bundle(args.bundle))
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest, full=args.full)
     engines_here = {name: candidates(folder, manifest, name) for name in manifest.towers}
     if args.json:
         engines = [
@@ -42,18 +50,20 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json_text({**msgspec.to_builtins(manifest), "engines": engines}))
         return 0
-    say(_text(folder, manifest, engines_here, args.full))
+    checked = "sizes and checksums are right" if args.full else "sizes are right"
+    if folder is None:
+        checked = "on the hub, only the manifest was downloaded"
+    say(_text(str(folder or args.bundle), manifest, engines_here, checked))
     return 0
 
 
-def _text(folder: Path, manifest: Manifest, found: dict[Any, list[Candidate]], full: bool) -> str:
+def _text(place: str, manifest: Manifest, found: dict[Any, list[Candidate]], checked: str) -> str:
     model, preprocess = manifest.model, manifest.preprocess
     total = sum(file.bytes for file in manifest.files.values())
-    checked = "sizes and checksums" if full else "sizes"
     tag = f", tag {model.tag}" if model.tag else ""
     activation = "QuickGELU" if model.quick_gelu else "GELU"
     lines = [
-        f"{folder}  ({total / 1e6:.1f} MB in {len(manifest.files)} files; {checked} are right)",
+        f"{place}  ({total / 1e6:.1f} MB in {len(manifest.files)} files; {checked})",
         f"  model       {model.name}: {model.architecture}{tag}, {activation}, {model.embed_dim} dimensions",
         f"  weights     {'random' if model.weights == 'random' else 'sha256 ' + model.weights[:16] + '…'} ({model.source})",
         f"  precision   {manifest.precision}",

@@ -63,6 +63,22 @@ def local_bundle(path: str | os.PathLike[str], engine: str = "auto") -> str | os
     return pull_to_cache(parse_reference(path), engine, full=False).folder if is_reference(path) else path
 
 
+def pull_manifest(reference: HubReference) -> tuple[Path, Manifest]:
+    """Download a bundle's manifest and card alone into the client's cache.
+
+    Args:
+        reference: repository and revision.
+
+    Returns:
+        The bundle's folder in the cache, which may lack all other files, and the manifest.
+
+    Raises:
+        HubError, BundleError: see `local_bundle`.
+    """
+    with hub_errors(str(reference), reference.revision):
+        return _manifest_of(reference)
+
+
 def pull_to_cache(reference: HubReference, engine: str = "auto", full: bool = True) -> PulledBundle:
     """Download a bundle into the client's cache (``HF_HUB_CACHE``).
 

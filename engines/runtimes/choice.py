@@ -36,19 +36,22 @@ class Candidate:
 
 
 def candidates(
-    bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
+    bundle: Path | None, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
 ) -> list[Candidate]:
-    """All engines of a tower, best first; only those of `kind`, if it is given. Their libraries are imported."""
+    """All engines of a tower, best first; only those of `kind`, if it is given. Their libraries are imported.
+
+    Without a bundle's folder, because only the manifest is here, the engines' files are not looked at.
+    """
     return list(best_first(bundle, manifest, tower, device, kind))
 
 
 def best_first(
-    bundle: Path, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
+    bundle: Path | None, manifest: Manifest, tower: TowerName, device: str = "auto", kind: str | None = None
 ) -> Iterator[Candidate]:
     """The engines of `candidates` one by one: an engine's library is imported when the iteration reaches the engine."""
     for engine in _ranked(manifest, tower):
         if kind is None or engine.kind == kind:
-            problem = engine_problem(bundle, manifest, engine)
+            problem = engine_problem(bundle, manifest, engine) if bundle is not None else None
             yield Candidate(engine, problem or why_not(engine, manifest.precision, device))
 
 

@@ -92,6 +92,18 @@ def test_the_cache_is_used_again_and_links_into_it_load(run: Run, hub: HubServer
     assert hub.downloads() == {}
 
 
+def test_inspect_downloads_the_manifest_alone(run: Run, hub: HubServer) -> None:
+    done = run("-m", "engines", "inspect", "hf:org/demo")
+    assert done.returncode == 0, done.stderr
+    assert "files; on the hub, only the manifest was downloaded)" in done.stdout.splitlines()[0]
+    assert set(hub.downloads()) == {"manifest.json"}
+    rows = [line.split() for line in done.stdout.splitlines() if line.lstrip().startswith("onnxruntime")]
+    assert [row[-1] for row in rows[:2]] == ["yes", "yes"]
+    done = run("-m", "engines", "inspect", "hf:org/demo", "--full")
+    assert "sizes and checksums are right" in done.stdout
+    assert "image.onnx.data" in hub.downloads()
+
+
 def test_commands_take_references(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(1, "PNG"))
     (tmp_path / "texts.txt").write_text("a red circle\na blue square\n", encoding="utf-8")
@@ -219,7 +231,7 @@ def test_offline(run: Run, hub: HubServer, tmp_path: Path) -> None:
     assert hub.requests == []
     assert "revision v2" in refused(run, "inspect", "hf:org/demo@v2", HF_HUB_OFFLINE="1")
     (folder / "image.onnx").unlink()
-    message = refused(run, "inspect", "hf:org/demo", HF_HUB_OFFLINE="1")
+    message = refused(run, "verify", "hf:org/demo", HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set, and the cache lacks files" in message
     # Without a network the cache serves, too, at once.
     assert pull(run, "hf:org/demo") == folder
