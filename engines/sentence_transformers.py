@@ -31,6 +31,9 @@ except ImportError as error:
     ) from error
 
 
+_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
 class OpenClipBundle(InputModule):  # type: ignore[misc]
     """The first and only module of a ``SentenceTransformer``: texts and images to embeddings by a bundle's engines.
 
@@ -62,18 +65,31 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         self.engine, self.device, self.options = engine, device, options
         self.clip = engines.load(self.bundle, engine, device, **options)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and other processes open the bundle anew, because engines belong to the process that opened them."""
-        return _opened, (type(self), self.bundle, self.engine, self.device, self.options)
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the engines, which belong to the process that opened them."""
+        return {name: value for name, value in self.__dict__.items() if name != "clip"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open the bundle anew."""
+        super().__setstate__(state)
+        self.clip = engines.load(self.bundle, self.engine, self.device, **self.options)
+
+    def __copy__(self) -> OpenClipBundle:
+        """A module with the same engines."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
 
     @property
     def max_seq_length(self) -> int | None:
-        """The number of ids of a row; longer texts are cut as the model's tokenizer cuts them. None: there is no text tower."""
+        """The number of ids of a row; longer texts are cut as the model's tokenizer cuts them. None: no text tower is loaded."""
         tokenizer = self.clip.manifest.tokenizer
-        return None if tokenizer is None else tokenizer.context_length
+        return tokenizer.context_length if tokenizer is not None and "text" in self.clip.engines else None
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
+        if self.max_seq_length is None and value is not None:
+            raise InputError(f"max_seq_length cannot become {value}, because no text tower is loaded")
         if value != self.max_seq_length:
             raise InputError(
                 f"max_seq_length of a bundle is {self.max_seq_length} and cannot become {value}: it is part of the exported "
@@ -97,9 +113,11 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
             ``input_ids`` int32 (N, L), or ``pixel_values`` uint8 (N, H, W, 3), which are not normalized.
 
         Raises:
-            InputError: an input is a link, or neither a text nor an image, or the inputs are of both kinds.
+            InputError: an input is a link, or the path of a picture that is not there, or neither a text nor an image, or the
+                inputs are of both kinds.
             ImageError: an image cannot be read.
         """
+        inputs = [_unwrapped(item) for item in inputs]
         kinds = {_is_text(item) for item in inputs}
         if len(kinds) != 1:
             raise InputError("a batch must hold texts or images, and at least one: pass each kind in a call of its own")
@@ -147,22 +165,26 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         return cls(folder or Path(model_name_or_path) / subfolder)
 
 
-def _opened(
-    kind: type[OpenClipBundle], bundle: Path, engine: str, device: str, options: dict[str, Any]
-) -> OpenClipBundle:
-    return kind(bundle, engine, device, **options)
+def _unwrapped(item: Any) -> Any:
+    """The text of ``{"text": text}`` and the image of ``{"image": image}``; other inputs as they are."""
+    if isinstance(item, dict) and len(item) == 1 and next(iter(item)) in ("text", "image"):
+        return next(iter(item.values()))
+    return item
 
 
 def _is_text(item: Any) -> bool:
     """Whether an input of sentence-transformers is a text; it is an image otherwise.
 
     Raises:
-        InputError: it is a link to an image, or another kind of input.
+        InputError: it is a link to an image, a path of none, or another kind of input.
     """
-    if infer_modality(item) == "text":
+    kind = infer_modality(item)
+    if isinstance(item, str) and kind == "text":
+        if Path(item).suffix.lower() in _SUFFIXES and not any(map(str.isspace, item)):
+            raise InputError(f"{item[:80]!r} looks like the path of a picture, and there is no such file")
         return True
     if isinstance(item, str) and ("://" in item or item.startswith("data:")):
         raise InputError(f"{item[:80]!r} is a link: read the image, and pass a Pillow image or a path")
-    if infer_modality(item) != "image":
+    if kind != "image":
         raise InputError(f"an input is of type {type(item).__name__}: pass a text, a Pillow image, an array or a path")
     return False

@@ -37,11 +37,13 @@ def check_destination(out: str | os.PathLike[str], force: bool, trial: bool = Tr
         trial: whether to make and remove a folder beside it; without that, only permissions are read.
 
     Raises:
-        ExportError: `out` exists and is a file, or not a bundle, or a bundle that may not be replaced because `force` is not set,
-            or the folder in which it would be made cannot be written.
+        ExportError: `out` is a link, or exists and is a file, or not a bundle, or a bundle that may not be replaced because
+            `force` is not set, or the folder in which it would be made cannot be written.
     """
     path = Path(os.path.abspath(out))
     with _sentences(path):
+        if path.is_symlink():
+            raise ExportError(f"{path} is a link: pass the folder it leads to as --out, or another one")
         if path.is_dir():
             if any(path.iterdir()):
                 if not (path / MANIFEST_NAME).is_file():
@@ -50,7 +52,7 @@ def check_destination(out: str | os.PathLike[str], force: bool, trial: bool = Tr
                     )
                 if not force:
                     raise ExportError(f"{path} exists: pass --force to replace it, or another --out")
-        elif path.exists() or path.is_symlink():
+        elif path.exists():
             raise ExportError(f"{path} exists and is a file: pass another --out")
         # A folder is made and removed, because permissions alone do not say whether one can be made.
         above = next((folder for folder in path.parents if folder.exists() or folder.is_symlink()), path)

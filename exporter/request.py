@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,10 +92,33 @@ def check_request(options: Options, stages: Stages) -> Request:
         from exporter.layouts.support import check_request as check_layout
 
         check_layout(precision.name, options.towers, kinds)
+        _check_layout_of_model(options)
     if options.out is not None:
         check_destination(options.out, options.force)
     check_parity_data(options.parity_data, *parity_counts(options))
     return Request(options, precision, tuple(kinds), engine_options, refused, calibration, dataset)
+
+
+def _check_layout_of_model(options: Options) -> None:
+    """Refuse a model that has no layout before anything is downloaded, as far as its configuration is on this machine.
+
+    Raises:
+        ExportError: the model has no layout; other problems of its name are left to the loading of the model.
+    """
+    from exporter.layouts.support import check_config
+    from exporter.source.hub import cache_only
+    from exporter.source.origins import resolve_origin
+
+    try:
+        with cache_only():
+            pretrained = None if options.pretrained is None else os.fspath(options.pretrained)
+            origin = resolve_origin(
+                options.name, pretrained, options.keep_activation, options.cache_dir, download=False
+            )
+    except ExportError:
+        return
+    has_logit_bias = origin.config.get("init_logit_bias") is not None
+    check_config(origin.label, origin.architecture, origin.config["text_cfg"], has_logit_bias, None)
 
 
 def parity_counts(options: Options) -> tuple[int, int]:

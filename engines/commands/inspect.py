@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the bundle's content; of a bundle on the hub only the manifest is downloaded, unless all files shall be checked."""
     folder: Path | None = None
     if is_reference(args.bundle) and not args.full:
-        _, manifest = pull_manifest(parse_reference(args.bundle))
+        manifest = pull_manifest(parse_reference(args.bundle))
     else:
         folder = Path(local_bundle(args.bundle))
         manifest = read_manifest(folder)
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
             for name, items in engines_here.items()
             for item in items
         ]
-        print(json_text({**msgspec.to_builtins(manifest), "engines": engines}))
+        checked = "manifest" if folder is None else "checksums" if args.full else "sizes"
+        print(json_text({**msgspec.to_builtins(manifest), "engines": engines, "checked": checked}))
         return 0
     checked = "sizes and checksums are right" if args.full else "sizes are right"
     if folder is None:

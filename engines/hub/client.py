@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from engines.errors import EngineError, HubError
 from engines.process.optional import error_line, import_or_reason
@@ -122,6 +124,8 @@ def _reason(error: BaseException, revision: str, doing: str) -> str | None:
     if "OfflineModeIsEnabled" in names:
         remedy = "unset it, or copy the cache (HF_HOME) of a machine that has this revision"
         return f"HF_HUB_OFFLINE is set, and the cache lacks files of revision {revision}: {remedy}"
+    if (problem := endpoint_problem()) is not None:
+        return problem
     if "GatedRepoError" in names:
         return f"the repository is gated: ask for access on its page, then {LOGIN}"
     if "RepositoryNotFoundError" in names:
@@ -134,8 +138,6 @@ def _reason(error: BaseException, revision: str, doing: str) -> str | None:
         return "the repository lacks a file that its manifest names: take another revision, or tell its owner"
     if statuses:
         return _of_status(statuses[0], error, doing)
-    if (names & _NETWORK_ERRORS or "FileMetadataError" in names) and (problem := endpoint_problem()) is not None:
-        return problem
     if names & _NETWORK_ERRORS or "Consistency check failed" in str(error) or _is_xet(error):
         broke = f"{_host()} cannot be reached, or the connection broke ({error_line(chain[-1])})"
         return f"{broke}: run the same command again, it goes on"
@@ -162,8 +164,13 @@ def _of_status(status: int, error: BaseException, doing: str) -> str:
 
 def endpoint_problem() -> str | None:
     """What is wrong with the hub's address, which ``HF_ENDPOINT`` sets; None: it is an address."""
-    address = str(hub_client().constants.ENDPOINT)
-    if address.startswith(("http://", "https://")) and address.partition("://")[2]:
+    address = os.environ.get("HF_ENDPOINT") or str(hub_client().constants.ENDPOINT)
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large
+        good = False
+    if good and not any(map(str.isspace, address)):
         return None
     return f"HF_ENDPOINT is {address!r}, which is no address: write one that begins with https://, or unset it"
 

@@ -63,20 +63,17 @@ def local_bundle(path: str | os.PathLike[str], engine: str = "auto") -> str | os
     return pull_to_cache(parse_reference(path), engine, full=False).folder if is_reference(path) else path
 
 
-def pull_manifest(reference: HubReference) -> tuple[Path, Manifest]:
-    """Download a bundle's manifest and card alone into the client's cache.
+def pull_manifest(reference: HubReference) -> Manifest:
+    """Download a bundle's manifest alone into the client's cache.
 
     Args:
         reference: repository and revision.
-
-    Returns:
-        The bundle's folder in the cache, which may lack all other files, and the manifest.
 
     Raises:
         HubError, BundleError: see `local_bundle`.
     """
     with hub_errors(str(reference), reference.revision):
-        return _manifest_of(reference)
+        return _manifest_of(reference, [MANIFEST_NAME])[1]
 
 
 def pull_to_cache(reference: HubReference, engine: str = "auto", full: bool = True) -> PulledBundle:
@@ -144,11 +141,10 @@ def pull_to_folder(reference: HubReference, out: Path, engine: str = "auto") -> 
     return _pulled(out, commit, manifest, names)
 
 
-def _manifest_of(reference: HubReference) -> tuple[Path, Manifest]:
-    """The snapshot's folder in the cache, whose name is the commit, and the manifest in it; the card comes along."""
-    files = [MANIFEST_NAME, _CARD]
+def _manifest_of(reference: HubReference, files: Sequence[str] = (MANIFEST_NAME, _CARD)) -> tuple[Path, Manifest]:
+    """The snapshot's folder in the cache, whose name is the commit, and the manifest in it; the other `files` come along."""
     snapshot = hub_client().snapshot_download(
-        reference.repository, revision=reference.revision, allow_patterns=files, tqdm_class=silent_progress()
+        reference.repository, revision=reference.revision, allow_patterns=list(files), tqdm_class=silent_progress()
     )
     folder = Path(snapshot)
     try:

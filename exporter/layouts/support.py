@@ -31,7 +31,7 @@ def check_request(precision: str, towers: Sequence[TowerName], kinds: Sequence[s
 
 
 def check_config(
-    name: str, architecture: str, text: Mapping[str, Any], has_logit_bias: bool, preprocess: Preprocess
+    name: str, architecture: str, text: Mapping[str, Any], has_logit_bias: bool, preprocess: Preprocess | None
 ) -> None:
     """Check what open_clip's configuration of a model says, before any tower is exported.
 
@@ -40,7 +40,7 @@ def check_config(
         architecture: its architecture.
         text: open_clip's ``text_cfg``.
         has_logit_bias: whether the model has a logit bias.
-        preprocess: the model's preprocessing.
+        preprocess: the model's preprocessing; None: not known yet, because it depends on the model.
 
     Raises:
         ExportError: transformers' ``CLIPModel`` does not describe the model; the sentence names it and the first reason.
@@ -50,7 +50,7 @@ def check_config(
     reason = None
     if has_logit_bias:
         reason = _LOGIT_BIAS
-    elif tokenizer.get("strip_sep_token"):
+    elif tokenizer.get("strip_sep_token") or text.get("tokenizer_mode") == "clips":
         reason = _IDS_AFTER_PADDING
     elif clean != "lower":
         reason = _cleaned(clean)
@@ -58,9 +58,9 @@ def check_config(
         reason = _reads_padding("its text tower has a token of its own behind the text")
     elif text.get("no_causal_mask"):
         reason = _reads_padding("its text tower has no causal mask")
-    elif text.get("pool_type", "argmax") != "argmax":
+    elif text.get("pool_type", "argmax") not in ("argmax", "eos"):
         reason = _reads_padding(f"its text tower pools in the way {text['pool_type']!r}")
-    _refuse(name, architecture, reason or _pictures(preprocess))
+    _refuse(name, architecture, reason or (_pictures(preprocess) if preprocess is not None else None))
 
 
 def check_supported(manifest: Manifest) -> None:

@@ -84,6 +84,7 @@ def layout_folder(bundle: Path, layout: str | None, force: bool) -> Path | None:
     """
     if layout is None:
         return None
+    bundle = Path(os.path.abspath(bundle))
     folder = bundle.with_name(f"{bundle.name}--{layout}")
     check_destination(folder, force)
     return folder

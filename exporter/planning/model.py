@@ -20,6 +20,7 @@ from exporter.source.licences import repository_of
 from exporter.source.loading import resolve_preprocess
 from exporter.source.origins import HUB_PREFIX, Origin, resolve_origin
 from exporter.weights.architectures import quiet_open_clip
+from exporter.weights.checkpoint_files import FOLDER_PREFIX
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class PlannedModel:
 
 
 def plan_model(
-    name: str, pretrained: str | None, keep_activation: bool, cache_dir: str | os.PathLike[str] | None
+    name: str,
+    pretrained: str | None,
+    keep_activation: bool,
+    cache_dir: str | os.PathLike[str] | None,
+    with_tokenizer: bool = True,
 ) -> PlannedModel:
     """Resolve a model's name and count its towers' parameters, without a download.
 
@@ -66,6 +71,7 @@ def plan_model(
         pretrained: the tag, checkpoint file or ``none``.
         keep_activation: whether the architecture's activation stays.
         cache_dir: the folder for downloads.
+        with_tokenizer: whether the tokenizer is needed, too.
 
     Raises:
         ExportError: the name or tag is unknown, or a repository's configuration is neither in the cache nor known to open_clip.
@@ -78,8 +84,14 @@ def plan_model(
         notes += (
             f"the text tower {text.get('hf_model_name')} is described on the Hugging Face hub, and the cache does not have it",
         )
-    tokenizer = text.get("hf_tokenizer_name")
-    if tokenizer and not os.path.isdir(tokenizer) and not is_cached(tokenizer, "tokenizer_config.json", cache_dir):
+    # A folder has a tokenizer of its own.
+    tokenizer = None if origin.build_name.startswith(FOLDER_PREFIX) else text.get("hf_tokenizer_name")
+    if (
+        with_tokenizer
+        and tokenizer
+        and not os.path.isdir(tokenizer)
+        and not is_cached(tokenizer, "tokenizer_config.json", cache_dir)
+    ):
         notes += (f"the tokenizer {tokenizer} is on the Hugging Face hub, and the cache does not have it",)
     preprocess = resolve_preprocess(origin, model)
     height, width = preprocess.size

@@ -113,7 +113,8 @@ def make_plan(options: Options) -> Plan:
     """
     stages = Stages()
     request = check_request(replace(options, out=None), stages)  # the folder is checked below, without a trial
-    model = plan_model(options.name, options.pretrained, options.keep_activation, options.cache_dir)
+    with_tokenizer = "text" in request.towers
+    model = plan_model(options.name, options.pretrained, options.keep_activation, options.cache_dir, with_tokenizer)
     origin = model.origin
     name = folder_name(origin.architecture, origin.label, origin.kind, origin.tag, options.precision)
     out = Path(os.path.abspath(options.out or name))

@@ -15,6 +15,7 @@ from engines.hub.client import endpoint_problem, error_chain
 from exporter.errors import ExportError
 
 _PROBE_SECONDS = 5.0
+_UNREACHABLE = "the hub cannot be reached and the local cache does not have it"
 _NETWORK_ERRORS = frozenset(
     {
         "ConnectError",
@@ -55,6 +56,10 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
+        if reason == _UNREACHABLE and was_offline:
+            reason = "HF_HUB_OFFLINE is set and the local cache does not have it"
+        elif reason == _UNREACHABLE and (problem := endpoint_problem()) is not None:
+            raise ExportError(f"cannot download {what}: {problem}") from error
         raise ExportError(f"cannot download {what}: {reason}; {remedy}") from error
     finally:
         constants.HF_HUB_OFFLINE = was_offline
@@ -116,7 +121,7 @@ def _reason(error: BaseException) -> str | None:
     if "RepositoryNotFoundError" in names:
         return "the hub has no such repository, or it is private (HF_TOKEN)"
     if names & _NETWORK_ERRORS:
-        return endpoint_problem() or "the hub cannot be reached and the local cache does not have it"
+        return _UNREACHABLE
     if "EntryNotFoundError" in names:
         return "the repository has no such file"
     if "HfHubHTTPError" in names or "HTTPError" in names:

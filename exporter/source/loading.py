@@ -6,6 +6,7 @@ in which every residual branch affects the output.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -225,12 +226,11 @@ def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Call
     cache = str(cache_dir) if cache_dir is not None else None
     source = origin.config["text_cfg"].get("hf_tokenizer_name")
     is_local = os.path.isdir(source) if source else "siglip" not in origin.build_name.lower()
-    if is_local and not origin.build_name.startswith(HUB_PREFIX):
-        with quiet_open_clip():
-            return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
+    is_local = is_local and not origin.build_name.startswith(HUB_PREFIX)
     remedy = "put it into the Hugging Face cache (HF_HOME), name a mirror in HF_ENDPOINT, or export only --towers image"
     try:
-        with hub_access(f"the tokenizer {source or 'of ' + origin.label}", remedy), quiet_open_clip():
+        access = hub_access(f"the tokenizer {source or 'of ' + origin.label}", remedy)
+        with contextlib.nullcontext() if is_local else access, quiet_open_clip():
             return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
     except ExportError:
         raise

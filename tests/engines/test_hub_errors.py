@@ -12,6 +12,8 @@ import pytest
 from broken_libraries import break_library
 from hub_server import READ_TOKEN, TOKEN, HubServer, Repository, hub_environment, running_hub
 
+from engines.hub.client import endpoint_problem
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -67,10 +69,28 @@ def test_refusals(hub: HubServer, tmp_path: Path, reference: str, token: str, ex
     assert expected in error_of(hub.url, tmp_path, "pull", reference, **environment)
 
 
-@pytest.mark.parametrize("address", ["hub.example", "ftp://hub.example", "https://"])
+@pytest.mark.parametrize("address", ["hub.example", "https://", "https://hub.example:99999"])
 def test_an_address_that_is_none_is_said_by_its_variable(tmp_path: Path, address: str) -> None:
     error = error_of(address, tmp_path, "pull", "hf:org/demo")
-    assert f"HF_ENDPOINT is {address.rstrip('/')!r}, which is no address: write one that begins with https://" in error
+    assert f"HF_ENDPOINT is {address!r}, which is no address: write one that begins with https://" in error
+
+
+@pytest.mark.parametrize(
+    ("address", "good"),
+    [
+        ("https://hub.example", True),
+        ("HTTP://127.0.0.1:8080/", True),
+        ("http://[::1]:80/path", True),
+        ("ftp://hub.example", False),
+        ("https://:443", False),
+        ("https://?x", False),
+        ("https://hub example", False),
+        ("https://hub.example:port", False),
+    ],
+)
+def test_addresses(address: str, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    assert (endpoint_problem() is None) == good
 
 
 def test_private_and_gated_repositories_open_with_the_token(hub: HubServer, tmp_path: Path) -> None:
@@ -99,7 +119,7 @@ def test_a_file_that_the_repository_lacks(hub: HubServer, tmp_path: Path) -> Non
     files = dict(repository.commits[repository.refs["main"]])
     del files["tokenizer.json"]
     repository.commit(files)
-    message = error_of(hub.url, tmp_path, "inspect", "hf:org/demo")
+    message = error_of(hub.url, tmp_path, "verify", "hf:org/demo")
     assert "the repository lacks a file that its manifest names: take another revision, or tell its owner" in message
 
 

@@ -93,12 +93,16 @@ def test_the_cache_is_used_again_and_links_into_it_load(run: Run, hub: HubServer
 
 
 def test_inspect_downloads_the_manifest_alone(run: Run, hub: HubServer) -> None:
+    files = next(iter(hub.repositories["org/demo"].commits.values()))
+    hub.repositories["org/demo"].commit({**files, "README.md": b"a card"})
     done = run("-m", "engines", "inspect", "hf:org/demo")
     assert done.returncode == 0, done.stderr
     assert "files; on the hub, only the manifest was downloaded)" in done.stdout.splitlines()[0]
     assert set(hub.downloads()) == {"manifest.json"}
     rows = [line.split() for line in done.stdout.splitlines() if line.lstrip().startswith("onnxruntime")]
     assert [row[-1] for row in rows[:2]] == ["yes", "yes"]
+    answer = json.loads(run("-m", "engines", "inspect", "hf:org/demo", "--json").stdout)
+    assert answer["checked"] == "manifest"
     done = run("-m", "engines", "inspect", "hf:org/demo", "--full")
     assert "sizes and checksums are right" in done.stdout
     assert "image.onnx.data" in hub.downloads()

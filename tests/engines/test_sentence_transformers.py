@@ -95,6 +95,9 @@ def test_a_bundle_with_one_tower(normalized_image_bundle: Path) -> None:
     from engines.sentence_transformers import OpenClipBundle
 
     model = SentenceTransformer(modules=[OpenClipBundle(normalized_image_bundle)], device="cpu")
+    assert model.max_seq_length is None
+    with pytest.raises(InputError, match="no text tower is loaded"):
+        model.max_seq_length = 5
     assert model.modalities == ["image"]
     with engines.load(normalized_image_bundle) as clip:
         assert np.array_equal(model.encode([picture(3)]), clip.encode_image([picture(3)]))
@@ -111,6 +114,17 @@ def test_wrong_inputs(model: Any, tmp_path: Path) -> None:
             model.encode([link])
     with pytest.raises(InputError, match="texts or images"):
         model[0].preprocess(["a text", picture(1)])
+    with pytest.raises(InputError, match="no such file"):
+        model.encode(["nowhere/cat.JPG"])
+    for pair in (("a", "b"), ["a", "b"]):
+        with pytest.raises(InputError, match="pass a text"):
+            model[0].preprocess([pair])
+
+
+def test_inputs_in_dictionaries_of_one_kind(model: Any) -> None:
+    assert np.array_equal(model.encode([{"text": "a red circle"}]), model.encode(["a red circle"]))
+    assert np.array_equal(model.encode([{"image": picture(1)}]), model.encode([picture(1)]))
+    assert model.encode(["I saw cat.jpg today"]).shape == (1, 64)
 
 
 def test_a_bundle_that_was_removed_is_not_saved(demo_bundle: Path, tmp_path: Path) -> None:
@@ -134,7 +148,15 @@ def test_copies_open_the_bundle_anew(model: Any) -> None:
     expected = model.encode(TEXTS[:3])
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert other[0].clip is not model[0].clip
+        assert other[0].training == model[0].training
         assert np.array_equal(other.encode(TEXTS[:3]), expected)
+
+
+def test_a_shallow_copy_has_the_same_engines_and_other_attributes(model: Any) -> None:
+    other = copy.copy(model[0])
+    assert other.clip is model[0].clip
+    other.note = 1
+    assert not hasattr(model[0], "note")
 
 
 @pytest.mark.long

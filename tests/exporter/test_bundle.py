@@ -98,6 +98,15 @@ def test_other_folders_and_files_are_never_replaced(force: bool, tmp_path: Path)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_link_is_no_place_for_a_bundle(bundle_copy: Path, tmp_path: Path) -> None:
+    """Replacing it would leave the folder it leads to, and a hidden link beside it."""
+    for target in (bundle_copy, tmp_path / "nowhere"):
+        link = tmp_path / f"to-{target.name}"
+        link.symlink_to(target)
+        with pytest.raises(ExportError, match="is a link: pass the folder it leads to"):
+            check_destination(link, True)
+
+
 def test_folders_in_which_no_bundle_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")

@@ -23,7 +23,7 @@ from exporter.errors import ExportError
 from exporter.layouts.__main__ import main
 from exporter.layouts.measurement import LIMIT, measure
 from exporter.layouts.support import check_supported
-from exporter.layouts.transformers import write_layout
+from exporter.layouts.transformers import layout_folder, write_layout
 from exporter.reference.parity_data import load_parity_data
 
 FILES = {
@@ -220,6 +220,12 @@ def test_a_link_is_no_place_for_a_layout(demo_bundle: Path, tmp_path: Path, capf
         link.symlink_to(target)
         assert main([str(demo_bundle), "--out", str(link), "--force"]) == 1
         assert "is a link: name the folder it leads to" in capfd.readouterr().err
+
+
+def test_the_layout_of_a_bundle_in_this_folder_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert layout_folder(Path("."), "transformers", False) == tmp_path / "here--transformers"
 
 
 def test_bundles_of_two_models_or_of_one_precision(demo_bundle: Path, bundle_copy: Path, tmp_path: Path) -> None:

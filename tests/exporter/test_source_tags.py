@@ -135,6 +135,18 @@ class TestTags:
         assert time.monotonic() - start < 30
 
     @pytest.mark.usefixtures("no_network")
+    def test_what_forbids_a_download_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from huggingface_hub import constants
+
+        monkeypatch.setenv("HF_ENDPOINT", "hub.example")
+        with pytest.raises(ExportError, match=r"HF_ENDPOINT is 'hub\.example', which is no address") as error:
+            load_source("ViT-B-32", "openai")
+        assert "mirror" not in str(error.value)  # which would be the same variable again
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ExportError, match="HF_HUB_OFFLINE is set and the local cache does not have it"):
+            load_source("ViT-B-32", "openai")
+
+    @pytest.mark.usefixtures("no_network")
     def test_a_cached_download_needs_no_network(self, trained: Any, tmp_path: Path) -> None:
         snapshot = cached_repository(tmp_path / "cache", "someone/tiny", trained[0])
         source = load_source("hf-hub:someone/tiny", cache_dir=tmp_path / "cache")

@@ -102,6 +102,20 @@ def test_towers_that_see_padding_keep_their_length(text: dict[str, Any], tmp_pat
     assert length == TextLength(keep="fixed", extra=0, min=77, max=77)
 
 
+def test_a_tower_that_pools_the_first_end_token_reads_no_padding(tmp_path: Path) -> None:
+    import open_clip
+
+    config = open_clip.get_model_config("ViT-B-32")
+    config["vision_cfg"]["layers"] = 1
+    config["text_cfg"] |= {"layers": 2, "pool_type": "eos", "eos_id": CLIP[1]}
+    config["custom_text"] = True
+    (tmp_path / "pools-eos.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "pools-eos.json")
+    assert find_text_length(tower_of("pools-eos"), rows((3, 9, 77), 77, CLIP, 49000), 0).keep == "end"
+    assert reads_no_padding(config["text_cfg"])
+    assert not reads_no_padding(config["text_cfg"] | {"tokenizer_mode": "clips"})
+
+
 def test_rows_that_are_all_full_prove_nothing(tmp_path: Path) -> None:
     """Where no row can be cut, no rule was shown to hold, and the length stays fixed."""
     tower = tower_of(register("ViT-B-32", tmp_path))
