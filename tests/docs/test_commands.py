@@ -184,7 +184,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "OLD": lambda place: rows.merge(place, speeds(CPU)),
     "NEW": lambda place: rows.merge(place, speeds(CPU)),
 }
-BUNDLES = ("BUNDLE", "demo-bundle", "vit-l-14")
+BUNDLES = ("BUNDLE", "demo-bundle", "for-old-servers", "vit-l-14")
 
 
 def furnish(folder: Path, names: list[str], bundle: Path) -> None:
