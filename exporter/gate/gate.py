@@ -29,6 +29,10 @@ from exporter.stages import Stages
 
 _REFERENCE_BYTES = 4_000_000
 _REFERENCE_SAMPLES = 32
+_CPU = "CPUExecutionProvider"  # in a runtime's description: the run does not depend on options for GPUs
+
+# Embeddings of a graph's reference, and the description of the runtime, by the graph's file.
+_Ran = dict[str, tuple[np.ndarray, str]]
 
 
 def run_gate(
@@ -67,12 +71,13 @@ def run_gate(
     probes: dict[str, TowerParity] = {item.name: item.probe.simulated for item in exports if item.probe is not None}
     if probes:
         rows.append(simulation_row(probes, precision))
+    ran: _Ran = {}
     running: list[Engine] = []
     failed: list[LeftOut] = []
     for kind in dict.fromkeys(engine.kind for engine in built.engines):
         of_kind = [engine for engine in built.engines if engine.kind == kind]
         try:
-            row, embeds = _judged(kind, of_kind, exports, precision, source, folder)
+            row, embeds = _judged(kind, of_kind, exports, precision, source, folder, ran)
             running += of_kind
         except EngineError as error:
             # Another kind may run the same files: OpenVINO reads ONNX Runtime's graphs.
@@ -100,7 +105,9 @@ def _judged(
     precision: Precision,
     source: Source,
     folder: Path,
+    ran: _Ran,
 ) -> tuple[Parity, dict[TowerName, np.ndarray]]:
+    """Run and judge the engines of one kind; graphs that ran before on the CPU, as `ran` has them, are not run again."""
     embeds: dict[TowerName, np.ndarray] = {}
     described: list[str] = []
     ran_here = True
@@ -116,10 +123,13 @@ def _judged(
         engine = usable[0] if usable else build_onnxruntime.stand_in(item, folder)
         # In place of another engine, ONNX Runtime may run nodes on any of its providers.
         options = {} if usable else {"cpu_nodes": "allow"}
-        embeds[item.name], ran = run_engine(
-            folder, engine, item.tower, item.reference, source.preprocess, precision, **options
-        )
-        described.append(ran if usable else f"{ran} on the same graph")
+        found = ran.get(engine.file) if engine.kind == build_onnxruntime.KIND else None
+        if found is None:
+            found = run_engine(folder, engine, item.tower, item.reference, source.preprocess, precision, **options)
+            if engine.kind == build_onnxruntime.KIND and _CPU in found[1]:
+                ran[engine.file] = found
+        embeds[item.name], runtime = found
+        described.append(runtime if usable else f"{runtime} on the same graph")
     row = judge(kind, " + ".join(dict.fromkeys(described)), references, embeds, precision.limits)
     return msgspec.structs.replace(row, engine_ran=ran_here), embeds
 

@@ -20,6 +20,7 @@ from engines.verification.embeddings import verify_bundle
 from exporter.__main__ import main
 from exporter.errors import ExportError
 from exporter.options.engine_options import EngineOptions, parse_batches, parse_bytes
+from exporter.pipeline import export
 from exporter.tensorrt.flavours import check_flavour
 from exporter.tensorrt.profiles import input_shapes, make_profiles, whole_range
 
@@ -190,6 +191,31 @@ class TestBundle:
         assert not rows["tensorrt-rtx"].engine_ran
         assert rows["tensorrt-rtx"].verified_with.endswith("CPUExecutionProvider on the same graph")
         assert rows["onnxruntime"].engine_ran
+
+    @no_gpu
+    def test_a_graph_that_stands_in_runs_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from exporter.gate import gate
+
+        files: list[str] = []
+
+        def counted(*args: Any, **options: Any) -> Any:
+            files.append(args[1].file)
+            return run_engine(*args, **options)
+
+        run_engine = gate.run_engine
+        monkeypatch.setattr(gate, "run_engine", counted)
+        path = export(
+            "demo",
+            engines=("tensorrt-rtx", "onnxruntime"),
+            towers=("image",),
+            out=tmp_path / "out",
+            engine_options=EngineOptions(targets=("sm80",)),
+        )
+        assert files == ["image.onnx"]
+        stood_in, own = read_manifest(path).parity
+        assert (stood_in.engine_ran, own.engine_ran) == (False, True)
+        assert stood_in.towers == own.towers
+        assert stood_in.verified_with == f"{own.verified_with} on the same graph"
 
     @no_gpu
     def test_auto_takes_what_runs_here_and_says_why(self, rtx_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
