@@ -94,6 +94,8 @@ def _affordable(eager: Callable[[list[Any]], torch.Tensor], sample: list[Any], a
     """The number of samples within the budget, from the number of operations of one sample."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    if available <= _LEAST_SAMPLES:
+        return available
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         eager(sample)
