@@ -89,24 +89,33 @@ def export_graph(
         )
         assert program is not None
         model = program.model
+        embed_dim = _embed_dim(model)
         passes = run_passes(model, opset)
     model.graph.name = tower.output_name
     model.producer_name, model.producer_version = "openclip-engines", None
     with torch.inference_mode():
         ir.save(model, path, external_data=f"{path.name}.data", **_alignment())
-        output = tower(example[:1])
     data = path.with_name(f"{path.name}.data")
     return OnnxGraph(
         path=path,
         input=Tensor(
             name=tower.input_name, dtype=str(_numpy_dtype(example)), shape=_input_shape(tower, example, dynamic)
         ),
-        output=Tensor(name=tower.output_name, dtype="float32", shape=("N", int(output.shape[1]))),
+        output=Tensor(name=tower.output_name, dtype="float32", shape=("N", embed_dim)),
         operators=dict(Counter(node.op_type for node in model.graph)),
         passes=passes,
         bytes=path.stat().st_size + data.stat().st_size,
         opset=opset,
     )
+
+
+def _embed_dim(model: ir.Model) -> int:
+    """The length of an embedding, as the trace found it."""
+    shape = model.graph.outputs[0].shape
+    assert shape is not None
+    width = shape[1]
+    assert isinstance(width, int)
+    return width
 
 
 def _alignment() -> dict[str, Any]:
