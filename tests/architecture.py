@@ -25,7 +25,7 @@ ROOMS = {
         "precisions": "",
         "process": "",
         # The bundle: files, the typed manifest, and whether the files are the written ones.
-        "files": "errors",
+        "files": "errors process",
         "schema": "engine_kinds precisions",
         "manifest": "errors files schema",
         "bundle_files": "errors files engine_kinds manifest",
@@ -38,12 +38,14 @@ ROOMS = {
         "onnxruntime": "device errors files manifest",
         "tensorrt": "device errors files engine_kinds manifest process",
         "runtimes": "bundle_files device errors files inputs engine_kinds manifest onnxruntime process tensorrt",
-        # Pixels and ids become embeddings; the bundle's own samples prove it; the command line.
+        # Pixels and ids become embeddings; shards of inputs become shards of embeddings; the bundle's own samples prove it; the
+        # command line.
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
+        "bulk": "embedder errors files inputs manifest process",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
         "sentence_transformers": "__init__ errors files hub manifest",
-        "commands": "__init__ bundle_files errors files hub inputs engine_kinds manifest process runtimes verification",
+        "commands": "__init__ bulk bundle_files embedder errors files hub inputs engine_kinds manifest process runtimes verification",
         "__main__": "errors hub process",
     },
     "exporter": {

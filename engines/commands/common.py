@@ -39,13 +39,18 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments for `engines.load` besides bundle, engine and device.
 
     Raises:
-        InputError: ``--max-pixels`` is below 1.
+        InputError: ``--max-pixels`` or ``--workers`` is below 1.
     """
-    if args.max_pixels is None:
-        return {}
-    if args.max_pixels < 1:
-        raise InputError(f"--max-pixels {args.max_pixels} leaves no image: pass 1 or more")
-    return {"max_pixels": args.max_pixels}
+    options: dict[str, Any] = {}
+    if args.max_pixels is not None:
+        if args.max_pixels < 1:
+            raise InputError(f"--max-pixels {args.max_pixels} leaves no image: pass 1 or more")
+        options["max_pixels"] = args.max_pixels
+    if getattr(args, "workers", None) is not None:
+        if args.workers < 1:
+            raise InputError(f"--workers {args.workers} leaves no thread: pass 1 or more")
+        options["workers"] = args.workers
+    return options
 
 
 def tell_left_out(left_out: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The command ``python -m engines embed``: a folder of images, a list of files, or a file of texts to an array of embeddings."""
+"""The command ``python -m engines embed``: images or texts to one file of embeddings, or to a folder of shards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import engines
 from engines.commands.common import add_engine_arguments, add_max_pixels, load_options, tell_left_out
 from engines.commands.embed_job import EmbedItems, EmbedJob, JobResult
+from engines.commands.embed_shards import add_shard_arguments, check_one_file, run_shards, writes_shards
 from engines.errors import BundleError, ImageError, InputError
 from engines.files.checksums import file_sha256
 from engines.files.json_text import json_text
@@ -28,17 +29,26 @@ _SHOWN = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("images", nargs="*", metavar="PATH", help="image files or folders")
+    parser.add_argument("images", nargs="*", metavar="PATH", help="image files, folders, tars, parquet files")
     parser.add_argument("--list", metavar="FILE", help="a text file with one image file a line")
     parser.add_argument("--texts", metavar="FILE", help="embed the lines of a text file instead of images")
-    parser.add_argument("--out", required=True, metavar="FILE", help="x.npy (and x.items.txt) or x.parquet")
+    parser.add_argument(
+        "--out", required=True, metavar="OUT", help="x.npy (and x.items.txt), x.parquet, or a folder of shards"
+    )
     add_engine_arguments(parser)
     add_max_pixels(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end; of shards, one a line")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="threads that decode images (default: one for each core)"
+    )
+    add_shard_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Embed the inputs; an interrupted job continues."""
+    if writes_shards(args):
+        return run_shards(args)
+    check_one_file(args)
     options = load_options(args)
     items, left_out = _items(args)
     tower: TowerName = "text" if args.texts is not None else "image"

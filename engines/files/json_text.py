@@ -7,13 +7,14 @@ import math
 from typing import Any
 
 
-def json_text(value: Any) -> str:
-    """Indented JSON as of ``json.dumps``, with ``null`` in the place of every number that is not finite.
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """JSON as of ``json.dumps``, with ``null`` in the place of every number that is not finite.
 
     Args:
         value: dictionaries, lists, tuples, strings, numbers, booleans and None, nested.
+        indent: number of blanks of a level; None puts all on one line.
     """
-    return json.dumps(_finite(value), indent=2, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

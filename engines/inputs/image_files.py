@@ -51,40 +51,62 @@ def find_images(path: Path, own_files: Iterable[str] = ()) -> FoundImages:
     Raises:
         InputError: there is nothing at `path`, or no image in it; or it cannot be reached, or is a pipe or a device.
     """
+    left_out = Counter[str]()
+    pictures = list(iterate_images(path, left_out, own_files))
+    counted = {kind: count for kind, count in left_out.most_common() if count}
+    return FoundImages(pictures, counted)
+
+
+def iterate_images(path: Path, left_out: Counter[str], own_files: Iterable[str] = ()) -> Iterator[Path]:
+    """The files of `find_images` one after the other, in the same order; only one folder's names are in memory at a time.
+
+    Args:
+        path: a file or a folder.
+        left_out: receives the counts of other files.
+        own_files: see `find_images`.
+
+    Raises:
+        InputError: see `find_images`; that there is no image is known at the end.
+    """
     mode = mode_of(path, str(path), InputError)
     if mode is None:
         raise InputError(f"{path} is not there")
     if stat.S_ISREG(mode):
-        return FoundImages([path])
+        yield path
+        return
     if not stat.S_ISDIR(mode):
         raise InputError(f"{path} is not a regular file: save what it gives to a file, and pass that")
-    pictures, left_out, expected_names = [], Counter[str](), frozenset(own_files)
-    folders = [path]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = list(_entries(folder))
-        except OSError:
-            left_out[_CLOSED] += 1
-            continue
-        for entry in entries:
-            if _is_folder(entry):
-                if entry.is_symlink():
-                    left_out[_LINK] += 1
-                else:
-                    folders.append(Path(entry.path))
-            elif is_image_name(entry.name):
-                if _is_special(entry):
-                    left_out[_SPECIAL] += 1
-                else:
-                    pictures.append(Path(entry.path))
-            elif folder is not path or entry.name not in expected_names:
-                left_out[kind_of(entry.name)] += 1
-    counted = {kind: count for kind, count in left_out.most_common() if count}
-    if not pictures:
+    expected_names, found = frozenset(own_files), False
+    stack = [_sorted_entries(path, left_out)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif _is_folder(entry):
+            if entry.is_symlink():
+                left_out[_LINK] += 1
+            else:
+                stack.append(_sorted_entries(Path(entry.path), left_out))
+        elif is_image_name(entry.name):
+            if _is_special(entry):
+                left_out[_SPECIAL] += 1
+            else:
+                found = True
+                yield Path(entry.path)
+        elif len(stack) > 1 or entry.name not in expected_names:
+            left_out[kind_of(entry.name)] += 1
+    if not found:
+        counted = {kind: count for kind, count in left_out.most_common() if count}
         beside = f"; {describe_left_out(counted)}" if counted else ""
         raise InputError(f"{path} has no image file (looked for {', '.join(sorted(SUFFIXES))}{beside})")
-    return FoundImages(sorted(pictures), counted)
+
+
+def _sorted_entries(folder: Path, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    try:
+        return iter(sorted(_entries(folder), key=lambda entry: entry.name))
+    except OSError:
+        left_out[_CLOSED] += 1
+        return iter(())
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -1,0 +1,132 @@
+"""The description of a job, ``.job/job.json`` in its output folder: jobs with another one may not write into the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engines.bulk.layouts import DType, Layout, LayoutName
+from engines.bulk.npy_layout import NpyLayout
+from engines.bulk.parquet_layout import ParquetLayout
+from engines.errors import EngineError, InputError
+from engines.files.output_folder import Folder
+from engines.manifest import TowerName
+
+FILE_NAME = ".job/job.json"
+_FORMAT = 1
+# Fields that may differ between two jobs on one folder: a bundle may be copied elsewhere, and a gate's figures depend on pictures.
+_FREE = frozenset({"bundle", "fast_decode_cosine"})
+
+
+@dataclass(frozen=True)
+class JobDescription:
+    """What all shards of an output folder have in common.
+
+    Attributes:
+        bundle: path of the bundle on the machine that began the job.
+        manifest_sha256: checksum of the bundle's manifest, and with it of all its files.
+        model: the model's name.
+        towers: the embeddings of each row.
+        layout: how the files are laid out.
+        dtype: type of the embeddings on disk.
+        embed_dim: D.
+        max_pixels: limit of an image's width x height; None is the default.
+        fast_decode: whether JPEG files were decoded at a reduced scale.
+        fast_decode_cosine: the smallest cosine between embeddings with and without it, on the first pictures of the job that began.
+    """
+
+    bundle: str
+    manifest_sha256: str
+    model: str
+    towers: tuple[TowerName, ...]
+    layout: LayoutName
+    dtype: DType
+    embed_dim: int
+    max_pixels: int | None = None
+    fast_decode: bool = False
+    fast_decode_cosine: float | None = None
+    format: int = _FORMAT
+
+    def digest(self) -> str:
+        """A hash of the fields that determine the rows."""
+        fields = {name: value for name, value in asdict(self).items() if name not in _FREE}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def make_layout(self) -> Layout:
+        """The layout that writes and reads the shards.
+
+        Raises:
+            InputError: pyarrow is missing.
+        """
+        make = ParquetLayout if self.layout == "parquet" else NpyLayout
+        return make(self.towers, self.dtype, self.embed_dim)
+
+
+def read_description(folder: Folder) -> JobDescription | None:
+    """The description in an output folder; None where there is none.
+
+    Raises:
+        EngineError: it is damaged, or a newer release wrote it.
+    """
+    data = folder.read(FILE_NAME)
+    if data is None:
+        return None
+    place = f"{folder.url}/{FILE_NAME}"
+    try:
+        fields: Any = json.loads(data)
+        number = fields["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(
+            f"{place} is damaged: remove it if the shards beside it are from the same job, or pass another --out"
+        ) from error
+    if number != _FORMAT:
+        raise EngineError(
+            f"{place} has format {number!r}, and this release reads format {_FORMAT}: use the release that wrote it"
+        )
+    try:
+        return JobDescription(**{**fields, "towers": tuple(fields["towers"])})
+    except (KeyError, TypeError) as error:
+        raise EngineError(f"{place} is damaged ({error}): remove it, or pass another --out") from error
+
+
+def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
+    """Write a job's description into its folder, or compare it with the one that is there.
+
+    Returns:
+        The description in the folder.
+
+    Raises:
+        InputError: the folder belongs to a job that would make other rows.
+        EngineError: see `read_description`.
+    """
+    data = json.dumps(asdict(wanted), indent=1).encode()
+    for _ in range(3):
+        there = read_description(folder)
+        if there is None:
+            if folder.create(FILE_NAME, data):
+                return wanted
+            continue
+        if there.digest() != wanted.digest():
+            raise InputError(
+                f"{folder.url} holds embeddings of another job ({_difference(there, wanted)}): pass another --out"
+            )
+        return there
+    raise EngineError(f"{folder.url}/{FILE_NAME} cannot be written: other jobs write and remove it")
+
+
+def _difference(there: JobDescription, wanted: JobDescription) -> str:
+    before, now = asdict(there), asdict(wanted)
+    names = [name for name in before if name not in _FREE and before[name] != now[name]]
+    if names == ["manifest_sha256"]:
+        return f"of another export of {there.model}"
+    return ", ".join(
+        f"{name} {_text(before, name)} there, {_text(now, name)} here" for name in names if name != "manifest_sha256"
+    )
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields[name]
+    return "+".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,227 @@
+"""What the user named becomes input shards: tars and parquet files are shards as they are; folders and lists are cut into shards.
+
+Shards are made one after the other: memory holds the names of tars and parquet files, and of folders and lists only one shard at a
+time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from engines.errors import InputError
+from engines.files.file_kinds import mode_of
+from engines.files.storage import is_remote, matching, version_of
+from engines.files.text_files import iterate_lines
+from engines.inputs.image_files import iterate_images
+from engines.inputs.image_formats import is_image_name
+
+Kind = Literal["tar", "parquet", "files", "lines"]
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_MAGIC = re.compile(r"[*?\[{]")
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """One shard of inputs, which becomes one shard of embeddings.
+
+    Attributes:
+        name: name of the output without its suffix, such as ``00000`` or ``sub/00000``; no two shards of a job have the same.
+        kind: how it is read.
+        source: path or URL of the tar or parquet file; of the folder or list that the shard is cut from.
+        first: index of its first item in a folder or list.
+        items: its files or lines; empty for tars and parquet files.
+    """
+
+    name: str
+    kind: Kind
+    source: str
+    first: int = 0
+    items: tuple[str, ...] = ()
+
+    def identity(self) -> str:
+        """A hash of what the shard holds. It is another one after its input was changed, but not after all was moved elsewhere.
+
+        Raises:
+            InputError: the input is not there.
+        """
+        digest = hashlib.sha256(f"{self.name}\0{self.kind}\0{self.first}\0".encode("utf-8", "surrogateescape"))
+        if self.kind in ("tar", "parquet"):
+            digest.update(version_of(self.source).encode())
+        for item in self.items:
+            data = item.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(data) + data)
+            if self.kind == "files":
+                digest.update(_state(item))
+        return digest.hexdigest()
+
+
+@dataclass
+class Sources:
+    """All inputs of a job.
+
+    Args:
+        paths: patterns of tars and parquet files, folders and files of images.
+        listing: a text file with one image file a line; instead of `paths`.
+        texts: a text file with one text a line; instead of `paths`.
+        rows: number of items in a shard that is cut from a folder or a list.
+    """
+
+    paths: tuple[str, ...] = ()
+    listing: Path | None = None
+    texts: Path | None = None
+    rows: int = 10_000
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        for file in (self.listing, self.texts):
+            mode = None if file is None else mode_of(file, str(file), InputError)
+            if mode is not None and not stat.S_ISREG(mode):
+                raise InputError(
+                    f"{file} is not a regular file, and it is read more than once: save its lines to a file"
+                )
+        self._packed, self._pictures = _sorted_out(self.paths)
+        # The layout `npy` writes a/b and a_b to the same name.
+        flat = [name.replace("/", "_") for name, _ in self._packed]
+        twice = next((name for name, count in Counter(flat).items() if count > 1), None)
+        if twice is not None:
+            first, second = [source for name, (_, source) in zip(flat, self._packed, strict=True) if name == twice][:2]
+            if first == second:
+                raise InputError(f"{first} is named twice: name it once")
+            raise InputError(
+                f"{first} and {second} would both be written to {twice}: pass one pattern that matches both (the part of the path "
+                "after the pattern's fixed folder is the name), or make two jobs"
+            )
+
+    def count(self) -> int:
+        """The number of shards; folders and lists are read once for it."""
+        files = sum(1 for _ in self._items())
+        return len(self._packed) + -(-files // self.rows)
+
+    def shards(self, part: tuple[int, int] = (0, 1)) -> Iterator[InputShard]:
+        """The shards number i, i + n, i + 2 n, … in their order.
+
+        Args:
+            part: (i, n): which of n jobs this one is, from 0.
+        """
+        return itertools.islice(self._all(), part[0], None, part[1])
+
+    def _all(self) -> Iterator[InputShard]:
+        self.left_out.clear()
+        for name, source in self._packed:
+            yield InputShard(name, "parquet" if source.endswith(".parquet") else "tar", source)
+        kind: Kind = "lines" if self.texts is not None else "files"
+        source = str(self.texts or self.listing or self._folder())
+        stem = PurePosixPath(source).stem or "images"
+        items = self._items(self.left_out)
+        first = 0
+        while chunk := tuple(itertools.islice(items, self.rows)):
+            yield InputShard(f"{stem}-{first // self.rows:08d}", kind, source, first, chunk)
+            first += len(chunk)
+
+    def _items(self, left_out: Counter[str] | None = None) -> Iterator[str]:
+        if self.texts is not None:
+            return iterate_lines(self.texts, "the texts of")
+        if self.listing is not None:
+            return (line for line in iterate_lines(self.listing, "the list") if line.strip())
+        counted = Counter[str]() if left_out is None else left_out
+        return (str(file) for path in self._pictures for file in iterate_images(Path(path), counted))
+
+    def _folder(self) -> str:
+        folder = self._pictures[0] if self._pictures else ""
+        return folder if len(self._pictures) == 1 else (os.path.commonpath(self._pictures) if self._pictures else "")
+
+
+def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Names of outputs with their tars and parquet files, and folders and image files."""
+    packed: list[tuple[str, str]] = []
+    pictures: list[str] = []
+    for path in paths:
+        found = list(_expanded(path))
+        if not found:
+            raise InputError(f"{path} matches no file")
+        for file in found:
+            suffix = _packed_suffix(file)
+            if suffix is not None:
+                packed.append((_name(file, path, suffix), file))
+            elif is_remote(file):
+                raise InputError(f"{file} is neither a .tar nor a .parquet: only these are read from a URL")
+            elif os.path.isdir(file):
+                inside = [name for name in matching(f"{file.rstrip('/')}/*") if _packed_suffix(name) is not None]
+                packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
+                if not inside:
+                    pictures.append(file)
+            elif is_image_name(file) or not os.path.exists(file) or found == [path]:
+                pictures.append(file)
+            else:
+                raise InputError(f"{file} is neither a .tar, a .parquet, a folder nor an image file")
+    return packed, pictures
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The paths of a pattern with ``{000..123}``, ``{a,b}``, ``*``, ``?``, ``[…]``; braces name files that need not be there."""
+    if not is_remote(pattern) and os.path.exists(pattern):
+        yield pattern
+        return
+    for name in _braces(pattern):
+        if re.search(r"[*?\[]", name):
+            yield from matching(name)
+        else:
+            yield name
+
+
+def _braces(pattern: str) -> Iterator[str]:
+    match = _RANGE.search(pattern)
+    if match is not None:
+        first, last = match.groups()
+        if int(first) > int(last):
+            raise InputError(f"{pattern}: the range {match.group()} runs backwards")
+        width = len(first) if len(first) == len(last) or first.startswith("0") else 0
+        for number in range(int(first), int(last) + 1):
+            yield from _braces(f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}")
+        return
+    match = _CHOICE.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    for choice in match.group(1).split(","):
+        yield from _braces(f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}")
+
+
+def _packed_suffix(path: str) -> str | None:
+    return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.endswith(suffix)), None)
+
+
+def _name(file: str, pattern: str, suffix: str) -> str:
+    """The part of a file's path behind the folders of its pattern that are the same for all files, without the suffix."""
+    magic = _MAGIC.search(pattern) if pattern != file else None
+    folder = _path(pattern[: magic.start()] if magic is not None else pattern).rpartition("/")[0]
+    path = _path(file)
+    inside = path[len(folder) + 1 :] if folder and path.startswith(f"{folder}/") else path
+    name = inside[: -len(suffix)] if suffix else inside
+    parts = [part.lstrip("._") or "shard" for part in name.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts)
+
+
+def _path(url: str) -> str:
+    return url.partition("://")[2].lstrip("/") if is_remote(url) else url
+
+
+def _state(file: str) -> bytes:
+    """Size and time of the last change of a file; of one that cannot be read, that it cannot."""
+    try:
+        state = os.stat(file)
+    except (OSError, ValueError):
+        return b"?"
+    return b"%d %d" % (state.st_size, state.st_mtime_ns)

@@ -1,0 +1,118 @@
+"""What every layout of an output folder offers, and the rows that go into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineError
+from engines.files.output_folder import Folder
+from engines.manifest import TowerName
+
+LayoutName = Literal["parquet", "npy"]
+DType = Literal["float16", "float32"]
+
+# Key of the record in the metadata of a parquet file's footer.
+RECORD_KEY = b"openclip_engines"
+
+
+@dataclass
+class Rows:
+    """Finished rows.
+
+    Attributes:
+        keys, urls, captions: see `engines.bulk.samples.Sample`.
+        problems: for each row the reason why it has no embedding; None where all is well.
+        embeds: tower to (rows, D) float32; rows that have none are zero.
+        present: tower to (rows,) bool: which rows have an embedding.
+    """
+
+    keys: list[str]
+    urls: list[str | None]
+    captions: list[str | None]
+    problems: list[str | None]
+    embeds: Mapping[TowerName, npt.NDArray[np.float32]]
+    present: Mapping[TowerName, npt.NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a finished shard says about itself, in the footer of its parquet file.
+
+    Attributes:
+        identity: hash of the job and of the shard's input.
+        input: path or URL of the input.
+        kind: how the input was read, see `engines.bulk.input_shards.InputShard`.
+        rows: number of input rows, each of which is in the output once.
+        errors: number of those without an embedding.
+        cut: the sentence about an input that ended too early.
+        duplicate_keys: number of rows whose key an earlier row has.
+        engines: description of the engine of each tower.
+    """
+
+    identity: str
+    input: str
+    kind: str
+    rows: int
+    errors: int
+    cut: str | None
+    duplicate_keys: int
+    engines: Mapping[str, str]
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """The record as metadata of a parquet file."""
+        return {RECORD_KEY: json.dumps(asdict(self)).encode()}
+
+
+class Damaged(EngineError):
+    """An output file is not whole."""
+
+
+def record_from(metadata: Mapping[bytes, bytes] | None) -> ShardRecord:
+    """The record in a parquet file's metadata.
+
+    Raises:
+        Damaged: there is none, or it is of another form.
+    """
+    try:
+        data: Any = json.loads((metadata or {})[RECORD_KEY])
+        return ShardRecord(**data)
+    except (KeyError, ValueError, TypeError) as error:
+        raise Damaged("it has no record of the job that wrote it") from error
+
+
+class ShardWriter(Protocol):
+    """An output shard that is being written under temporary names."""
+
+    def add(self, rows: Rows) -> None:
+        """Write rows."""
+
+    def publish(self, record: ShardRecord) -> None:
+        """Complete the files and give them their final names."""
+
+    def abandon(self) -> None:
+        """Remove what was written; nothing after `publish`."""
+
+
+class Layout(Protocol):
+    """A way to lay out shards in the output folder."""
+
+    name: LayoutName
+
+    def done_name(self, shard: str) -> str:
+        """The name of the file that is published last: a shard is done if it is there."""
+
+    def read_record(self, folder: Folder, shard: str) -> ShardRecord:
+        """The record of a finished shard.
+
+        Raises:
+            Damaged: one of its files is missing, cut, or of another form.
+        """
+
+    def write(self, folder: Folder, shard: str) -> ShardWriter:
+        """Begin a shard."""

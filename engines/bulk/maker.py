@@ -1,0 +1,233 @@
+"""The part of a bulk job that one process does: which of some shards need work, and making those."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from engines.bulk.description import JobDescription
+from engines.bulk.input_shards import InputShard
+from engines.bulk.layouts import Damaged, ShardRecord
+from engines.bulk.leases import Leases
+from engines.bulk.pipeline import embed_shards
+from engines.bulk.read_ahead import ShardTask
+from engines.bulk.read_lists import read_files, read_texts
+from engines.bulk.read_parquet import read_parquet
+from engines.bulk.read_tar import read_tar
+from engines.bulk.samples import Columns, ReaderNotes, Sample
+from engines.embedder import Embedder
+from engines.errors import InputError
+from engines.files.output_folder import Folder
+from engines.files.storage import is_remote
+
+Status = Literal["made", "was there", "failed", "busy"]
+
+_LISTING_SECONDS = 60.0
+_CHECKS_AHEAD = 16  # shards of a remote folder that are checked together, because each check waits for the store
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """Options of making shards.
+
+    Attributes:
+        columns: names of columns in parquet files.
+        retry_failed: whether shards with rows that failed, or of an input that was cut off, are made again.
+        replace_changed: whether shards whose input has changed are made again; they are failures otherwise.
+    """
+
+    columns: Columns = field(default_factory=Columns)
+    retry_failed: bool = False
+    replace_changed: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one shard.
+
+    Attributes:
+        shard: the input shard.
+        status: ``made``; ``was there``: it was whole already; ``failed``: `reason` says why; ``busy``: another job works on it.
+        record: the shard's record, where it is whole.
+        reason: why it failed, or which process works on it; of a shard that was made, why it was made again, if it was.
+        first_errors: the reasons of the first rows without an embedding.
+        seconds: time since the job began the shard before.
+    """
+
+    shard: InputShard
+    status: Status
+    record: ShardRecord | None = None
+    reason: str | None = None
+    first_errors: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class ShardMaker:
+    """Makes shards in an output folder.
+
+    Args:
+        clip: the loaded bundle.
+        folder: the output folder.
+        description: the job's description, as it is in the folder.
+        options: see `MakeOptions`.
+        leases: the leases of this process on the folder.
+    """
+
+    def __init__(
+        self, clip: Embedder, folder: Folder, description: JobDescription, options: MakeOptions, leases: Leases
+    ) -> None:
+        self._clip, self._folder, self._description, self._options = clip, folder, description, options
+        self._layout, self._leases = description.make_layout(), leases
+        self._checker = Checker(folder, description, options)
+
+    def make(
+        self,
+        shards: Iterable[InputShard],
+        report: Callable[[Outcome], None],
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        """Make those of the shards that need it.
+
+        Args:
+            shards: the shards; they are drawn in another thread.
+            report: gets the outcome of each shard as soon as it is known; also called in another thread.
+            progress: gets the number of rows that were written since the last call.
+
+        Raises:
+            EngineError: the engine failed, or the output cannot be written.
+        """
+        reasons: dict[str, str] = {}
+        began = time.monotonic()
+        for finished in embed_shards(
+            self._clip, self._description.towers, self._tasks(shards, report, reasons), progress
+        ):
+            shard, now = finished.task.shard, time.monotonic()
+            self._leases.release(shard.name)
+            if finished.problem is not None:
+                report(Outcome(shard, "failed", reason=finished.problem, seconds=now - began))
+            else:
+                reason = reasons.pop(shard.name, None)
+                report(Outcome(shard, "made", finished.record, reason, tuple(finished.first_errors), now - began))
+            began = now
+
+    def _tasks(
+        self, shards: Iterable[InputShard], report: Callable[[Outcome], None], reasons: dict[str, str]
+    ) -> Iterator[ShardTask]:
+        for check in self._checker.check_all(shards):
+            shard = check.shard
+            if check.outcome is not None:
+                report(check.outcome)
+                continue
+            holder = self._leases.take(shard.name)
+            if holder is not None:
+                report(Outcome(shard, "busy", reason=holder.process))
+                continue
+            check = self._checker.check(shard, fresh=True)  # another job may have finished it before the lease was free
+            if check.outcome is not None:
+                self._leases.release(shard.name)
+                report(check.outcome)
+                continue
+            if check.reason is not None:
+                reasons[shard.name] = check.reason
+            begin = partial(self._layout.write, self._folder, shard.name)
+            yield ShardTask(shard, check.identity, partial(self._read, shard), begin)
+
+    def _read(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
+        if shard.kind == "tar":
+            return read_tar(shard.source, notes)
+        if shard.kind == "parquet":
+            return read_parquet(shard.source, notes, self._options.columns, self._description.towers)
+        return read_files(shard.items) if shard.kind == "files" else read_texts(shard.items, shard.first)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a shard needs work: `outcome` is None if it does, and then `reason` says why it is made again, if it is."""
+
+    shard: InputShard
+    identity: str = ""
+    outcome: Outcome | None = None
+    reason: str | None = None
+
+
+class Checker:
+    """Finds out whether a shard is in the output folder, whole, and of the same input."""
+
+    def __init__(self, folder: Folder, description: JobDescription, options: MakeOptions) -> None:
+        self._folder, self._options = folder, options
+        self._digest, self._layout = description.digest(), description.make_layout()
+        self._lock = threading.Lock()
+        self._names: set[str] = set()
+        self._listed = float("-inf")
+
+    def check_all(self, shards: Iterable[InputShard]) -> Iterator[Check]:
+        """Check shards in their order; those in a remote folder several at a time."""
+        if not is_remote(self._folder.url):
+            yield from map(self.check, shards)
+            return
+        pool = ThreadPoolExecutor(_CHECKS_AHEAD, thread_name_prefix="check")
+        waiting: deque[Future[Check]] = deque()
+        try:
+            for shard in shards:
+                waiting.append(pool.submit(self.check, shard))
+                if len(waiting) > _CHECKS_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def check(self, shard: InputShard, fresh: bool = False) -> Check:
+        """Check one shard.
+
+        Args:
+            shard: the shard.
+            fresh: whether the file is looked for itself, and not in the listing of the folder, which is up to a minute old.
+        """
+        record, damage = self._record(shard, fresh)
+        try:
+            identity = self._identity(shard)
+        except InputError as error:
+            if record is not None:  # the input was removed after it was embedded
+                return Check(shard, outcome=Outcome(shard, "was there", record))
+            return Check(shard, outcome=Outcome(shard, "failed", reason=str(error)))
+        if record is None:
+            return Check(shard, identity, reason=damage)
+        if record.identity != identity:
+            if self._options.replace_changed:
+                return Check(shard, identity, reason="its input has changed")
+            reason = (
+                f"{self._folder.url}/{self._layout.done_name(shard.name)} was made from another input than {shard.source} "
+                "is now: pass --replace-changed to make such shards again"
+            )
+            return Check(shard, identity, Outcome(shard, "failed", record, reason))
+        if self._options.retry_failed and (record.errors or record.cut):
+            return Check(shard, identity, reason="it had rows that failed")
+        return Check(shard, identity, Outcome(shard, "was there", record))
+
+    def _record(self, shard: InputShard, fresh: bool) -> tuple[ShardRecord | None, str | None]:
+        if not fresh and self._layout.done_name(shard.name) not in self._listing():
+            return None, None
+        try:
+            return self._layout.read_record(self._folder, shard.name), None
+        except Damaged as error:
+            return None, f"it was damaged ({error})"
+        except InputError:
+            return None, None
+
+    def _listing(self) -> set[str]:
+        with self._lock:
+            if time.monotonic() - self._listed > _LISTING_SECONDS:
+                self._names = self._folder.names()
+                self._listed = time.monotonic()
+            return self._names
+
+    def _identity(self, shard: InputShard) -> str:
+        return hashlib.sha256(f"{self._digest} {shard.identity()}".encode()).hexdigest()

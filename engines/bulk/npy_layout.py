@@ -1,0 +1,164 @@
+"""The layout of clip-retrieval: arrays in ``img_emb/`` and ``text_emb/``, rows that belong to them in ``metadata/``.
+
+Rows without an embedding are in ``errors/``, because programs that read this layout take each row of an array for an embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord
+from engines.bulk.parquet_layout import ParquetFile, read_footer
+from engines.errors import InputError
+from engines.files.output_folder import Folder
+from engines.files.parquet_library import import_parquet
+from engines.files.storage import writing
+from engines.manifest import TowerName
+
+_FOLDERS: dict[TowerName, str] = {"image": "img_emb", "text": "text_emb"}
+_HEADER_BYTES = 128
+
+
+class NpyLayout:
+    """Shards of embeddings as arrays.
+
+    Args:
+        towers: the job's towers.
+        dtype: the arrays' type.
+        embed_dim: D.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+
+    name: LayoutName = "npy"
+
+    def __init__(self, towers: tuple[TowerName, ...], dtype: DType, embed_dim: int) -> None:
+        pa, _ = import_parquet("writing metadata")
+        self._towers, self._dtype, self._embed_dim = towers, np.dtype(dtype), embed_dim
+        rows = [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("url", pa.string()),
+            pa.field("caption", pa.string()),
+        ]
+        self._metadata = pa.schema(rows)
+        self._errors = pa.schema([*rows, pa.field("error", pa.string())])
+
+    def done_name(self, shard: str) -> str:
+        """See `Layout`."""
+        return _name("metadata", shard, "parquet")
+
+    def read_record(self, folder: Folder, shard: str) -> ShardRecord:
+        """See `Layout`."""
+        with folder.open(self.done_name(shard)) as opened:
+            record = read_footer(opened, self._metadata)
+        for tower in self._towers:
+            self._check_array(folder, _name(_FOLDERS[tower], shard, "npy"), record.rows - record.errors)
+        return record
+
+    def write(self, folder: Folder, shard: str) -> _Writer:
+        """See `Layout`."""
+        arrays = {
+            _name(_FOLDERS[tower], shard, "npy"): (tower, _ArrayFile(folder, self._dtype, self._embed_dim))
+            for tower in self._towers
+        }
+        tables = (ParquetFile(folder, self._metadata), ParquetFile(folder, self._errors))
+        names = (self.done_name(shard), _name("errors", shard, "parquet"))
+        return _Writer(folder, arrays, tables, names)
+
+    def _check_array(self, folder: Folder, name: str, rows: int) -> None:
+        try:
+            with folder.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+                size = file.seek(0, 2)
+        except (InputError, ValueError, OSError) as error:
+            raise Damaged(f"{name}: {error}") from error
+        whole = _HEADER_BYTES + rows * self._embed_dim * self._dtype.itemsize
+        if (version, shape, fortran_order, dtype, size) != ((1, 0), (rows, self._embed_dim), False, self._dtype, whole):
+            raise Damaged(
+                f"{name} has {size:,} bytes, {shape} {dtype}, and not {whole:,} bytes, {(rows, self._embed_dim)}"
+            )
+
+
+def _name(folder: str, shard: str, suffix: str) -> str:
+    return f"{folder}/{folder}_{shard.replace('/', '_')}.{suffix}"
+
+
+class _Writer:
+    def __init__(
+        self,
+        folder: Folder,
+        arrays: dict[str, tuple[TowerName, _ArrayFile]],
+        tables: tuple[ParquetFile, ParquetFile],
+        names: tuple[str, str],
+    ) -> None:
+        self._folder, self._arrays, self._names = folder, arrays, names
+        self._metadata, self._errors = tables
+
+    def add(self, rows: Rows) -> None:
+        good = np.array([problem is None for problem in rows.problems], dtype=bool)
+        for tower, array in self._arrays.values():
+            array.add(rows.embeds[tower][good])
+        columns = (rows.keys, rows.urls, rows.captions)
+        chosen, failed = np.flatnonzero(good), np.flatnonzero(~good)
+        if len(chosen):
+            self._metadata.add([[column[i] for i in chosen] for column in columns], len(chosen))
+        if len(failed):
+            self._errors.add([[column[i] for i in failed] for column in (*columns, rows.problems)], len(failed))
+
+    def publish(self, record: ShardRecord) -> None:
+        for name, (_, array) in self._arrays.items():
+            self._folder.publish(array.finish(), name)
+        metadata, errors = self._metadata.finish(record), self._errors.finish(record)
+        done_name, errors_name = self._names
+        if record.errors:
+            self._folder.publish(errors, errors_name)
+        else:  # an earlier run may have had errors
+            errors.unlink()
+            self._folder.remove(errors_name)
+        self._folder.publish(metadata, done_name)
+
+    def abandon(self) -> None:
+        self._metadata.abandon()
+        self._errors.abandon()
+        for _, array in self._arrays.values():
+            array.abandon()
+
+
+class _ArrayFile:
+    """A .npy file whose number of rows is known only at its end: the header has a fixed size and is written last."""
+
+    def __init__(self, folder: Folder, dtype: np.dtype[Any], embed_dim: int) -> None:
+        self._dtype, self._embed_dim, self._place = dtype, embed_dim, folder.url
+        self._rows = 0
+        self.path: Path = folder.unfinished()
+        with writing(self._place):
+            self._file: IO[bytes] = self.path.open("wb")
+            self._file.write(bytes(_HEADER_BYTES))
+
+    def add(self, embeds: npt.NDArray[np.float32]) -> None:
+        with writing(self._place):
+            self._file.write(np.ascontiguousarray(embeds, dtype=self._dtype).data)
+        self._rows += len(embeds)
+
+    def finish(self) -> Path:
+        header = (
+            f"{{'descr': '{self._dtype.str}', 'fortran_order': False, 'shape': ({self._rows}, {self._embed_dim}), }}"
+        )
+        body = header.encode().ljust(_HEADER_BYTES - 11) + b"\n"
+        with writing(self._place):
+            self._file.seek(0)
+            self._file.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
+            self._file.close()
+        return self.path
+
+    def abandon(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk, which is why it is abandoned
+            self._file.close()
+        self.path.unlink(missing_ok=True)

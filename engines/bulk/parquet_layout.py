@@ -1,0 +1,174 @@
+"""The layout with one parquet file a shard: ``key, url, caption, embedding, error``."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord, record_from
+from engines.errors import EngineError
+from engines.files.output_folder import Folder
+from engines.files.parquet_library import import_parquet
+from engines.files.storage import writing
+from engines.manifest import TowerName
+from engines.process.optional import error_line
+
+_GROUP_ROWS = 4096  # rows of a row group: so many embeddings are in memory before they are written
+
+
+class ParquetLayout:
+    """Shards of embeddings as parquet files.
+
+    Args:
+        towers: the job's towers. With one, the column is ``embedding``; with two, ``image_embedding`` and ``text_embedding``.
+        dtype: the embeddings' type on disk.
+        embed_dim: D.
+
+    Raises:
+        InputError: pyarrow is missing.
+    """
+
+    name: LayoutName = "parquet"
+
+    def __init__(self, towers: tuple[TowerName, ...], dtype: DType, embed_dim: int) -> None:
+        pa, self._parquet = import_parquet("writing parquet files")
+        self._columns = {tower: "embedding" if len(towers) == 1 else f"{tower}_embedding" for tower in towers}
+        vector = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), embed_dim)
+        self._schema = pa.schema(
+            [
+                pa.field("key", pa.string(), nullable=False),
+                pa.field("url", pa.string()),
+                pa.field("caption", pa.string()),
+                *(pa.field(column, vector) for column in self._columns.values()),
+                pa.field("error", pa.string()),
+            ]
+        )
+
+    def done_name(self, shard: str) -> str:
+        """See `Layout`."""
+        return f"{shard}.parquet"
+
+    def read_record(self, folder: Folder, shard: str) -> ShardRecord:
+        """See `Layout`."""
+        with folder.open(self.done_name(shard)) as opened:
+            return read_footer(opened, self._schema)
+
+    def write(self, folder: Folder, shard: str) -> _Writer:
+        """See `Layout`."""
+        return _Writer(folder, self.done_name(shard), self._schema, self._columns)
+
+
+def read_footer(opened: Any, schema: Any) -> ShardRecord:
+    """The record of a parquet file whose footer is whole and agrees with it.
+
+    Args:
+        opened: the opened file.
+        schema: the columns that it must have, a ``pyarrow.Schema``.
+
+    Raises:
+        Damaged: the footer is missing or damaged, or the file has other columns or another number of rows.
+    """
+    _, parquet = import_parquet("reading parquet files")
+    try:
+        file = parquet.ParquetFile(opened)
+        found, rows, metadata = file.schema_arrow, file.metadata.num_rows, file.metadata.metadata
+    except Exception as error:
+        raise Damaged(error_line(error)) from error
+    if not found.equals(schema):
+        raise Damaged(f"it has the columns {', '.join(found.names)}, or others of their types")
+    record = record_from(metadata)
+    if rows != _rows_of(record, found.names):
+        raise Damaged(f"it has {rows:,} rows, and its record says otherwise")
+    return record
+
+
+def _rows_of(record: ShardRecord, names: list[str]) -> int:
+    # The npy layout keeps rows without embeddings apart.
+    return record.rows if "error" in names else record.rows - record.errors
+
+
+class _Writer:
+    def __init__(self, folder: Folder, name: str, schema: Any, columns: dict[TowerName, str]) -> None:
+        self._folder, self._name, self._columns = folder, name, columns
+        self._file = ParquetFile(folder, schema)
+
+    def add(self, rows: Rows) -> None:
+        vectors = [(rows.embeds[tower], rows.present[tower]) for tower in self._columns]
+        self._file.add([rows.keys, rows.urls, rows.captions, *vectors, rows.problems], len(rows.keys))
+
+    def publish(self, record: ShardRecord) -> None:
+        self._folder.publish(self._file.finish(record), self._name)
+
+    def abandon(self) -> None:
+        self._file.abandon()
+
+
+class ParquetFile:
+    """A parquet file that is written group by group under a temporary name.
+
+    Args:
+        folder: the folder that it will be published in.
+        schema: the columns, a ``pyarrow.Schema``.
+    """
+
+    def __init__(self, folder: Folder, schema: Any) -> None:
+        self._pa, parquet = import_parquet("writing parquet files")
+        self._schema, self._place = schema, folder.url
+        self.path: Path = folder.unfinished()
+        self._batches: list[Any] = []
+        self._waiting = 0
+        with writing(self._place):
+            # Embeddings do not compress, and dictionaries of them would only cost time.
+            plain = [name for name in schema.names if name.endswith("embedding")]
+            self._writer = parquet.ParquetWriter(
+                self.path,
+                schema,
+                compression={name: "none" if name in plain else "zstd" for name in schema.names},
+                use_dictionary=["error"] if "error" in schema.names else False,
+                write_statistics=["key"],
+            )
+
+    def add(self, columns: list[Any], count: int) -> None:
+        """Add rows.
+
+        Args:
+            columns: for each column of the schema a list, or a pair of (rows, D) values and (rows,) bool of those that are present.
+            count: number of rows.
+        """
+        arrays = [self._array(values, field) for values, field in zip(columns, self._schema, strict=True)]
+        self._batches.append(self._pa.record_batch(arrays, schema=self._schema))
+        self._waiting += count
+        if self._waiting >= _GROUP_ROWS:
+            self._flush()
+
+    def finish(self, record: ShardRecord) -> Path:
+        """Write the footer with a record; returns the file's temporary path."""
+        self._flush()
+        with writing(self._place):
+            self._writer.add_key_value_metadata(record.metadata())
+            self._writer.close()
+        return self.path
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError, ValueError, EngineError):  # a full disk, which is why it is abandoned
+            self._writer.close()
+        self.path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._batches:
+            with writing(self._place):
+                self._writer.write_table(self._pa.Table.from_batches(self._batches))
+            self._batches, self._waiting = [], 0
+
+    def _array(self, values: Any, field: Any) -> Any:
+        pa = self._pa
+        if not isinstance(values, tuple):
+            return pa.array(values, field.type)
+        vectors, present = values
+        item = np.float16 if field.type.value_type == pa.float16() else np.float32
+        flat = pa.array(np.ascontiguousarray(vectors, dtype=item).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=pa.array(~present))

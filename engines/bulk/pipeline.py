@@ -1,0 +1,264 @@
+"""Samples of successive shards become rows with embeddings, and rows become files.
+
+A thread reads samples ahead, the embedder's threads decode them, and the caller's thread runs the engine and writes. Batches of
+images cross the borders between shards, so that the engine does not wait where one ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.bulk.layouts import Rows, ShardRecord, ShardWriter
+from engines.bulk.read_ahead import ReadAhead, ShardBegins, ShardEnds, ShardTask
+from engines.bulk.samples import Sample
+from engines.embedder import Embedder
+from engines.errors import EngineError, ImageError
+from engines.manifest import TowerName
+
+Embeddings = npt.NDArray[np.float32]
+
+_BATCH = 32  # images of a run of the engine
+_WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
+
+
+@dataclass
+class Finished:
+    """A shard that was published, or that failed: then `problem` has the reason, and nothing was published."""
+
+    task: ShardTask
+    record: ShardRecord | None = None
+    problem: str | None = None
+    first_errors: list[str] = field(default_factory=list)  # the reasons of the first rows that have no embedding
+
+
+@dataclass(slots=True)
+class _Row:
+    sample: Sample
+    waits: bool  # for the image tower
+    embedding: Embeddings | None = None
+    problem: str | None = None
+
+
+def embed_shards(
+    clip: Embedder,
+    towers: tuple[TowerName, ...],
+    tasks: Iterable[ShardTask],
+    progress: Callable[[int], None] = lambda rows: None,
+) -> Iterator[Finished]:
+    """Make shards one after the other.
+
+    Args:
+        clip: the loaded bundle.
+        towers: which embeddings to make of each sample.
+        tasks: the shards; they are drawn in another thread, ahead of the work.
+        progress: gets the number of rows that were written since it was called last.
+
+    Yields:
+        Each shard when it is published, or has failed because its input cannot be read.
+
+    Raises:
+        EngineError: the engine failed, or the output cannot be written. Files that are not published are removed.
+    """
+    reader = ReadAhead(tasks)
+    work = _Work(clip, towers, progress)
+    try:
+        if "image" in towers:
+            for _, batch in clip.preprocess_ahead(work.images(reader.items()), _BATCH):
+                work.take_images(batch)
+                yield from work.take_finished()
+        else:
+            for item in reader.items():
+                work.add(item)
+                yield from work.take_finished()
+        yield from work.take_finished()
+    finally:
+        reader.close()
+        work.abandon()
+
+
+class _Work:
+    """The rows between reading and writing."""
+
+    def __init__(self, clip: Embedder, towers: tuple[TowerName, ...], progress: Callable[[int], None]) -> None:
+        self._clip, self._towers, self._progress = clip, towers, progress
+        self._embed_dim = clip.manifest.model.embed_dim
+        self._queue: deque[ShardBegins | _Row | ShardEnds] = deque()
+        self._waiting: deque[_Row] = deque()  # those rows of the queue that wait for the image tower
+        self._ready: list[_Row] = []
+        self._current: _Shard | None = None
+        self._finished: list[Finished] = []
+
+    def images(self, items: Iterator[ShardBegins | Sample | ShardEnds]) -> Iterator[bytes | str]:
+        """Queue what was read, and yield the images in it."""
+        for item in items:
+            image = self.add(item)
+            if image is not None:
+                yield image
+
+    def add(self, item: ShardBegins | Sample | ShardEnds) -> bytes | str | None:
+        """Queue one item, and write what waits for nothing; returns the image that must be embedded for it, if there is one."""
+        image = self._queued(item)
+        self._write_ready()
+        return image
+
+    def _queued(self, item: ShardBegins | Sample | ShardEnds) -> bytes | str | None:
+        if not isinstance(item, Sample):
+            self._queue.append(item)
+            return None
+        problem = item.problem
+        if problem is None and "image" in self._towers and item.image is None:
+            problem = f"{item.key}: there is no picture"
+        if problem is None and "text" in self._towers and item.caption is None:
+            problem = f"{item.key}: there is no caption"
+        waits = "image" in self._towers and item.image is not None and item.problem is None
+        row = _Row(item, waits, problem=problem)
+        image, item.image = item.image, None  # the row does not keep the bytes
+        self._queue.append(row)
+        if not waits:
+            return None
+        self._waiting.append(row)
+        return image
+
+    def take_images(self, batch: list[npt.NDArray[np.uint8] | ImageError]) -> None:
+        """Embed a batch of pixels, the images of the rows that wait longest."""
+        rows = [self._waiting.popleft() for _ in batch]
+        good = [row for row, item in zip(rows, batch, strict=True) if not isinstance(item, ImageError)]
+        pixels = [item for item in batch if not isinstance(item, ImageError)]
+        if pixels:
+            for row, embedding in zip(good, self._encode(np.stack(pixels)), strict=True):
+                row.embedding = embedding if isinstance(embedding, np.ndarray) else None
+                if isinstance(embedding, str):
+                    row.problem = f"{row.sample.key}: {embedding}"
+        for row, item in zip(rows, batch, strict=True):
+            if isinstance(item, ImageError):
+                row.problem = _named(str(item), row.sample)
+            row.waits = False
+        self._write_ready()
+
+    def take_finished(self) -> list[Finished]:
+        """The shards that were completed since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _write_ready(self) -> None:
+        """Write the first rows of the queue as far as they wait for nothing."""
+        while self._queue:
+            item = self._queue[0]
+            if isinstance(item, _Row):
+                if item.waits:
+                    break
+                self._ready.append(item)
+                if len(self._ready) >= _WRITE_ROWS:
+                    self._write()
+            elif isinstance(item, ShardBegins):
+                self._current = _Shard(item.task, item.task.begin())
+            else:
+                self._finished.append(self._complete(item))
+            self._queue.popleft()
+
+    def abandon(self) -> None:
+        """Remove the files of the shard that is being written."""
+        if self._current is not None:
+            self._current.writer.abandon()
+            self._current = None
+
+    def _write(self) -> None:
+        assert self._current is not None
+        rows, self._ready = self._ready, []
+        if rows:
+            self._current.add(self._rows(rows))
+            self._progress(len(rows))
+
+    def _complete(self, end: ShardEnds) -> Finished:
+        assert self._current is not None
+        self._write()
+        shard = self._current
+        if end.problem is not None:
+            self.abandon()
+            return Finished(shard.task, problem=end.problem)
+        record = ShardRecord(
+            shard.task.identity,
+            shard.task.shard.source,
+            shard.task.shard.kind,
+            shard.rows,
+            shard.errors,
+            end.notes.cut,
+            end.notes.duplicate_keys,
+            dict(self._clip.engines),
+        )
+        shard.writer.publish(record)
+        self._current = None
+        return Finished(shard.task, record, first_errors=shard.first_errors)
+
+    def _rows(self, rows: list[_Row]) -> Rows:
+        embeds, present = {}, {}
+        for tower in self._towers:
+            found = self._texts(rows) if tower == "text" else [row.embedding for row in rows]
+            present[tower] = np.array([embedding is not None for embedding in found], dtype=bool)
+            embeds[tower] = np.zeros((len(rows), self._embed_dim), np.float32)
+            for i, embedding in enumerate(found):
+                if embedding is not None:
+                    embeds[tower][i] = embedding
+        samples = [row.sample for row in rows]
+        return Rows(
+            [sample.key for sample in samples],
+            [sample.url for sample in samples],
+            [sample.caption for sample in samples],
+            [row.problem for row in rows],
+            embeds,
+            present,
+        )
+
+    def _texts(self, rows: list[_Row]) -> list[Embeddings | None]:
+        have = [i for i, row in enumerate(rows) if row.sample.caption is not None]
+        found: list[Embeddings | None] = [None] * len(rows)
+        if have:
+            for i, embedding in zip(
+                have, self._clip.encode_text([rows[i].sample.caption or "" for i in have]), strict=True
+            ):
+                found[i] = embedding
+        return found
+
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> list[Embeddings | str]:
+        """Embeddings of a batch. Where one image makes the engine fail, the others are embedded all the same."""
+        try:
+            return list(self._clip.encode_image(pixels))
+        except EngineError as error:
+            if len(pixels) == 1:
+                raise
+            first = error
+        found: list[Embeddings | str] = []
+        for i in range(len(pixels)):
+            try:
+                found.append(self._clip.encode_image(pixels[i : i + 1])[0])
+            except EngineError as error:
+                found.append(str(error))
+        if all(isinstance(item, str) for item in found):
+            raise first
+        return found
+
+
+class _Shard:
+    """A shard that is being written."""
+
+    def __init__(self, task: ShardTask, writer: ShardWriter) -> None:
+        self.task, self.writer = task, writer
+        self.rows = self.errors = 0
+        self.first_errors: list[str] = []
+
+    def add(self, rows: Rows) -> None:
+        self.rows += len(rows.keys)
+        problems = [problem for problem in rows.problems if problem is not None]
+        self.errors += len(problems)
+        self.first_errors = [*self.first_errors, *problems][:20]
+        self.writer.add(rows)
+
+
+def _named(message: str, sample: Sample) -> str:
+    """An error of an image; one of bytes is named by its row's key."""
+    return message if sample.key in message else f"{sample.key}: {message}"

@@ -1,0 +1,114 @@
+"""The samples of a parquet file with pictures as bytes or paths, captions, or both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from engines.bulk.samples import MOST_BYTES, Columns, ReaderNotes, Sample
+from engines.errors import InputError
+from engines.files.parquet_library import import_parquet
+from engines.files.storage import is_remote, open_input, reading
+from engines.process.optional import error_line
+
+_ROWS = 64  # rows of a batch: their pictures are in memory together
+_USUAL = {
+    "image": (
+        "image",
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+        "image_bytes",
+        "img",
+        "bytes",
+        "image_path",
+        "path",
+        "file_name",
+        "filename",
+    ),
+    "caption": ("caption", "text", "TEXT", "txt", "alt", "title"),
+    "url": ("url", "URL", "image_url"),
+    "key": ("key", "__key__", "id", "uid", "sample_id", "SAMPLE_ID", "image_id"),
+}
+
+
+def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tuple[str, ...]) -> Iterator[Sample]:
+    """The samples of a parquet file, batch by batch.
+
+    Args:
+        source: path or URL.
+        notes: receives the number of duplicate keys.
+        columns: names of the columns.
+        towers: the towers of the job; its columns must be there, the other columns may be missing.
+
+    Raises:
+        InputError: the file cannot be read, or has no column that a tower needs; the message lists the columns that it has.
+    """
+    _, parquet = import_parquet(f"reading {source}")
+    with open_input(source) as opened, reading(source):
+        try:
+            file = parquet.ParquetFile(opened)
+        except Exception as error:
+            raise InputError(
+                f"{source} is no parquet file or is damaged ({error_line(error)}): fetch it again"
+            ) from error
+        names = _chosen(source, file.schema_arrow.names, columns, towers)
+        folder = "" if is_remote(source) else os.path.dirname(source)
+        row = 0
+        try:
+            for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values()))):
+                table = {name: batch.column(column).to_pylist() for name, column in names.items()}
+                for i in range(batch.num_rows):
+                    sample = _sample({name: values[i] for name, values in table.items()}, row, folder)
+                    notes.count_key(sample.key)
+                    yield sample
+                    row += 1
+        except (OSError, ValueError) as error:  # Arrow's errors are subclasses of them
+            raise InputError(f"{source} is damaged after row {row:,} ({error_line(error)}): fetch it again") from error
+
+
+def _chosen(source: str, have: list[str], columns: Columns, towers: tuple[str, ...]) -> dict[str, str]:
+    """The columns to read by their use."""
+    chosen: dict[str, str] = {}
+    for use, usual in _USUAL.items():
+        named = getattr(columns, use)
+        if named is not None and named not in have:
+            raise InputError(f"{source} has no column {named!r}, only {', '.join(have)}: pass another --{use}-column")
+        found = named or next((name for name in usual if name in have), None)
+        if found is not None:
+            chosen[use] = found
+    for tower, use in (("image", "image"), ("text", "caption")):
+        if tower in towers and use not in chosen:
+            raise InputError(
+                f"{source} has no column of {use}s that is known by its name, only {', '.join(have)}: pass --{use}-column"
+            )
+    if "image" not in towers:
+        chosen.pop("image", None)
+    return chosen
+
+
+def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
+    key, url, caption = values.get("key"), values.get("url"), values.get("caption")
+    sample = Sample(
+        f"{row:08d}" if key is None else str(key),
+        None if url is None else str(url),
+        caption if caption is None else str(caption),
+    )
+    image = values.get("image")
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, str):
+        sample.image = image if os.path.isabs(image) else os.path.join(folder, image)
+        sample.url = sample.url or sample.image
+    elif isinstance(image, bytes):
+        if len(image) > MOST_BYTES:
+            sample.problem = f"the picture has {len(image):,} bytes, more than {MOST_BYTES:,}: scale it down first"
+        else:
+            sample.image = image
+    elif image is not None:
+        raise InputError(
+            f"the column {'of pictures'} holds {type(image).__name__} values: pass one with bytes or paths"
+        )
+    return sample

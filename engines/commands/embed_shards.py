@@ -1,0 +1,214 @@
+"""The part of ``python -m engines embed`` that writes a folder of shards: arguments, the job, its course and its summary."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import engines
+from engines.bulk.description import JobDescription, agree
+from engines.bulk.input_shards import TAR_SUFFIXES, Sources
+from engines.bulk.job import Reporter, Summary, run_job
+from engines.bulk.maker import MakeOptions
+from engines.bulk.samples import Columns
+from engines.commands.common import load_options, tell_left_out
+from engines.commands.embed_progress import JsonReporter, TerminalReporter, tell_summary
+from engines.embedder import Embedder
+from engines.errors import BundleError, EngineUnavailableError, InputError
+from engines.files.checksums import file_sha256
+from engines.files.output_folder import output_folder
+from engines.files.storage import is_remote
+from engines.manifest import MANIFEST_NAME, TowerName, read_manifest
+from engines.process.terminal import say
+
+_ROWS = 10_000
+_PART = re.compile(r"(\d+)/(\d+)")
+# Options that only a folder of shards has, with their defaults.
+_OPTIONS: Mapping[str, Any] = {
+    "shard": None,
+    "format": None,
+    "dtype": None,
+    "towers": None,
+    "rows_per_shard": None,
+    "image_column": None,
+    "caption_column": None,
+    "url_column": None,
+    "key_column": None,
+    "retry_failed": False,
+    "replace_changed": False,
+    "ray": None,
+}
+
+
+def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of jobs that write a folder of shards."""
+    group = parser.add_argument_group("a folder of shards (--out DIR or URL)")
+    group.add_argument(
+        "--shard", metavar="I/N", help="make only the shards I, I + N, … (from 0), for a job array of N jobs"
+    )
+    group.add_argument(
+        "--format", choices=("parquet", "npy"), help="parquet (default), or npy in the layout of clip-retrieval"
+    )
+    group.add_argument(
+        "--dtype", choices=("float16", "float32"), help="type of the embeddings on disk (default float16)"
+    )
+    group.add_argument("--towers", metavar="image,text", help="embed pictures, captions, or both (default: image)")
+    group.add_argument(
+        "--rows-per-shard", type=int, metavar="N", help=f"rows of a shard of a folder or a list (default {_ROWS:,})"
+    )
+    for use, text in (
+        ("image", "pictures (bytes or paths)"),
+        ("caption", "captions"),
+        ("url", "addresses"),
+        ("key", "keys"),
+    ):
+        group.add_argument(f"--{use}-column", metavar="NAME", help=f"column of parquet files with {text}")
+    group.add_argument("--retry-failed", action="store_true", help="make shards with rows that failed again")
+    group.add_argument("--replace-changed", action="store_true", help="make shards whose input has changed again")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", help="share the work among actors of a Ray cluster; 'local' starts one here"
+    )
+
+
+def writes_shards(args: argparse.Namespace) -> bool:
+    """Whether the job's output is a folder of shards, and not one file."""
+    out = args.out
+    return is_remote(out) or out.endswith("/") or Path(out).suffix == "" or Path(out).is_dir()
+
+
+def check_one_file(args: argparse.Namespace) -> None:
+    """Refuse arguments of a folder of shards in a job that writes one file.
+
+    Raises:
+        InputError: there is such an argument, or a tar or a parquet file among the inputs.
+    """
+    given = next((name for name, default in _OPTIONS.items() if getattr(args, name) != default), None)
+    if given is not None:
+        raise InputError(
+            f"--{given.replace('_', '-')} is for a folder of shards: pass --out DIR/ instead of --out {args.out}"
+        )
+    packed = next((path for path in args.images if path.endswith((*TAR_SUFFIXES, ".parquet"))), None)
+    if packed is not None:
+        raise InputError(f"{packed} is embedded into a folder of shards: pass --out DIR/ instead of --out {args.out}")
+
+
+def run_shards(args: argparse.Namespace) -> int:
+    """Run the job; returns the exit code."""
+    sources = _sources(args)
+    part = parse_part(args.shard)
+    manifest = read_manifest(Path(args.bundle))
+    towers = _towers(args, tuple(manifest.towers))
+    description = JobDescription(
+        bundle=str(Path(args.bundle).absolute()),
+        manifest_sha256=_manifest_sha256(Path(args.bundle)),
+        model=manifest.model.name,
+        towers=towers,
+        layout=args.format or "parquet",
+        dtype=args.dtype or "float16",
+        embed_dim=manifest.model.embed_dim,
+        max_pixels=args.max_pixels,
+    )
+    description.make_layout()  # refuses a missing library before the folder is made
+    columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
+    options = MakeOptions(columns, args.retry_failed, args.replace_changed)
+    reporter: Reporter = JsonReporter() if args.json else TerminalReporter()
+    folder = output_folder(args.out)
+    try:
+        with _terminated_as_interrupted(), _load(args, towers) as clip:
+            description = agree(folder, description)
+            summary = run_job(clip, sources, part, folder, description, options, reporter)
+    except KeyboardInterrupt:
+        say("\ninterrupted: run the same command again, it goes on where it stopped", sys.stderr)
+        return 130
+    finally:
+        reporter.close()
+        folder.tidy()
+    return _end(summary, sources, folder.url, args.json)
+
+
+def _end(summary: Summary, sources: Sources, url: str, as_json: bool) -> int:
+    tell_left_out(sources.left_out)
+    tell_summary(summary, sources.left_out, url, as_json)
+    return 1 if summary.failed else 0
+
+
+def parse_part(text: str | None) -> tuple[int, int]:
+    """The pair (i, n) of ``--shard i/n``; (0, 1) without it.
+
+    Raises:
+        InputError: it has another form, or i is not among 0 … n - 1.
+    """
+    if text is None:
+        return 0, 1
+    match = _PART.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"--shard {text} must be I/N, such as 0/8")
+    part, count = int(match.group(1)), int(match.group(2))
+    if part >= count:
+        raise InputError(
+            f"--shard {text}: parts are counted from 0, so the last one of {count} is {max(count - 1, 0)}/{count}"
+        )
+    return part, count
+
+
+def _sources(args: argparse.Namespace) -> Sources:
+    given = [bool(args.images), args.list is not None, args.texts is not None]
+    if sum(given) != 1:
+        raise InputError(
+            "pass tars, parquet files, image files or folders, or --list FILE, or --texts FILE (one of the three)"
+        )
+    if args.texts is not None and args.max_pixels is not None:
+        raise InputError("--max-pixels is for images: leave it out with --texts")
+    rows = _ROWS if args.rows_per_shard is None else args.rows_per_shard
+    if rows < 1:
+        raise InputError(f"--rows-per-shard {rows} leaves no row: pass 1 or more")
+    listing, texts = (None if value is None else Path(value) for value in (args.list, args.texts))
+    return Sources(tuple(args.images), listing, texts, rows)
+
+
+def _towers(args: argparse.Namespace, have: tuple[str, ...]) -> tuple[TowerName, ...]:
+    if args.towers is None:
+        return ("text",) if args.texts is not None else ("image",)
+    names = [name.strip() for name in args.towers.split(",")]
+    unknown = next((name for name in names if name not in ("image", "text")), None)
+    if unknown is not None:
+        raise InputError(f"--towers {args.towers}: there is no tower {unknown!r}; pass image, text, or image,text")
+    if args.texts is not None and "image" in names:
+        raise InputError(f"--towers {args.towers}: --texts has no pictures")
+    missing = next((name for name in names if name not in have), None)
+    if missing is not None:
+        raise EngineUnavailableError(f"the bundle has no {missing} tower: export it with --towers image,text")
+    return cast("tuple[TowerName, ...]", tuple(name for name in ("image", "text") if name in names))
+
+
+def _load(args: argparse.Namespace, towers: tuple[TowerName, ...]) -> Embedder:
+    options = load_options(args)
+    return engines.load(args.bundle, engine=args.engine, device=args.device, towers=towers, **options)
+
+
+def _manifest_sha256(bundle: Path) -> str:
+    try:
+        return file_sha256(bundle / MANIFEST_NAME)
+    except OSError as error:
+        raise BundleError(f"cannot read {bundle / MANIFEST_NAME}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, which schedulers send before they kill, ends the job like Ctrl-C: leases are given back."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
