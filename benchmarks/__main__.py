@@ -26,6 +26,7 @@ COMMANDS = {
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "cpp": ("benchmarks.cpp_library.command", "the Python runtime against the C++ library on one bundle"),
     "peers": ("benchmarks.peers.command", "the engines against other libraries that serve CLIP"),
+    "bulk": ("benchmarks.bulk.command", "jobs over shards: every way equal to the bit, and the cost beside the engine"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),
 }
 

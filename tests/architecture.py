@@ -116,6 +116,7 @@ ROOMS = {
         "cold_start": "harness records",
         "cpp_library": "harness records workloads",
         "peers": "cpp_library harness records workloads",
+        "bulk": "harness records",
         "zoo": "records workloads",
         "roofline": "records workloads",
         # Lists of all these measurements, and rows that come back from other machines.

@@ -107,6 +107,8 @@ FIGURES: dict[str, Figure] = {
     "first_image": Figure("s", "lower", label="…and first image, s"),
     # what = overhead
     "overhead": Figure("us", "lower", label="overhead, µs"),
+    # what = bulk: a job's time over that of its parts.
+    "time_over": Figure("x", "lower", relative=True, label="time over its parts", form="ratio"),
     # what = parity
     "min_cosine": Figure("", "higher", relative=True, form="cosine"),
     "mean_cosine": Figure("", "higher", relative=True, form="cosine"),
