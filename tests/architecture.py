@@ -45,7 +45,8 @@ ROOMS = {
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
         "sentence_transformers": "__init__ errors files hub manifest",
-        "commands": "__init__ bulk bundle_files embedder errors files hub inputs engine_kinds manifest process runtimes verification",
+        "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process runtimes "
+        "verification",
         "__main__": "errors hub process",
     },
     "exporter": {

@@ -27,8 +27,7 @@ from engines.inputs.image_formats import is_image_name
 Kind = Literal["tar", "parquet", "files", "lines"]
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CHOICE = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<choices>[^{}]*,[^{}]*))\}")
 _MAGIC = re.compile(r"[*?\[{]")
 
 
@@ -182,21 +181,20 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    match = _RANGE.search(pattern)
-    if match is not None:
-        first, last = match.groups()
-        if int(first) > int(last):
-            raise InputError(f"{pattern}: the range {match.group()} runs backwards")
-        width = len(first) if len(first) == len(last) or first.startswith("0") else 0
-        for number in range(int(first), int(last) + 1):
-            yield from _braces(f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}")
-        return
-    match = _CHOICE.search(pattern)
+    match = _BRACES.search(pattern)  # the first one varies slowest, as in a shell
     if match is None:
         yield pattern
         return
-    for choice in match.group(1).split(","):
-        yield from _braces(f"{pattern[: match.start()]}{choice}{pattern[match.end() :]}")
+    first, last, choices = match.group("first", "last", "choices")
+    if choices is not None:
+        words: Iterable[str] = choices.split(",")
+    elif int(first) > int(last):
+        raise InputError(f"{pattern}: the range {match.group()} runs backwards")
+    else:
+        width = len(first) if len(first) == len(last) or first.startswith("0") else 0
+        words = (f"{number:0{width}d}" for number in range(int(first), int(last) + 1))
+    for word in words:
+        yield from _braces(f"{pattern[: match.start()]}{word}{pattern[match.end() :]}")
 
 
 def _packed_suffix(path: str) -> str | None:

@@ -15,10 +15,13 @@ import json
 import logging
 import re
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from aotinductor_bundle import aotinductor_bundle
 from documentation import PAGES, ROOT, Block, Command, commands, names_hub, needs_gpu, snippets
@@ -57,6 +60,8 @@ NEEDS = {
         python -m benchmarks throughput BUNDLE --contenders "eager,openvino plain"
         python -m benchmarks cpp --model ViT-B-32
         python -m benchmarks peers
+        python -m benchmarks bulk BUNDLE --ways 20000
+        python -m benchmarks bulk BUNDLE --overhead 600
         python -m benchmarks parity BUNDLE --data wds_dtd --clip-benchmark
         python -m benchmarks cold-start ViT-L-14 --precision int8 --calibration photos/ --engine onnxruntime \
 --engine tensorrt-rtx --target sm80
@@ -71,6 +76,9 @@ NEEDS = {
         pip install 'openclip-engines[export,rtx]'
         python -m pip wheel '.[cpu]' --wheel-dir wheels
         python -m pip install --no-index --find-links wheels 'openclip-engines[cpu]'
+    """,
+    "a store of objects: tests/engines/test_bulk_remote.py reads and writes one in memory": """
+        python -m engines embed BUNDLE 's3://bucket/laion/{00000..41455}.tar' --out s3://bucket/embeds/
     """,
     "an account on the hub": """
         hf auth login
@@ -171,12 +179,31 @@ def _checkpoint(place: Path) -> None:
     torch.save({"state_dict": weights, "state_dict_ema": {"visual.proj": torch.zeros(2, 3)}}, place)
 
 
+def _tars(pattern: Path) -> None:
+    pattern.parent.mkdir(exist_ok=True)
+    for number in range(2):
+        with tarfile.open(pattern.parent / f"{number:05d}.tar", "w") as tar:
+            for i in range(3):
+                data = encoded(i, "JPEG")
+                member = tarfile.TarInfo(f"{number}{i}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def _parquet(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    pictures = [encoded(i, "JPEG") for i in range(3)]
+    parquet.write_table(pa.table({"jpg": pictures, "caption": ["a red circle"] * 3}), file)
+
+
 MAKERS: dict[str, Callable[[Path], object]] = {
     "photos": _pictures,
     "imagenet/val": _classes,
     "coco": _captioned,
     "files.txt": _list,
     "captions.txt": lambda place: place.write_text("a red circle\ntwo blue squares\n"),
+    "data/{00000..00001}.tar": _tars,
+    "data/captions.parquet": _parquet,
     "labels.txt": lambda place: place.write_text("a red circle\na blue square\n"),
     "last.pt": _checkpoint,
     "cat.jpg": lambda place: picture(1).save(place),
