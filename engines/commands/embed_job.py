@@ -17,7 +17,6 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ import numpy.typing as npt
 from engines.commands.embed_part import Part, load_part, save_part, stat_files
 from engines.errors import EngineError, InputError
 from engines.files.file_kinds import mode_of
-from engines.process.optional import import_or_reason
+from engines.files.parquet_library import import_parquet
 from engines.process.terminal import visible
 
 PART_ROWS = 1024
@@ -70,7 +69,7 @@ class EmbedJob:
         if out.suffix not in SUFFIXES:
             raise InputError(f"--out {out} must end in {' or '.join(SUFFIXES)}")
         if out.suffix == ".parquet":
-            _import_parquet()
+            import_parquet("writing .parquet (or pass --out x.npy)")
         folder, file = (
             mode_of(out.parent, f"the folder of --out {out}", InputError),
             mode_of(out, f"--out {out}", InputError),
@@ -213,7 +212,7 @@ class EmbedJob:
         return [self.out, listing]
 
     def _finish_parquet(self, count: int, width: int) -> list[Path]:
-        pa, parquet = _import_parquet()
+        pa, parquet = import_parquet("writing .parquet")
         schema = pa.schema([("item", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
         temporary = self.folder / "all.parquet"
         with parquet.ParquetWriter(temporary, schema) as writer:
@@ -234,16 +233,6 @@ def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     temporary.replace(path)
-
-
-def _import_parquet() -> tuple[Any, Any]:
-    libraries = []
-    for module in ("pyarrow", "pyarrow.parquet"):
-        library = import_or_reason(module, "pyarrow", "pip install 'openclip-engines[parquet]'")
-        if isinstance(library, str):
-            raise InputError(f"writing .parquet needs pyarrow, or pass --out x.npy: {library}")
-        libraries.append(library)
-    return libraries[0], libraries[1]
 
 
 class _disk_errors:

@@ -355,7 +355,7 @@ class TestCommandLine:
         )
         assert ran.returncode == 1
         assert ran.stderr == (
-            "error: writing .parquet needs pyarrow, or pass --out x.npy: pyarrow is installed and cannot be imported (OSError: "
+            "error: writing .parquet (or pass --out x.npy) needs pyarrow: pyarrow is installed and cannot be imported (OSError: "
             f"libarrow.so.2600: no such file): {MEND.format(chr(112) + 'ip install ' + repr('openclip-engines[parquet]'))}\n"
         )
         if module == "pyarrow":
