@@ -99,6 +99,20 @@ class ShardWriter(Protocol):
         """Remove what was written; nothing after `publish`."""
 
 
+class EarlierRows(Protocol):
+    """The rows of a finished shard, in the order in which its input has them."""
+
+    def take(self, key: str) -> Mapping[TowerName, npt.NDArray[np.float32]] | None:
+        """The embeddings of the next row, for each tower (D,) float32.
+
+        Args:
+            key: the key of the input's next row.
+
+        Returns:
+            None if the row has no embedding, or the rows do not belong to the input's rows.
+        """
+
+
 class Layout(Protocol):
     """A way to lay out shards in the output folder."""
 
@@ -113,6 +127,9 @@ class Layout(Protocol):
         Raises:
             Damaged: one of its files is missing, cut, or of another form.
         """
+
+    def read_rows(self, folder: Folder, shard: str) -> EarlierRows:
+        """The rows of a finished shard."""
 
     def write(self, folder: Folder, shard: str) -> ShardWriter:
         """Begin a shard."""

@@ -137,7 +137,17 @@ class ShardMaker:
             if check.reason is not None:
                 reasons[shard.name] = check.reason
             begin = partial(self._layout.write, self._folder, shard.name)
-            yield ShardTask(shard, check.identity, partial(self._read, shard), begin)
+            read = self._read_again if check.again else self._read
+            yield ShardTask(shard, check.identity, partial(read, shard), begin)
+
+    def _read_again(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
+        """The samples of a shard, those with an embedding of an earlier run without their pictures."""
+        rows = self._layout.read_rows(self._folder, shard.name)
+        for sample in self._read(shard, notes):
+            sample.earlier = rows.take(sample.key)
+            if sample.earlier is not None:
+                sample.image, sample.problem = None, None
+            yield sample
 
     def _read(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
         if shard.kind == "tar":
@@ -149,12 +159,16 @@ class ShardMaker:
 
 @dataclass(frozen=True)
 class Check:
-    """Whether a shard needs work: `outcome` is None if it does, and then `reason` says why it is made again, if it is."""
+    """Whether a shard needs work: `outcome` is None if it does, and then `reason` says why it is made again, if it is.
+
+    `again` is whether the rows that have an embedding can be kept.
+    """
 
     shard: InputShard
     identity: str = ""
     outcome: Outcome | None = None
     reason: str | None = None
+    again: bool = False
 
 
 class Checker:
@@ -209,7 +223,7 @@ class Checker:
             )
             return Check(shard, identity, Outcome(shard, "failed", record, reason))
         if self._options.retry_failed and (record.errors or record.cut):
-            return Check(shard, identity, reason="it had rows that failed")
+            return Check(shard, identity, reason="it had rows that failed", again=True)
         return Check(shard, identity, Outcome(shard, "was there", record))
 
     def _record(self, shard: InputShard, fresh: bool) -> tuple[ShardRecord | None, str | None]:

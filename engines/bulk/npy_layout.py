@@ -6,6 +6,7 @@ Rows without an embedding are in ``errors/``, because programs that read this la
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord
-from engines.bulk.parquet_layout import ParquetFile, read_footer
+from engines.bulk.parquet_layout import ParquetFile, read_batches, read_footer
 from engines.errors import InputError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
@@ -22,6 +23,7 @@ from engines.manifest import TowerName
 
 _FOLDERS: dict[TowerName, str] = {"image": "img_emb", "text": "text_emb"}
 _HEADER_BYTES = 128
+_READ_ROWS = 4096
 
 
 class NpyLayout:
@@ -61,6 +63,20 @@ class NpyLayout:
             self._check_array(folder, _name(_FOLDERS[tower], shard, "npy"), record.rows - record.errors)
         return record
 
+    def read_rows(self, folder: Folder, shard: str) -> _EarlierRows:
+        """See `Layout`."""
+        keys = read_keys(folder, self.done_name(shard))
+        errors = read_keys(folder, _name("errors", shard, "parquet"))
+        arrays = {tower: self._read_array(folder, _name(_FOLDERS[tower], shard, "npy")) for tower in self._towers}
+        return _EarlierRows(keys, errors, arrays)
+
+    def _read_array(self, folder: Folder, name: str) -> Iterator[npt.NDArray[np.float32]]:
+        row_bytes = self._embed_dim * self._dtype.itemsize
+        with folder.open(name) as file:
+            file.seek(_HEADER_BYTES)
+            while block := file.read(_READ_ROWS * row_bytes):
+                yield from np.frombuffer(block, self._dtype).reshape(-1, self._embed_dim).astype(np.float32)
+
     def write(self, folder: Folder, shard: str) -> _Writer:
         """See `Layout`."""
         arrays = {
@@ -88,6 +104,31 @@ class NpyLayout:
 
 def _name(folder: str, shard: str, suffix: str) -> str:
     return f"{folder}/{folder}_{shard.replace('/', '_')}.{suffix}"
+
+
+def read_keys(folder: Folder, name: str) -> Iterator[str]:
+    """The keys of a parquet file; none where there is no such file."""
+    with contextlib.suppress(InputError):
+        for batch, i in read_batches(folder, name, ["key"]):
+            yield batch.column("key")[i].as_py()
+
+
+class _EarlierRows:
+    def __init__(
+        self, keys: Iterator[str], errors: Iterator[str], arrays: dict[TowerName, Iterator[npt.NDArray[np.float32]]]
+    ) -> None:
+        self._keys, self._errors, self._arrays = keys, errors, arrays
+        self._key, self._error = next(keys, None), next(errors, None)
+
+    def take(self, key: str) -> dict[TowerName, npt.NDArray[np.float32]] | None:
+        if key == self._key and key != self._error:
+            self._key = next(self._keys, None)
+            return {tower: next(rows) for tower, rows in self._arrays.items()}
+        if key == self._error and key != self._key:
+            self._error = next(self._errors, None)
+        else:  # two rows with the same key, of which one failed: their order is not known
+            self._key = self._error = None
+        return None
 
 
 class _Writer:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord, record_from
 from engines.errors import EngineError
@@ -56,6 +58,11 @@ class ParquetLayout:
         with folder.open(self.done_name(shard)) as opened:
             return read_footer(opened, self._schema)
 
+    def read_rows(self, folder: Folder, shard: str) -> _EarlierRows:
+        """See `Layout`."""
+        rows = read_batches(folder, self.done_name(shard), ["key", "error", *self._columns.values()])
+        return _EarlierRows(rows, self._columns)
+
     def write(self, folder: Folder, shard: str) -> _Writer:
         """See `Layout`."""
         return _Writer(folder, self.done_name(shard), self._schema, self._columns)
@@ -88,6 +95,34 @@ def read_footer(opened: Any, schema: Any) -> ShardRecord:
 def _rows_of(record: ShardRecord, names: list[str]) -> int:
     # The npy layout keeps rows without embeddings apart.
     return record.rows if "error" in names else record.rows - record.errors
+
+
+def read_batches(folder: Folder, name: str, columns: list[str]) -> Iterator[tuple[Any, int]]:
+    """The rows of a parquet file one after the other: (batch, index of the row in it)."""
+    _, parquet = import_parquet("reading parquet files")
+    with folder.open(name) as opened:
+        for batch in parquet.ParquetFile(opened).iter_batches(batch_size=_GROUP_ROWS, columns=columns):
+            for i in range(batch.num_rows):
+                yield batch, i
+
+
+class _EarlierRows:
+    def __init__(self, rows: Iterator[tuple[Any, int]], columns: dict[TowerName, str]) -> None:
+        self._rows, self._columns = rows, columns
+
+    def take(self, key: str) -> dict[TowerName, npt.NDArray[np.float32]] | None:
+        found = next(self._rows, None)
+        if found is None:
+            return None
+        batch, i = found
+        if batch.column("key")[i].as_py() != key:
+            self._rows = iter(())  # these are not the rows of the input
+            return None
+        if batch.column("error")[i].is_valid:
+            return None
+        return {
+            tower: np.asarray(batch.column(column)[i].values, np.float32) for tower, column in self._columns.items()
+        }
 
 
 class _Writer:

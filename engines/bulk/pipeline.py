@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from engines.bulk.encode import Embedding, RowEncoder
 from engines.bulk.layouts import Rows, ShardRecord, ShardWriter
 from engines.bulk.read_ahead import ReadAhead, ShardBegins, ShardEnds, ShardTask
 from engines.bulk.samples import Sample
 from engines.embedder import Embedder
-from engines.errors import EngineError, ImageError
+from engines.errors import ImageError
 from engines.manifest import TowerName
-
-Embeddings = npt.NDArray[np.float32]
 
 _BATCH = 32  # images of a run of the engine
 _WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
@@ -40,7 +39,7 @@ class Finished:
 class _Row:
     sample: Sample
     waits: bool  # for the image tower
-    embedding: Embeddings | None = None
+    embedding: Embedding | None = None
     problem: str | None = None
 
 
@@ -86,6 +85,7 @@ class _Work:
 
     def __init__(self, clip: Embedder, towers: tuple[TowerName, ...], progress: Callable[[int], None]) -> None:
         self._clip, self._towers, self._progress = clip, towers, progress
+        self._encoder = RowEncoder(clip)
         self._embed_dim = clip.manifest.model.embed_dim
         self._queue: deque[ShardBegins | _Row | ShardEnds] = deque()
         self._waiting: deque[_Row] = deque()  # those rows of the queue that wait for the image tower
@@ -110,6 +110,9 @@ class _Work:
         if not isinstance(item, Sample):
             self._queue.append(item)
             return None
+        if item.earlier is not None:
+            self._queue.append(_Row(item, False, _earlier(item, "image")))
+            return None
         problem = item.problem
         if problem is None and "image" in self._towers and item.image is None:
             problem = f"{item.key}: there is no picture"
@@ -130,10 +133,11 @@ class _Work:
         good = [row for row, item in zip(rows, batch, strict=True) if not isinstance(item, ImageError)]
         pixels = [item for item in batch if not isinstance(item, ImageError)]
         if pixels:
-            for row, embedding in zip(good, self._encode(np.stack(pixels)), strict=True):
-                row.embedding = embedding if isinstance(embedding, np.ndarray) else None
+            for row, embedding in zip(good, self._encoder.images(pixels), strict=True):
                 if isinstance(embedding, str):
                     row.problem = f"{row.sample.key}: {embedding}"
+                else:
+                    row.embedding = embedding
         for row, item in zip(rows, batch, strict=True):
             if isinstance(item, ImageError):
                 row.problem = _named(str(item), row.sample)
@@ -214,32 +218,16 @@ class _Work:
             present,
         )
 
-    def _texts(self, rows: list[_Row]) -> list[Embeddings | None]:
-        have = [i for i, row in enumerate(rows) if row.sample.caption is not None]
-        found: list[Embeddings | None] = [None] * len(rows)
-        if have:
-            for i, embedding in zip(
-                have, self._clip.encode_text([rows[i].sample.caption or "" for i in have]), strict=True
-            ):
-                found[i] = embedding
-        return found
-
-    def _encode(self, pixels: npt.NDArray[np.uint8]) -> list[Embeddings | str]:
-        """Embeddings of a batch. Where one image makes the engine fail, the others are embedded all the same."""
-        try:
-            return list(self._clip.encode_image(pixels))
-        except EngineError as error:
-            if len(pixels) == 1:
-                raise
-            first = error
-        found: list[Embeddings | str] = []
-        for i in range(len(pixels)):
-            try:
-                found.append(self._clip.encode_image(pixels[i : i + 1])[0])
-            except EngineError as error:
-                found.append(str(error))
-        if all(isinstance(item, str) for item in found):
-            raise first
+    def _texts(self, rows: list[_Row]) -> list[Embedding | None]:
+        found: list[Embedding | None] = [_earlier(row.sample, "text") for row in rows]
+        wanted = [i for i, row in enumerate(rows) if found[i] is None and row.sample.caption is not None]
+        if wanted:
+            texts = [rows[i].sample.caption or "" for i in wanted]
+            for i, embedding in zip(wanted, self._encoder.texts(texts), strict=True):
+                if isinstance(embedding, str):
+                    rows[i].problem = rows[i].problem or f"{rows[i].sample.key}: {embedding}"
+                else:
+                    found[i] = embedding
         return found
 
 
@@ -257,6 +245,11 @@ class _Shard:
         self.errors += len(problems)
         self.first_errors = [*self.first_errors, *problems][:20]
         self.writer.add(rows)
+
+
+def _earlier(sample: Sample, tower: TowerName) -> Embedding | None:
+    """The embedding that an earlier run made of a sample."""
+    return None if sample.earlier is None else sample.earlier.get(tower)
 
 
 def _named(message: str, sample: Sample) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.manifest import TowerName
 
 # Bytes of the largest picture inside a tar or a parquet file; a larger one is an error of its row, because memory would hold it.
 MOST_BYTES = 256 << 20
@@ -19,6 +25,7 @@ class Sample:
         caption: the text that belongs to the picture; None if there is none.
         image: an encoded picture, or the path of one; None if there is none.
         problem: the reason why the row cannot be read.
+        earlier: for each tower the embedding (D,) float32 of an earlier run, which is then not made again; None if there is none.
     """
 
     key: str
@@ -26,6 +33,7 @@ class Sample:
     caption: str | None = None
     image: bytes | str | None = None
     problem: str | None = None
+    earlier: Mapping[TowerName, npt.NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
