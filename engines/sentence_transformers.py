@@ -7,10 +7,11 @@ The engines compute the embeddings; PyTorch only carries them. They have no grad
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
     """The first and only module of a ``SentenceTransformer``: texts and images to embeddings by a bundle's engines.
 
     Images are Pillow images, uint8 arrays (H, W, 3), or paths of image files as sentence-transformers recognizes them (a file that
-    is there and has the suffix of a picture); every other str is a text.
+    is there and has the suffix of a picture); every other str is a text. ``{"text": text}`` and ``{"image": image}`` say which.
 
     Attributes:
         bundle: the bundle's folder.
@@ -105,7 +106,8 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         """Make the ids of texts or the pixels of images.
 
         Args:
-            inputs: texts or images, not both, as sentence-transformers itself demands.
+            inputs: texts or images, not both, as sentence-transformers itself demands. ``{"text": text}`` is a text, whatever it
+                looks like, and ``{"image": image}`` an image.
             prompt: a text that is put before each text.
             kwargs: not used; sentence-transformers passes them to every module.
 
@@ -113,17 +115,17 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
             ``input_ids`` int32 (N, L), or ``pixel_values`` uint8 (N, H, W, 3), which are not normalized.
 
         Raises:
-            InputError: an input is a link, or the path of a picture that is not there, or neither a text nor an image, or the
-                inputs are of both kinds.
+            InputError: an input is a link, or the path of a picture that is not there, or neither a text nor an image; the value
+                of ``{"text": value}`` is not a str; or the inputs are of both kinds.
             ImageError: an image cannot be read.
         """
-        inputs = [_unwrapped(item) for item in inputs]
-        kinds = {_is_text(item) for item in inputs}
+        typed = [_typed(item) for item in inputs]
+        kinds, values = {kind for kind, _ in typed}, [value for _, value in typed]
         if len(kinds) != 1:
             raise InputError("a batch must hold texts or images, and at least one: pass each kind in a call of its own")
-        if kinds == {True}:
-            return {"input_ids": torch.from_numpy(self.clip.tokenize([f"{prompt or ''}{text}" for text in inputs]))}
-        return {"pixel_values": torch.from_numpy(np.stack([self.clip.preprocess(image) for image in inputs]))}
+        if kinds == {"text"}:
+            return {"input_ids": torch.from_numpy(self.clip.tokenize([f"{prompt or ''}{text}" for text in values]))}
+        return {"pixel_values": torch.from_numpy(np.stack([self.clip.preprocess(image) for image in values]))}
 
     def forward(self, features: dict[str, torch.Tensor], **kwargs: Any) -> dict[str, torch.Tensor]:
         """Embed the result of `preprocess`: adds ``sentence_embedding`` float32 (N, D), of unit length, to `features`."""
@@ -165,15 +167,32 @@ class OpenClipBundle(InputModule):  # type: ignore[misc]
         return cls(folder or Path(model_name_or_path) / subfolder)
 
 
-def _unwrapped(item: Any) -> Any:
-    """The text of ``{"text": text}`` and the image of ``{"image": image}``; other inputs as they are."""
-    if isinstance(item, dict) and len(item) == 1 and next(iter(item)) in ("text", "image"):
-        return next(iter(item.values()))
-    return item
+def _typed(item: Any) -> tuple[Literal["text", "image"], Any]:
+    """The kind and the value of an input of sentence-transformers.
+
+    The key of ``{"text": text}`` and ``{"image": image}`` decides; the kind of other inputs is that which the library infers.
+
+    Raises:
+        InputError: the text is not a str, the image is a link or the path of no file, or the input is of another kind.
+    """
+    if not isinstance(item, dict) or set(item) not in ({"text"}, {"image"}):
+        return ("text" if _is_text(item) else "image"), item
+    ((key, value),) = item.items()
+    if key == "text":
+        if not isinstance(value, str):
+            raise InputError(f"the text of an input is of type {type(value).__name__}: pass a str")
+        return "text", value
+    if isinstance(value, str) and not os.path.isfile(value):
+        if _is_link(value):
+            raise _link_error(value)
+        raise InputError(
+            f"the image of an input is {value[:80]!r}, and there is no such file: pass the path of a picture"
+        )
+    return "image", value
 
 
 def _is_text(item: Any) -> bool:
-    """Whether an input of sentence-transformers is a text; it is an image otherwise.
+    """Whether an input without a key is a text; it is an image otherwise.
 
     Raises:
         InputError: it is a link to an image, a path of none, or another kind of input.
@@ -181,10 +200,20 @@ def _is_text(item: Any) -> bool:
     kind = infer_modality(item)
     if isinstance(item, str) and kind == "text":
         if Path(item).suffix.lower() in _SUFFIXES and not any(map(str.isspace, item)):
-            raise InputError(f"{item[:80]!r} looks like the path of a picture, and there is no such file")
+            raise InputError(
+                f"{item[:80]!r} looks like the path of a picture, and there is no such file; pass {{'text': ...}} if it is a text"
+            )
         return True
-    if isinstance(item, str) and ("://" in item or item.startswith("data:")):
-        raise InputError(f"{item[:80]!r} is a link: read the image, and pass a Pillow image or a path")
+    if isinstance(item, str) and _is_link(item):
+        raise _link_error(item)
     if kind != "image":
         raise InputError(f"an input is of type {type(item).__name__}: pass a text, a Pillow image, an array or a path")
     return False
+
+
+def _is_link(text: str) -> bool:
+    return "://" in text or text.startswith("data:")
+
+
+def _link_error(link: str) -> InputError:
+    return InputError(f"{link[:80]!r} is a link: read the image, and pass a Pillow image or a path")

@@ -127,6 +127,44 @@ def test_inputs_in_dictionaries_of_one_kind(model: Any) -> None:
     assert model.encode(["I saw cat.jpg today"]).shape == (1, 64)
 
 
+def test_the_key_of_a_dictionary_decides(model: Any, clip: engines.Embedder, tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "one.png")
+    shutil.copyfile(tmp_path / "one.png", tmp_path / "no_suffix")
+    texts = ["cat.jpg", "https://example.org/a.png", "data:image/png;base64,AAAA", str(tmp_path / "one.png"), "a.mp3"]
+    assert np.array_equal(model.encode([{"text": text} for text in texts]), clip.encode_text(texts))
+    assert np.array_equal(model.encode([{"text": "cat.jpg"}], prompt="a "), clip.encode_text(["a cat.jpg"]))
+    images = [{"image": str(tmp_path / "no_suffix")}, {"image": tmp_path / "one.png"}, {"image": picture(1)}]
+    assert np.array_equal(model.encode(images), clip.encode_image([tmp_path / "one.png"] * 2 + [picture(1)]))
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ({"image": "missing/cat"}, "'missing/cat', and there is no such file"),
+        ({"image": "a red circle"}, "no such file"),
+        ({"image": ""}, "no such file"),
+        ({"image": "zero\0byte"}, "no such file"),
+        ({"image": "."}, "no such file"),
+        ({"image": "https://example.org/cat"}, "is a link"),
+        ({"image": "data:image/png;base64,AAAA"}, "is a link"),
+        ({"image": 7}, "cannot read an image from a int"),
+        ({"text": 7}, "is of type int: pass a str"),
+        ({"text": None}, "is of type NoneType: pass a str"),
+        ({"text": ("a", "b")}, "is of type tuple: pass a str"),
+        ({"text": np.zeros((4, 4, 3), np.uint8)}, "is of type ndarray: pass a str"),
+        ({"text": "a", "image": "b"}, "is of type dict: pass a text"),
+    ],
+)
+def test_wrong_values_of_a_key(model: Any, item: Any, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        model[0].preprocess([item])
+
+
+def test_keys_of_both_kinds_are_not_one_batch(model: Any) -> None:
+    with pytest.raises(InputError, match="each kind in a call of its own"):
+        model[0].preprocess([{"text": "cat.jpg"}, {"image": picture(1)}])
+
+
 def test_a_bundle_that_was_removed_is_not_saved(demo_bundle: Path, tmp_path: Path) -> None:
     from engines.sentence_transformers import OpenClipBundle
 
