@@ -14,6 +14,10 @@ class ExportError(Exception):
     exit_code = 1
 
 
+class DownloadError(ExportError):
+    """Data are not in the local cache, and cannot be downloaded. Exit code 1."""
+
+
 class ParityGateError(ExportError):
     """The embeddings of an exported engine differ from eager PyTorch's by more than the precision's limits. Exit code 3."""
 

@@ -81,7 +81,10 @@ def format_plan(plan: Plan) -> str:
         verdict = "see the problems above"
     elif plan.bundle_bytes is None or plan.peak_bytes is None:
         verdict = "whether memory and disk suffice is not known without a download"
-    return f"{_rows(rows)}\n\nnothing was downloaded or written; {verdict}"
+    elif plan.downloads:
+        verdict = f"the export can run if it can download {', '.join(plan.downloads)}"
+    end = textwrap.fill(visible(f"nothing was downloaded or written; {verdict}"), _WIDTH, break_on_hyphens=False)
+    return f"{_rows(rows)}\n\n{end}"
 
 
 def _rows(rows: list[tuple[str, str]]) -> str:

@@ -15,12 +15,12 @@ import torch
 
 from engines.manifest import Preprocess
 from exporter.errors import ExportError
-from exporter.source.hub import cache_only, is_cached
+from exporter.planning.downloads import Download, missing_tokenizer, missing_weights
+from exporter.source.hub import cache_only
 from exporter.source.licences import repository_of
 from exporter.source.loading import resolve_preprocess
 from exporter.source.origins import HUB_PREFIX, Origin, resolve_origin
 from exporter.weights.architectures import quiet_open_clip
-from exporter.weights.checkpoint_files import FOLDER_PREFIX
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class PlannedModel:
         towers: tower to its sizes; a tower whose configuration is on the hub alone is missing.
         parameters: number of the whole model's parameters; None where a tower's are not known.
         notes: sentences about what is not known here.
+        downloads: the data that are not on this machine.
     """
 
     origin: Origin
@@ -55,6 +56,7 @@ class PlannedModel:
     towers: dict[str, TowerSize]
     parameters: int | None
     notes: tuple[str, ...] = field(default=())
+    downloads: tuple[Download, ...] = field(default=())
 
 
 def plan_model(
@@ -74,25 +76,22 @@ def plan_model(
         with_tokenizer: whether the tokenizer is needed, too.
 
     Raises:
-        ExportError: the name or tag is unknown, or a repository's configuration is neither in the cache nor known to open_clip.
+        ExportError: the name or tag is unknown, or a repository's configuration is neither in the cache nor known to open_clip; or
+            the tokenizer is on this machine and cannot be loaded.
     """
     with cache_only():
         origin, notes = _origin(name, pretrained, keep_activation, cache_dir)
         model, text_known = _build(origin, cache_dir)
     text = origin.config["text_cfg"]
+    downloads: tuple[Download, ...] = (Download(f"the configuration of {name}"),) if notes else ()
+    downloads += missing_weights(origin)
     if not text_known:
-        notes += (
-            f"the text tower {text.get('hf_model_name')} is described on the Hugging Face hub, and the cache does not have it",
-        )
-    # A folder has a tokenizer of its own.
-    tokenizer = None if origin.build_name.startswith(FOLDER_PREFIX) else text.get("hf_tokenizer_name")
-    if (
-        with_tokenizer
-        and tokenizer
-        and not os.path.isdir(tokenizer)
-        and not is_cached(tokenizer, "tokenizer_config.json", cache_dir)
-    ):
-        notes += (f"the tokenizer {tokenizer} is on the Hugging Face hub, and the cache does not have it",)
+        tower = text.get("hf_model_name")
+        notes += (f"the text tower {tower} is described on the Hugging Face hub, and the cache does not have it",)
+        downloads += (Download(f"the configuration of the text tower {tower}"),)
+    tokenizer = missing_tokenizer(origin, cache_dir) if with_tokenizer else ()
+    notes += tuple(f"{item.what} is on the Hugging Face hub, and the cache does not have it" for item in tokenizer)
+    downloads += tokenizer
     preprocess = resolve_preprocess(origin, model)
     height, width = preprocess.size
     tensors = tower_parameters(model)
@@ -104,7 +103,7 @@ def plan_model(
         context = int(text.get("context_length", 77))
         towers["text"] = TowerSize(sizes.parameters, sizes.matrices, 2.0 * sizes.matrices * context)
     whole = sum(p.numel() for p in model.parameters()) if text_known else None
-    return PlannedModel(origin, preprocess, towers, whole, notes)
+    return PlannedModel(origin, preprocess, towers, whole, notes, downloads)
 
 
 def tower_parameters(model: Any) -> dict[str, list[torch.Tensor]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from engines.hub.client import is_offline
 from engines.precisions import PRECISIONS
 from exporter.builders.registry import targets_of
 from exporter.bundle import check_destination
@@ -60,7 +61,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         tag: the tag of its weights; None: it has none.
         license: the licence of the weights; None: random weights, or the user's own.
         weights: what the weights are, and where they are, in words.
-        download_bytes: bytes to download, estimated as float32; 0: nothing.
+        downloads: the data to download, in words; empty: nothing.
+        download_bytes: bytes of the weights among them, estimated as float32; 0: none.
         precision: the precision's name.
         image_size: height and width in pixels.
         towers: the graphs.
@@ -85,6 +87,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None
     license: str | None
     weights: str
+    downloads: tuple[str, ...]
     download_bytes: float
     precision: str
     image_size: tuple[int, int]
@@ -147,6 +150,7 @@ def make_plan(options: Options) -> Plan:
         tag=origin.tag,
         license=origin.license.id if origin.license else None,
         weights=_weights(model, fetched),
+        downloads=tuple(map(str, model.downloads)),
         download_bytes=download,
         precision=precision,
         image_size=model.preprocess.size,
@@ -164,7 +168,7 @@ def make_plan(options: Options) -> Plan:
         seconds=seconds,
         seconds_basis="estimate" if "estimate" in parts or PRECISIONS[precision].quantized else "measured",
         notes=_notes(model, stages),
-        problems=_problems(request, None if peak is None else peak[0], available, disks),
+        problems=_problems(request, model, None if peak is None else peak[0], available, disks),
     )
 
 
@@ -259,8 +263,16 @@ def _cache(options: Options) -> Path:
     return Path(os.path.abspath(constants.HF_HUB_CACHE))
 
 
-def _problems(request: Request, peak: float | None, available: int, disks: Sequence[DiskPlan]) -> tuple[str, ...]:
+def _problems(
+    request: Request, model: PlannedModel, peak: float | None, available: int, disks: Sequence[DiskPlan]
+) -> tuple[str, ...]:
     problems = []
+    absent = [str(item) for item in model.downloads if item.on_hub]
+    if absent and is_offline():
+        problems.append(
+            f"download: HF_HUB_OFFLINE is set, and the cache lacks {', '.join(absent)}: unset it, or copy the Hugging Face cache "
+            "of a machine that has them (HF_HOME)"
+        )
     if peak is not None and available and peak > available:
         problems.append(
             f"memory: {peak / 1e9:.1f} GB are needed, and {available / 1e9:.1f} GB are available: end other programs, or export on "

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 
 from engines.hub.client import endpoint_problem, error_chain
-from exporter.errors import ExportError
+from exporter.errors import DownloadError, ExportError
 
 _PROBE_SECONDS = 5.0
 _UNREACHABLE = "the hub cannot be reached and the local cache does not have it"
@@ -34,14 +34,14 @@ _NETWORK_ERRORS = frozenset(
 
 @contextlib.contextmanager
 def hub_access(what: str, remedy: str) -> Iterator[None]:
-    """Run downloads inside the context; translate their failures into an `ExportError` of one sentence.
+    """Run downloads inside the context; translate their failures into a `DownloadError` of one sentence.
 
     Args:
         what: the name of the downloaded data in the message, such as ``the weights of ViT-B-32 openai``.
         remedy: the user's alternatives, as the end of a sentence.
 
     Raises:
-        ExportError: there is no network and the data is not in the cache; the repository does not exist or needs a login; no
+        DownloadError: there is no network and the data is not in the cache; the repository does not exist or needs a login; no
             space is left.
     """
     from huggingface_hub import constants
@@ -59,8 +59,8 @@ def hub_access(what: str, remedy: str) -> Iterator[None]:
         if reason == _UNREACHABLE and was_offline:
             reason = "HF_HUB_OFFLINE is set and the local cache does not have it"
         elif reason == _UNREACHABLE and (problem := endpoint_problem()) is not None:
-            raise ExportError(f"cannot download {what}: {problem}") from error
-        raise ExportError(f"cannot download {what}: {reason}; {remedy}") from error
+            raise DownloadError(f"cannot download {what}: {problem}") from error
+        raise DownloadError(f"cannot download {what}: {reason}; {remedy}") from error
     finally:
         constants.HF_HUB_OFFLINE = was_offline
 
@@ -78,8 +78,8 @@ def cache_only() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = was_offline
 
 
-def is_cached(repository: str, name: str, cache_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Whether the client's cache has a file of a repository; no request is made.
+def cache_lacks(repository: str, name: str, cache_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Whether the client's cache neither has a file of a repository, nor knows that there is no such file; no request is made.
 
     Args:
         repository: ``ORG/NAME``.
@@ -88,9 +88,7 @@ def is_cached(repository: str, name: str, cache_dir: str | os.PathLike[str] | No
     """
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(
-        try_to_load_from_cache(repository, name, cache_dir=None if cache_dir is None else str(cache_dir)), str
-    )
+    return try_to_load_from_cache(repository, name, cache_dir=None if cache_dir is None else str(cache_dir)) is None
 
 
 def hub_answers(seconds: float = _PROBE_SECONDS) -> bool:

@@ -23,7 +23,7 @@ from exporter.source.origins import HUB_PREFIX, Origin, resolve_origin
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ModelRow", "Source", "list_models", "load_source"]
+__all__ = ["ModelRow", "Source", "list_models", "load_source", "load_tokenizer"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def load_source(
         model=model,
         info=_describe(origin, model, weights),
         preprocess=resolve_preprocess(origin, model),
-        tokenizer=_tokenizer(origin, cache_dir) if with_tokenizer else None,
+        tokenizer=load_tokenizer(origin, cache_dir) if with_tokenizer else None,
         text_config=deepcopy(dict(origin.config["text_cfg"])),
         notes=notes,
     )
@@ -217,23 +217,56 @@ def _triple(value: Any, field: str, label: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _tokenizer(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> Callable[..., torch.Tensor]:
+def load_tokenizer(
+    origin: Origin, cache_dir: str | os.PathLike[str] | None = None, download: bool = True
+) -> Callable[..., torch.Tensor]:
+    """Load open_clip's tokenizer of a model.
+
+    Args:
+        origin: the model.
+        cache_dir: the folder for downloads; None is the client library's own folder.
+        download: whether to download what is not in the cache.
+
+    Returns:
+        The tokenizer: texts to int64 ids (N, L).
+
+    Raises:
+        DownloadError: files of the tokenizer are not in the cache, and are not downloaded.
+        ExportError: it cannot be loaded, or has no vocabulary.
+    """
     import open_clip
 
-    from exporter.source.hub import hub_access
+    from exporter.source.hub import cache_only, hub_access
     from exporter.weights.architectures import quiet_open_clip
 
     cache = str(cache_dir) if cache_dir is not None else None
     source = origin.config["text_cfg"].get("hf_tokenizer_name")
     is_local = os.path.isdir(source) if source else "siglip" not in origin.build_name.lower()
     is_local = is_local and not origin.build_name.startswith(HUB_PREFIX)
+    offline = contextlib.nullcontext() if download else cache_only()
     remedy = "put it into the Hugging Face cache (HF_HOME), name a mirror in HF_ENDPOINT, or export only --towers image"
     try:
         access = hub_access(f"the tokenizer {source or 'of ' + origin.label}", remedy)
-        with contextlib.nullcontext() if is_local else access, quiet_open_clip():
-            return open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
+        with offline, contextlib.nullcontext() if is_local else access, quiet_open_clip():
+            tokenizer: Callable[..., torch.Tensor] = open_clip.get_tokenizer(origin.build_name, cache_dir=cache)
     except ExportError:
         raise
     except Exception as error:  # transformers raises RuntimeError if its imports are broken, and others any error
         detail = " ".join(str(error).split())[:160]
         raise ExportError(f"cannot load the tokenizer of {origin.label}: {detail}") from error
+    if not _has_vocabulary(tokenizer):
+        raise ExportError(
+            f"the tokenizer of {origin.label} has no vocabulary: put tokenizer.json into {source or origin.build_name}, or into "
+            "the cache of it"
+        )
+    return tokenizer
+
+
+def _has_vocabulary(tokenizer: Callable[..., torch.Tensor]) -> bool:
+    """Whether a tokenizer has ids besides those of added tokens: transformers 5 makes one without from a configuration alone."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None or not hasattr(inner, "get_vocab"):
+        return True  # open_clip's own, whose vocabulary is part of its package
+    return (
+        len(inner.get_vocab().keys() - inner.get_added_vocab().keys()) > 1
+    )  # T5's has one piece, a space, from the start
