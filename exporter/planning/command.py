@@ -138,7 +138,8 @@ def _disk(disk: DiskPlan, plan: Plan) -> str:
 
 def _time(plan: Plan) -> str:
     if plan.seconds is None:
-        return "not known without a download"
+        sized = all(tower.seconds is not None for tower in plan.towers)
+        return "not known (see the notes)" if sized else "not known without a download"
     minutes = math.ceil(plan.seconds / 60)
     words = "under a minute" if minutes <= 1 else f"about {minutes} minutes"
     basis = (

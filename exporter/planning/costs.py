@@ -176,7 +176,9 @@ def total_seconds(
     kinds: Sequence[str],
     images: int,
 ) -> float | None:
-    """The time of the export in seconds on two cores, without downloads; None: not known.
+    """The time of the export in seconds on two cores, without downloads.
+
+    None: it is not known, because a tower's own time is not, or its operations, on which the time of the gate depends.
 
     Args:
         model: the model.
@@ -194,6 +196,10 @@ def total_seconds(
         # Without the operations of a text tower, those of its parameters: all of them, for each of 77 tokens.
         flops = size.flops if size is not None else 2.0 * 77 * (tower.parameters or 0)
         share = 1 if tower.name == "image" else 2
+        if images <= measured.PICTURES:
+            continue
+        if flops is None:
+            return None
         more = affordable(flops, share * images) - affordable(flops, share * measured.PICTURES)
         seconds += max(0, more) * (1 + len(kinds)) * flops / _FLOPS_PER_SECOND
     weights = float_weights(model, towers)

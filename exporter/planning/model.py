@@ -30,12 +30,12 @@ class TowerSize:
     Attributes:
         parameters: number of parameters.
         matrices: number of those in the matrices of linear layers and convolutions, which quantization makes narrow.
-        flops: floating-point operations for one image, or one text of full length.
+        flops: floating-point operations for one image, or one text of full length; None: not known.
     """
 
     parameters: int
     matrices: int
-    flops: float
+    flops: float | None
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,14 @@ def plan_model(
     preprocess = resolve_preprocess(origin, model)
     height, width = preprocess.size
     tensors = tower_parameters(model)
-    towers = {
-        "image": _size(model, tensors["image"], _counted(lambda: model.encode_image(_meta(1, 3, height, width))) or 0.0)
-    }
+    flops = _counted(lambda: model.encode_image(_meta(1, 3, height, width)))
+    if flops is None:
+        notes += (
+            "the operations of the image tower are not known, because they depend on the values of its weights or pictures",
+        )
+    towers = {"image": _size(model, tensors["image"], flops)}
     if text_known:
-        sizes = _size(model, tensors["text"], 0.0)
+        sizes = _size(model, tensors["text"], None)
         context = int(text.get("context_length", 77))
         towers["text"] = TowerSize(sizes.parameters, sizes.matrices, 2.0 * sizes.matrices * context)
     whole = sum(p.numel() for p in model.parameters()) if text_known else None
@@ -178,7 +181,7 @@ def _build(origin: Origin, cache_dir: str | os.PathLike[str] | None) -> tuple[An
     return model.to("meta").eval(), False
 
 
-def _size(model: Any, parameters: list[torch.Tensor], flops: float) -> TowerSize:
+def _size(model: Any, parameters: list[torch.Tensor], flops: float | None) -> TowerSize:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     narrow = [p for p in parameters if p.ndim >= 2 and math.prod(p.shape[1:]) > 1 and id(p) not in tables]
     return TowerSize(sum(p.numel() for p in parameters), sum(p.numel() for p in narrow), flops)
@@ -194,9 +197,8 @@ def _counted(run: Callable[[], Any]) -> float | None:
 
     counter = FlopCounterMode(display=False)
     try:
-        with (
-            counter
-        ):  # with gradients: without them PyTorch takes a path through attention that the counter does not see
+        # With gradients: without them PyTorch takes a path through attention that the counter does not see.
+        with counter:
             run()
     except (RuntimeError, NotImplementedError):
         return None

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import open_clip
 import pytest
+import timm
+from made_sources import TIMM
+from open_clip import factory
 
 from benchmarks.records.results import COMMITTED
 from benchmarks.reporting.measured_costs import PLACE, measured_costs
 from benchmarks.zoo import main as zoo_main
 from engines.precisions import PRECISIONS
+from exporter.options.export_options import Options
 from exporter.planning import measured
+from exporter.planning.command import format_plan
 from exporter.planning.model import plan_model
+from exporter.planning.plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,6 +92,44 @@ def test_the_time_of_an_export_that_was_not_measured_is_that_of_its_width() -> N
         assert found == pytest.approx(10**8 * median(per_parameter[like]))
     both = [item for values in per_parameter.values() for item in values]
     assert measured.estimated_export_seconds(10**8, "int8") == pytest.approx(10**8 * median(both))
+
+
+@pytest.fixture
+def value_dependent(tmp_path: Path) -> Iterator[str]:
+    """An architecture whose image tower reads a value of its input, which tensors without values refuse."""
+    from timm.models import _registry as registry
+
+    @timm.models.register_model  # type: ignore[untyped-decorator]
+    def value_dependent_convnext(**options: Any) -> Any:
+        model = timm.create_model("test_convnext", **options)
+        model.register_forward_pre_hook(lambda _, inputs: None if inputs[0].abs().amax().item() > 0 else inputs)
+        return model
+
+    name = "value-dependent"
+    vision = {**TIMM["vision_cfg"], "timm_model_name": "value_dependent_convnext"}  # type: ignore[dict-item]
+    (tmp_path / f"{name}.json").write_text(json.dumps({**TIMM, "vision_cfg": vision}))
+    open_clip.add_model_config(tmp_path)
+    yield name
+    del factory._MODEL_CONFIGS[name]
+    factory._MODEL_CONFIG_PATHS.remove(tmp_path)
+    del registry._model_entrypoints["value_dependent_convnext"]
+
+
+def test_operations_that_cannot_be_counted_are_not_zero(value_dependent: str, tmp_path: Path) -> None:
+    options = Options(value_dependent, pretrained="none", engines=("onnxruntime",), out=tmp_path / "out")
+    size = plan_model(value_dependent, "none", False, None).towers["image"]
+    assert size.flops is None
+    assert size.parameters > 0
+    made = make_plan(options)
+    assert made.seconds is None
+    assert any("operations of the image tower are not known" in note for note in made.notes)
+    shown = format_plan(made)
+    assert "time       not known (see the notes)\n" in shown
+    assert shown.endswith("the export can run")
+    # The gate takes no more pictures than the measured exports, so their operations do not matter.
+    few = make_plan(replace(options, parity_samples=measured.PICTURES))
+    assert few.seconds is not None
+    assert few.seconds > 0
 
 
 def test_the_pictures_are_those_of_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
