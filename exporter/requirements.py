@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from engines.hub.client import unreadable_endpoint
 from engines.process.optional import error_words
 from engines.process.terminal import say, visible
 from exporter.errors import ExportError
@@ -22,11 +23,14 @@ def check_requirements(modules: Sequence[str] = REQUIRED) -> None:
     """Check that libraries are installed, before an import fails with a traceback.
 
     Raises:
-        ExportError: a library is not installed. Installed libraries are not imported here, because that takes seconds.
+        ExportError: a library is not installed, or cannot be imported because ``HF_ENDPOINT`` is no address. Installed libraries
+            are not imported here, because that takes seconds.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise ExportError(f"{_doing(modules)} needs {', '.join(missing)}: {INSTALL}")
+    if "open_clip" in modules and (problem := unreadable_endpoint()) is not None:
+        raise ExportError(problem)
 
 
 def run_command(run: Callable[[], int], modules: Sequence[str] = REQUIRED) -> int:

@@ -48,8 +48,10 @@ def hub_client() -> ModuleType:
     """The module `huggingface_hub`.
 
     Raises:
-        HubError: it is not installed, or is broken.
+        HubError: it is not installed, or is broken, or ``HF_ENDPOINT`` is no address.
     """
+    if (problem := unreadable_endpoint()) is not None:
+        raise HubError(problem)
     module: ModuleType | str = ""
     for name in (
         "huggingface_hub.constants",
@@ -170,8 +172,24 @@ def endpoint_problem() -> str | None:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, or too large
         good = False
-    if good and not any(map(str.isspace, address)):
-        return None
+    return None if good and not any(map(str.isspace, address)) else _no_address(address)
+
+
+def unreadable_endpoint() -> str | None:
+    """What is wrong with an ``HF_ENDPOINT`` with which no request can be made, and libraries that use the hub cannot be imported.
+
+    Such a one has a port that is no number or too large, or a bracket without the other: the client library raises ValueError while
+    it is imported, so that it is not imported here. None: the address can be taken apart, whether there is a hub or not.
+    """
+    address = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(address).port
+    except ValueError:
+        return _no_address(address)
+    return None
+
+
+def _no_address(address: str) -> str:
     return f"HF_ENDPOINT is {address!r}, which is no address: write one that begins with https://, or unset it"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 
-from engines.hub.client import endpoint_problem
+from engines.hub.client import endpoint_problem, unreadable_endpoint
 from engines.process.optional import broken, import_or_reason
 from exporter.requirements import INSTALL
 
@@ -33,6 +35,8 @@ class HubFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def hub_facts() -> HubFacts:
     """Send one request, and wait three seconds at most; with ``HF_HUB_OFFLINE`` nothing is sent."""
+    if (unreadable := unreadable_endpoint()) is not None:
+        return HubFacts(endpoint=os.environ["HF_ENDPOINT"], reachable=False, token=False, problem=unreadable)
     library = import_or_reason("huggingface_hub", "huggingface_hub", INSTALL)
     if isinstance(library, str):
         return HubFacts(endpoint="", reachable=False, token=False, problem=library)

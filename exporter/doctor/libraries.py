@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from engines.engine_kinds import KINDS
+from engines.hub.client import unreadable_endpoint
 from engines.process.optional import broken, import_or_reason, installed_version
 from engines.runtimes.onnxruntime import onnxruntime_or_reason
 from engines.runtimes.openvino import openvino_or_reason
@@ -110,6 +111,10 @@ LIBRARIES: dict[str, Library] = {
 }
 
 
+# The libraries that import the hub's client, which cannot be imported where ``HF_ENDPOINT`` cannot be read.
+_HUB_USERS = frozenset({"open_clip", "transformers", "timm", "huggingface_hub"})
+
+
 def library_facts(name: str) -> LibraryFacts:
     """Import one library of `LIBRARIES` and describe it.
 
@@ -121,7 +126,8 @@ def library_facts(name: str) -> LibraryFacts:
     )
     version = known_version(library)
     if isinstance(module, str):
-        return facts_of_unusable(name, module, version)
+        endpoint = unreadable_endpoint() if name in _HUB_USERS and version is not None else None
+        return facts_of_unusable(name, endpoint or module, version)
     try:
         detail = library.describe(module)
         version = version or str(getattr(module, "__version__", "unknown"))

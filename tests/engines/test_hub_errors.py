@@ -12,7 +12,7 @@ import pytest
 from broken_libraries import break_library
 from hub_server import READ_TOKEN, TOKEN, HubServer, Repository, hub_environment, running_hub
 
-from engines.hub.client import endpoint_problem
+from engines.hub.client import endpoint_problem, unreadable_endpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +91,28 @@ def test_an_address_that_is_none_is_said_by_its_variable(tmp_path: Path, address
 def test_addresses(address: str, good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", address)
     assert (endpoint_problem() is None) == good
+
+
+@pytest.mark.parametrize(
+    ("address", "readable"),
+    [
+        ("", True),
+        ("https://hub.example:8443", True),
+        ("ftp://hub.example", True),
+        ("hub.example", True),
+        ("https://hub.example:99999", False),
+        ("https://hub.example:port", False),
+        ("https://hub.example:-1", False),
+        ("https://[::1", False),
+    ],
+)
+def test_addresses_with_which_the_client_cannot_be_imported(
+    address: str, readable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    problem = unreadable_endpoint()
+    assert (problem is None) == readable
+    assert readable or problem == endpoint_problem()
 
 
 def test_private_and_gated_repositories_open_with_the_token(hub: HubServer, tmp_path: Path) -> None:

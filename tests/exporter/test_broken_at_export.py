@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,27 @@ def test_libraries_that_an_export_does_not_need(tmp_path: Path) -> None:
         f"answer([exporter.__main__.main({words!r}), engines.__main__.main(['verify', {words[-1]!r}])])"
     )
     assert answer_of(code, tmp_path / "broken") == [0, 0]
+
+
+@pytest.mark.parametrize("address", ["http://host:99999", "http://[::1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exporter", "ViT-B-32", "--pretrained", "none", "--dry-run"],
+        ["exporter", "--list", "ViT-B-32"],
+        ["exporter.publishing", "bundle", "org/name"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_an_address_of_the_hub_that_cannot_be_read_is_no_broken_library(
+    words: list[str], address: str, tmp_path: Path
+) -> None:
+    """The hub's client raises ValueError while it is imported, and open_clip imports it."""
+    environment = {**os.environ, "HF_ENDPOINT": address, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run(
+        [sys.executable, "-m", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    error = (
+        f"error: HF_ENDPOINT is {address!r}, which is no address: write one that begins with https://, or unset it\n"
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", error)

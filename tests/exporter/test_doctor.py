@@ -134,6 +134,17 @@ def test_an_address_of_the_hub_that_is_none(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.long
+def test_an_address_that_cannot_be_read_is_no_broken_open_clip() -> None:
+    ran = run_python(*DOCTOR, HF_ENDPOINT="http://host:99999")
+    report = json.loads(ran.stdout)
+    problems = {library["name"]: library["problem"] for library in report["libraries"]}
+    said = "HF_ENDPOINT is 'http://host:99999', which is no address"
+    assert report["hub"]["problem"].startswith(said)
+    assert problems["open_clip"].startswith(said)
+    assert problems["safetensors"] is None
+
+
+@pytest.mark.long
 def test_offline_the_hub_is_not_asked_and_a_token_is_never_printed(tmp_path: Path) -> None:
     ran = run_python(*DOCTOR, HF_HUB_OFFLINE="1", HF_TOKEN="hf_abcdefgh")
     hub = json.loads(ran.stdout)["hub"]
