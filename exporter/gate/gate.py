@@ -18,7 +18,7 @@ from exporter.builders.built import Built
 from exporter.errors import ExportError, LeftOut
 from exporter.exported_tower import TowerExport
 from exporter.gate.float64_gate import Float64Gate
-from exporter.gate.judging import judge, run_engine, runnable, simulation_row
+from exporter.gate.judging import EngineRun, judge, run_engine, runnable, simulation_row
 from exporter.memory import release_memory
 from exporter.precision.precisions import Precision
 from exporter.quantization.for_export import report
@@ -29,10 +29,8 @@ from exporter.stages import Stages
 
 _REFERENCE_BYTES = 4_000_000
 _REFERENCE_SAMPLES = 32
-_CPU = "CPUExecutionProvider"  # in a runtime's description: the run does not depend on options for GPUs
 
-# Embeddings of a graph's reference, and the description of the runtime, by the graph's file.
-_Ran = dict[str, tuple[np.ndarray, str]]
+_Ran = dict[str, EngineRun]  # by the graph's file
 
 
 def run_gate(
@@ -126,10 +124,10 @@ def _judged(
         found = ran.get(engine.file) if engine.kind == build_onnxruntime.KIND else None
         if found is None:
             found = run_engine(folder, engine, item.tower, item.reference, source.preprocess, precision, **options)
-            if engine.kind == build_onnxruntime.KIND and _CPU in found[1]:
+            if engine.kind == build_onnxruntime.KIND and not found.on_gpu:  # a run on a GPU depends on the options
                 ran[engine.file] = found
-        embeds[item.name], runtime = found
-        described.append(runtime if usable else f"{runtime} on the same graph")
+        embeds[item.name] = found.embeds
+        described.append(found.description if usable else f"{found.description} on the same graph")
     row = judge(kind, " + ".join(dict.fromkeys(described)), references, embeds, precision.limits)
     return msgspec.structs.replace(row, engine_ran=ran_here), embeds
 

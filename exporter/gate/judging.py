@@ -10,7 +10,7 @@ import contextlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,20 @@ from engines.verification.embeddings import compare_embeddings, top1_agreement, 
 from exporter.graphs.widen_graph import widen_graph
 from exporter.precision.precisions import Precision
 from exporter.reference.eager import Reference, tower_batches
+
+
+class EngineRun(NamedTuple):
+    """An engine's run on a reference's inputs.
+
+    Attributes:
+        embeds: (N, D) float32, L2-normalized.
+        description: the runtime, such as ``onnxruntime 1.32.0 CPUExecutionProvider``.
+        on_gpu: whether the runtime computed on a GPU.
+    """
+
+    embeds: np.ndarray
+    description: str
+    on_gpu: bool
 
 
 def runnable(engine: Engine, precision: Precision) -> bool:
@@ -37,8 +51,8 @@ def run_engine(
     config: Preprocess,
     precision: Precision,
     **options: Any,
-) -> tuple[np.ndarray, str]:
-    """Run an engine on a reference's inputs; returns the embeddings and the runtime ("onnxruntime 1.32.0 CPUExecutionProvider").
+) -> EngineRun:
+    """Run an engine on a reference's inputs.
 
     `options` are those of the engine's runtime. A bfloat16 graph without kernels here runs with its types widened to float32, which
     the description records.
@@ -54,7 +68,8 @@ def run_engine(
             bundle, note, ran = folder, ", bfloat16 widened to float32", "fp32"
         runtime = stack.enter_context(contextlib.closing(open_tower(bundle, engine, tower, ran, **options)))
         batches = tower_batches(reference, config if normalized else None)
-        return np.concatenate([runtime.run(batch.numpy()) for batch in batches]), runtime.description + note
+        embeds = np.concatenate([runtime.run(batch.numpy()) for batch in batches])
+        return EngineRun(embeds, runtime.description + note, runtime.on_gpu)
 
 
 def simulation_row(towers: Mapping[str, TowerParity], precision: Precision) -> Parity:

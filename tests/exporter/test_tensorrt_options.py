@@ -193,14 +193,21 @@ class TestBundle:
         assert rows["onnxruntime"].engine_ran
 
     @no_gpu
-    def test_a_graph_that_stands_in_runs_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("on_gpu", [False, True])
+    def test_a_graph_that_stands_in_runs_once_on_the_cpu(
+        self, on_gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A run on a GPU is not taken for the engine's own, whatever its description says, because it allows nodes on the CPU."""
         from exporter.gate import gate
 
         files: list[str] = []
 
         def counted(*args: Any, **options: Any) -> Any:
             files.append(args[1].file)
-            return run_engine(*args, **options)
+            ran = run_engine(*args, **options)
+            assert not ran.on_gpu
+            assert ran.description.endswith(" CPUExecutionProvider")
+            return ran._replace(on_gpu=on_gpu)
 
         run_engine = gate.run_engine
         monkeypatch.setattr(gate, "run_engine", counted)
@@ -211,7 +218,7 @@ class TestBundle:
             out=tmp_path / "out",
             engine_options=EngineOptions(targets=("sm80",)),
         )
-        assert files == ["image.onnx"]
+        assert files == ["image.onnx"] * (2 if on_gpu else 1)
         stood_in, own = read_manifest(path).parity
         assert (stood_in.engine_ran, own.engine_ran) == (False, True)
         assert stood_in.towers == own.towers
