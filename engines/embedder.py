@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.bundle_files import verify_files
-from engines.device.arrays import as_numpy, like
+from engines.device.arrays import ArrayT, as_numpy, like
 from engines.device.device_arrays import current_stream, device_of, like_device
 from engines.errors import EngineError, ImageError, InputError
 from engines.files.bundle_paths import resolve_path
@@ -33,21 +33,12 @@ from engines.inputs.preprocess import normalize_pixels
 from engines.inputs.tokenizer import TextTokenizer
 from engines.manifest import Manifest, Tower, TowerName, read_manifest
 from engines.process.forks import PerProcess
-from engines.runtimes.batches import batch_size, check_finite, run_ids, run_in_batches
+from engines.runtimes.batches import ThroughputPlan, batch_size, check_finite, run_ids, run_in_batches, throughput_plan
 from engines.runtimes.choice import choose_engine, open_for_forks, report_choice
 from engines.runtimes.protocol import TowerRuntime
 
 Embeddings = npt.NDArray[np.float32]
 
-
-class SupportsDLPack(Protocol):
-    """An array or tensor of any library that supports DLPack, on the CPU or a GPU."""
-
-    def __dlpack__(self, *, stream: Any = None) -> Any:
-        """The array as a capsule."""
-
-
-ArrayT = TypeVar("ArrayT", bound=SupportsDLPack)
 
 # Rows per run where the engine sets no limit: with more rows, throughput on the CPU does not grow, but memory does.
 _IMAGE_BATCH = 32
@@ -237,6 +228,10 @@ class Embedder:
         """Batches of pixels, decoded by threads while the caller works on an earlier batch; see `Decoder.batches`."""
         return self._decoder.batches(several_images(images), whole_number("batch", batch, 1, "of images"))
 
+    def throughput_plan(self, tower: TowerName) -> ThroughputPlan:
+        """How a caller with many rows keeps a tower busy."""
+        return throughput_plan(self._runtime(tower), _IMAGE_BATCH if tower == "image" else _TEXT_BATCH)
+
     def tokenize(self, texts: Iterable[str]) -> npt.NDArray[np.int32]:
         """Token ids (N, context length) int32, equal to open_clip's.
 
@@ -283,9 +278,8 @@ class Embedder:
         size, config = batch_size(runtime.batch, _IMAGE_BATCH), self.manifest.preprocess
         floats = self.manifest.towers["image"].input.dtype == "float32"
         parts = []
-        for i in range(
-            0, len(pixels), size
-        ):  # floats are made for one batch at a time, because they take four times the bytes
+        # Floats are made for one batch at a time, because they take four times the bytes.
+        for i in range(0, len(pixels), size):
             rows = pixels[i : i + size]
             parts.append(run_in_batches(runtime, normalize_pixels(rows, config) if floats else rows, size))
         embeds = np.concatenate(parts)

@@ -1,7 +1,7 @@
 """Embedding jobs of any size: shards of inputs become shards of embeddings, which many processes and machines can share.
 
-The way of the data: `input_shards` (what the user named becomes shards) → `read_tar`, `read_parquet`, `read_lists` (a shard becomes
+The way of the data: `input_shards` (what the user named becomes shards) → `read_tar`, `read_parquet`, `samples` (a shard becomes
 samples) → `pipeline` (samples become rows with embeddings) → `parquet_layout`, `npy_layout` (rows become files, published by one
-rename). `maker` decides which shards need work, `leases` keep two jobs from working on the same one, `job` runs all of that in this
-process and `ray_front` in Ray's actors. Output folders and URLs are opened by `engines.files.storage`.
+rename). `maker` decides which shards need work; `job` runs all of that in this process, `ray_front` in Ray's actors. Output
+folders, URLs and leases are in `engines.files`.
 """

@@ -10,9 +10,9 @@ from typing import Protocol
 
 from engines.bulk.description import JobDescription
 from engines.bulk.input_shards import InputShard, Sources
-from engines.bulk.leases import Leases
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
+from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 
 _NAMED = 100  # failed and cut shards that a summary names; more are counted

@@ -15,15 +15,14 @@ from typing import Literal
 from engines.bulk.description import JobDescription
 from engines.bulk.input_shards import InputShard
 from engines.bulk.layouts import Damaged, ShardRecord
-from engines.bulk.leases import Leases
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
-from engines.bulk.read_lists import read_files, read_texts
 from engines.bulk.read_parquet import read_parquet
 from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import Columns, ReaderNotes, Sample
+from engines.bulk.samples import Columns, ReaderNotes, Sample, read_files, read_texts
 from engines.embedder import Embedder
 from engines.errors import InputError
+from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 from engines.files.storage import is_remote
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +22,6 @@ from engines.embedder import Embedder
 from engines.errors import ImageError
 from engines.manifest import TowerName
 
-_BATCH = 32  # images of a run of the engine
 _WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
 
 
@@ -67,9 +67,11 @@ def embed_shards(
     work = _Work(clip, towers, progress)
     try:
         if "image" in towers:
-            for _, batch in clip.preprocess_ahead(work.images(reader.items()), _BATCH):
+            rows = clip.throughput_plan("image").rows
+            for _, batch in clip.preprocess_ahead(work.images(reader.items()), rows):
                 work.take_images(batch)
                 yield from work.take_finished()
+            work.end_images()
         else:
             for item in reader.items():
                 work.add(item)
@@ -77,7 +79,7 @@ def embed_shards(
         yield from work.take_finished()
     finally:
         reader.close()
-        work.abandon()
+        work.close()
 
 
 class _Work:
@@ -86,6 +88,10 @@ class _Work:
     def __init__(self, clip: Embedder, towers: tuple[TowerName, ...], progress: Callable[[int], None]) -> None:
         self._clip, self._towers, self._progress = clip, towers, progress
         self._encoder = RowEncoder(clip)
+        self._in_flight = clip.throughput_plan("image").in_flight if "image" in towers else 1
+        self._pool = ThreadPoolExecutor(self._in_flight, thread_name_prefix="engine") if self._in_flight > 1 else None
+        # Batches in the engine: all their rows, those with pixels, and the running call; the oldest first.
+        self._running: deque[tuple[list[_Row], list[_Row], Future[list[Embedding | str]] | None]] = deque()
         self._embed_dim = clip.manifest.model.embed_dim
         self._queue: deque[ShardBegins | _Row | ShardEnds] = deque()
         self._waiting: deque[_Row] = deque()  # those rows of the queue that wait for the image tower
@@ -128,19 +134,36 @@ class _Work:
         return image
 
     def take_images(self, batch: list[npt.NDArray[np.uint8] | ImageError]) -> None:
-        """Embed a batch of pixels, the images of the rows that wait longest."""
+        """Embed a batch of pixels, the images of the rows that wait longest; as many batches as the engine takes at a time."""
         rows = [self._waiting.popleft() for _ in batch]
-        good = [row for row, item in zip(rows, batch, strict=True) if not isinstance(item, ImageError)]
-        pixels = [item for item in batch if not isinstance(item, ImageError)]
-        if pixels:
-            for row, embedding in zip(good, self._encoder.images(pixels), strict=True):
-                if isinstance(embedding, str):
-                    row.problem = f"{row.sample.key}: {embedding}"
-                else:
-                    row.embedding = embedding
         for row, item in zip(rows, batch, strict=True):
             if isinstance(item, ImageError):
                 row.problem = _named(str(item), row.sample)
+        good = [row for row, item in zip(rows, batch, strict=True) if not isinstance(item, ImageError)]
+        pixels = [item for item in batch if not isinstance(item, ImageError)]
+        if self._pool is None:
+            self._take_embeddings(rows, good, self._encoder.images(pixels) if pixels else [])
+            return
+        while len(self._running) >= self._in_flight:
+            self._take_oldest()
+        self._running.append((rows, good, self._pool.submit(self._encoder.images, pixels) if pixels else None))
+
+    def end_images(self) -> None:
+        """Wait for the batches that the engine still works on."""
+        while self._running:
+            self._take_oldest()
+
+    def _take_oldest(self) -> None:
+        rows, good, running = self._running.popleft()
+        self._take_embeddings(rows, good, [] if running is None else running.result())
+
+    def _take_embeddings(self, rows: list[_Row], good: list[_Row], embeddings: list[Embedding | str]) -> None:
+        for row, embedding in zip(good, embeddings, strict=True):
+            if isinstance(embedding, str):
+                row.problem = f"{row.sample.key}: {embedding}"
+            else:
+                row.embedding = embedding
+        for row in rows:
             row.waits = False
         self._write_ready()
 
@@ -165,7 +188,13 @@ class _Work:
                 self._finished.append(self._complete(item))
             self._queue.popleft()
 
-    def abandon(self) -> None:
+    def close(self) -> None:
+        """Stop, and remove the files of the shard that is being written."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._abandon()
+
+    def _abandon(self) -> None:
         """Remove the files of the shard that is being written."""
         if self._current is not None:
             self._current.writer.abandon()
@@ -183,7 +212,7 @@ class _Work:
         self._write()
         shard = self._current
         if end.problem is not None:
-            self.abandon()
+            self._abandon()
             return Finished(shard.task, problem=end.problem)
         record = ShardRecord(
             shard.task.identity,

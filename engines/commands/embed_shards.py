@@ -70,7 +70,9 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
         ("key", "keys"),
     ):
         group.add_argument(f"--{use}-column", metavar="NAME", help=f"column of parquet files with {text}")
-    group.add_argument("--retry-failed", action="store_true", help="try rows that failed again, in shards that are whole")
+    group.add_argument(
+        "--retry-failed", action="store_true", help="try rows that failed again, in shards that are whole"
+    )
     group.add_argument("--replace-changed", action="store_true", help="make shards whose input has changed again")
     group.add_argument(
         "--ray", metavar="ADDRESS", help="share the work among actors of a Ray cluster; 'local' starts one here"

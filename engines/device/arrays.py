@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.errors import InputError
 from engines.process.optional import loaded_class
+
+
+class SupportsDLPack(Protocol):
+    """An array or tensor of any library that supports DLPack, on the CPU or a GPU."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """The array as a capsule."""
+
+
+ArrayT = TypeVar("ArrayT", bound=SupportsDLPack)
 
 
 def as_numpy(value: Any) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,33 @@ from engines.inputs.text_length import needed_lengths, plan_batches
 from engines.manifest import BatchProfile, TextLength
 from engines.runtimes.protocol import TowerRuntime
 
+_GPU_ROWS = 128
+
 
 def batch_size(profile: BatchProfile, usual: int) -> int:
     """The number of rows in one run: the profile's largest batch, or `usual` where it sets no limit (at least its smallest)."""
     return profile.max if profile.max is not None else max(profile.min, usual)
+
+
+@dataclass(frozen=True)
+class ThroughputPlan:
+    """How a caller with many rows keeps an engine busy.
+
+    Attributes:
+        rows: number of rows of a call.
+        in_flight: number of calls at a time, each in a thread of its own. On a GPU a second call copies its rows while the first
+            one computes; on a CPU it would only compete for the cores.
+    """
+
+    rows: int
+    in_flight: int
+
+
+def throughput_plan(runtime: TowerRuntime, usual: int) -> ThroughputPlan:
+    """The plan for a tower; `usual` rows a call where its profile sets no limit, on a GPU `_GPU_ROWS`."""
+    if runtime.on_gpu:
+        return ThroughputPlan(batch_size(runtime.batch, max(usual, _GPU_ROWS)), 2)
+    return ThroughputPlan(batch_size(runtime.batch, usual), 1)
 
 
 def run_in_batches(runtime: TowerRuntime, inputs: npt.NDArray[Any], usual: int) -> npt.NDArray[np.float32]:
