@@ -19,7 +19,7 @@ from typing import Literal
 
 from engines.errors import InputError
 from engines.files.file_kinds import mode_of
-from engines.files.storage import is_remote, matching, version_of
+from engines.files.storage import filesystem, is_remote, matching, version_of
 from engines.files.text_files import iterate_lines
 from engines.inputs.image_files import iterate_images
 from engines.inputs.image_formats import is_image_name
@@ -152,6 +152,8 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]
             raise InputError(f"{path} matches no file")
         for file in found:
             suffix = _packed_suffix(file)
+            if is_remote(file) and not packed:
+                filesystem(file)  # a library that is missing is one error, and not one of each shard
             if suffix is not None:
                 packed.append((_name(file, path, suffix), file))
             elif is_remote(file):

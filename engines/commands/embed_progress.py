@@ -14,6 +14,7 @@ from engines.process.terminal import say, visible
 
 _JSON_SECONDS = 10.0
 _SHOWN = 10
+_SHOW_SECONDS = 0.2
 _RECENT_SECONDS = 300.0  # the rate is that of the last minutes, because the first ones open engines and fill caches
 
 
@@ -58,19 +59,18 @@ class TerminalReporter:
         self._bar: Any = None
         self._course: _Course | None = None
         self._waiting = False
+        self._shown = 0.0
 
     def begin(self, summary: Summary) -> None:
         """See `Reporter`."""
         from tqdm import tqdm
 
         self._course = _Course(summary)
-        layout = "{desc} {n_fmt}/{total_fmt} shards |{bar}| {postfix}"
+        layout = "{n_fmt}/{total_fmt} shards |{bar}| {desc}"
         self._bar = tqdm(
             total=summary.shards,
-            desc="embed",
             bar_format=layout,
             disable=not sys.stderr.isatty(),
-            mininterval=0.5,
             leave=False,
         )
 
@@ -105,10 +105,14 @@ class TerminalReporter:
         assert self._course is not None
         left = self._course.seconds_left
         end = "" if left is None else f", {duration(left)} left"
-        self._bar.set_postfix_str(f"{self._course.rows:,} rows, {self._course.rate:,.0f}/s{end}", refresh=False)
-        self._bar.update(0)
+        self._bar.set_description_str(f"{self._course.rows:,} rows, {self._course.rate:,.0f}/s{end}", refresh=False)
+        if time.monotonic() - self._shown >= _SHOW_SECONDS:
+            self._shown = time.monotonic()
+            self._bar.refresh()
 
     def _line(self, text: str) -> None:
+        if self._course is None or self._course.summary.shards == 1:  # the summary follows at once
+            return
         if self._bar is not None:
             self._bar.clear()
         say(visible(text), sys.stderr)
