@@ -81,10 +81,10 @@ class Reporter(Protocol):
         """The job begins; the summary has the number of its shards, and is kept up to date."""
 
     def shard(self, outcome: Outcome) -> None:
-        """The outcome of one shard is known; calls never overlap."""
+        """The outcome of one shard is known; calls of this method and of `rows` never overlap."""
 
     def rows(self, count: int) -> None:
-        """So many more rows were written; called in the thread of `begin`."""
+        """So many more rows were written."""
 
     def wait(self, busy: int) -> None:
         """Only shards are left on which other jobs work."""
@@ -125,11 +125,11 @@ def run_job(
     leases = Leases(folder)
     try:
         maker = ShardMaker(clip, folder, description, options, leases)
-        maker.make(sources.shards(part), tally.add, reporter.rows)
+        maker.make(sources.shards(part), tally.add, tally.rows)
         while tally.busy:
             reporter.wait(len(tally.busy))
             time.sleep(wait_seconds)
-            maker.make(tally.take_busy(), tally.add, reporter.rows)
+            maker.make(tally.take_busy(), tally.add, tally.rows)
     finally:
         leases.close()
     return tally.done()
@@ -154,6 +154,11 @@ class Tally:
                 self.summary.add(outcome)
             self.summary.seconds = time.monotonic() - self._began
             self._reporter.shard(outcome)
+
+    def rows(self, count: int) -> None:
+        """Pass a number of rows that were written to the reporter."""
+        with self._lock:
+            self._reporter.rows(count)
 
     def take_busy(self) -> Iterator[InputShard]:
         """The shards on which other jobs worked, which then do not count as busy any more."""

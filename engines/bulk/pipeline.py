@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engines.bulk.encode import Embedding, RowEncoder
 from engines.bulk.layouts import Rows, ShardRecord, ShardWriter
 from engines.bulk.read_ahead import ReadAhead, ShardBegins, ShardEnds, ShardTask
-from engines.bulk.samples import Sample
+from engines.bulk.samples import Sample, clean_text
 from engines.embedder import Embedder
 from engines.errors import ImageError
 from engines.manifest import TowerName
@@ -242,7 +242,7 @@ class _Work:
             [sample.key for sample in samples],
             [sample.url for sample in samples],
             [sample.caption for sample in samples],
-            [row.problem for row in rows],
+            [None if row.problem is None else clean_text(row.problem) for row in rows],
             embeds,
             present,
         )

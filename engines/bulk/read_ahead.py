@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from engines.errors import InputError
 
 _AHEAD_SAMPLES = 256  # samples that are read ahead, at most,
 _AHEAD_BYTES = 256 << 20  # and their bytes
+_CLOSE_SECONDS = 5.0
 
 
 @dataclass
@@ -72,11 +74,12 @@ class ReadAhead:
             yield item
 
     def close(self) -> None:
-        """Stop reading and wait until the thread has ended."""
+        """Stop reading, and wait until the thread has ended; not for ever, because a read from a network may hang."""
+        end = time.monotonic() + _CLOSE_SECONDS
         with self._room:
             self._closed = True
             self._room.notify()
-        while self._thread.is_alive():
+        while self._thread.is_alive() and time.monotonic() < end:
             try:
                 while True:
                     self._queue.get_nowait()

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Any
 
-from engines.bulk.samples import MOST_BYTES, ReaderNotes, Sample
+from engines.bulk.samples import MOST_BYTES, ReaderNotes, Sample, clean_text
 from engines.errors import InputError
 from engines.files.storage import open_input, reading
 from engines.inputs.image_formats import is_image_name
@@ -125,9 +125,9 @@ def _add_json(sample: Sample, text: str) -> None:
     if not isinstance(data, dict):
         return
     if isinstance(data.get("url"), str):
-        sample.url = data["url"]
+        sample.url = clean_text(data["url"])
     if sample.caption is None and isinstance(data.get("caption"), str):
-        sample.caption = data["caption"]
+        sample.caption = clean_text(data["caption"])
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -15,6 +15,15 @@ MOST_BYTES = 256 << 20
 _MOST_KEYS = 200_000
 
 
+def clean_text(text: str) -> str:
+    """A text that can be written as UTF-8: halves of surrogate pairs, as JSON may hold them, become question marks."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
 @dataclass(slots=True)
 class Sample:
     """One row.
