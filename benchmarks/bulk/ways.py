@@ -123,14 +123,15 @@ def _read_parquet(out: Path) -> Iterator[tuple[str, npt.NDArray[np.float16] | No
     import pyarrow.parquet as parquet
 
     for file in sorted(out.rglob("*.parquet")):
-        table = parquet.read_table(file, columns=["key", "embedding"])
+        table = parquet.read_table(file, columns=["key", "embedding", "error"])
         yield from _pairs(table)
 
 
 def _pairs(table: Any) -> Iterator[tuple[str, npt.NDArray[np.float16] | None]]:
     keys = table.column("key").to_pylist()
-    for key, embedding in zip(keys, table.column("embedding").to_pylist(), strict=True):
-        yield key, None if embedding is None else np.asarray(embedding, np.float16)
+    errors = table.column("error").to_pylist()
+    for key, embedding, error in zip(keys, table.column("embedding").to_pylist(), errors, strict=True):
+        yield key, None if error is not None else np.asarray(embedding, np.float16)
 
 
 def _read_npy(out: Path) -> Iterator[tuple[str, npt.NDArray[np.float16] | None]]:

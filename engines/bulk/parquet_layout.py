@@ -44,7 +44,7 @@ class ParquetLayout:
                 pa.field("key", pa.string(), nullable=False),
                 pa.field("url", pa.string()),
                 pa.field("caption", pa.string()),
-                *(pa.field(column, vector) for column in self._columns.values()),
+                *(pa.field(column, vector, nullable=False) for column in self._columns.values()),
                 pa.field("error", pa.string()),
             ]
         )
@@ -203,7 +203,8 @@ class ParquetFile:
         pa = self._pa
         if not isinstance(values, tuple):
             return pa.array(values, field.type)
+        # Rows without an embedding are zeros and not null, because pyarrow up to version 23 cannot read null lists of a fixed size.
         vectors, present = values
         item = np.float16 if field.type.value_type == pa.float16() else np.float32
-        flat = pa.array(np.ascontiguousarray(vectors, dtype=item).reshape(-1))
-        return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=pa.array(~present))
+        flat = pa.array(np.ascontiguousarray(np.where(present[:, None], vectors, 0), dtype=item).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, type=field.type)
