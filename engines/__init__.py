@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engines.embedder import Embedder
     from engines.inputs.arguments import Template
     from engines.inputs.image_inputs import ImageInput
+    from engines.inputs.native import DecoderName
     from engines.manifest import Manifest, TowerName
     from engines.runtimes.aotinductor import AOTInductorOptions
     from engines.runtimes.onnxruntime import OnnxRuntimeOptions
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AOTInductorOptions",
+    "DecoderName",
     "Embedder",
     "GraphLimits",
     "ImageInput",
@@ -43,6 +45,7 @@ __all__ = [
 # Public names and their modules, which are imported at the first use, because `import engines` itself takes a few milliseconds.
 _HOMES = {
     "AOTInductorOptions": "engines.runtimes.aotinductor",
+    "DecoderName": "engines.inputs.native",
     "Embedder": "engines.embedder",
     "GraphLimits": "engines.tensorrt.slot",
     "ImageInput": "engines.inputs.image_inputs",
@@ -64,6 +67,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Unpack[OnnxRuntimeOptions],
 ) -> Embedder: ...
 @overload
@@ -75,6 +80,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Unpack[OpenVINOOptions],
 ) -> Embedder: ...
 @overload
@@ -86,6 +93,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Unpack[TensorRTOptions],
 ) -> Embedder: ...
 @overload
@@ -97,6 +106,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Unpack[AOTInductorOptions],
 ) -> Embedder: ...
 @overload
@@ -108,6 +119,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Any,
 ) -> Embedder: ...
 @overload
@@ -119,6 +132,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
 ) -> Embedder: ...
 
 
@@ -130,6 +145,8 @@ def load(
     towers: Sequence[TowerName] | None = None,
     workers: int | None = None,
     max_pixels: int | None = None,
+    decoder: DecoderName = "auto",
+    fast_decode: bool = False,
     **options: Any,
 ) -> Embedder:
     """Load a bundle.
@@ -143,6 +160,11 @@ def load(
         workers: number of threads that decode images; None is one per core that this process may use (affinity and CPU quota).
         max_pixels: largest width x height of an image that is decoded; None is 178,956,970, or twice ``PIL.Image.MAX_IMAGE_PIXELS``
             where that is less.
+        decoder: ``pillow``; ``native``: JPEG, PNG and WebP files and arrays in this project's C++ library (docs/cpp.md), others
+            with Pillow; or ``auto``: ``native`` where the library is found, in OPENCLIP_ENGINES_LIBRARY or by the dynamic loader.
+            The pixels are equal to the bit.
+        fast_decode: decode large JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest at which both sides are at least twice
+            those of the resized picture. Faster; the pixels differ slightly.
         options: engine options, such as ``threads=``: `OnnxRuntimeOptions`, `OpenVINOOptions`, `TensorRTOptions`,
             `AOTInductorOptions`. The kind's runtime documents them: ``open_tower`` in ``engines/runtimes/<kind>.py``.
 
@@ -153,13 +175,22 @@ def load(
         BundleError: the folder is not a bundle, or is damaged.
         HubError: the hub cannot be reached, or refuses, and the cache does not have the bundle.
         InputError: an argument has the wrong type or range.
+        EngineError: `decoder` is ``native`` and the C++ library cannot be used, or OPENCLIP_ENGINES_LIBRARY names no usable one.
         EngineUnavailableError: no engine of the bundle can run here; the message has the reason for each.
     """
     from engines.embedder import Embedder
     from engines.hub.pull import local_bundle
 
     return Embedder(
-        local_bundle(path, engine), engine, device, towers=towers, workers=workers, max_pixels=max_pixels, **options
+        local_bundle(path, engine),
+        engine,
+        device,
+        towers=towers,
+        workers=workers,
+        max_pixels=max_pixels,
+        decoder=decoder,
+        fast_decode=fast_decode,
+        **options,
     )
 
 

@@ -39,10 +39,8 @@ from engines.runtimes.protocol import TowerRuntime
 
 Embeddings = npt.NDArray[np.float32]
 
-
 # Rows per run where the engine sets no limit: with more rows, throughput on the CPU does not grow, but memory does.
-_IMAGE_BATCH = 32
-_TEXT_BATCH = 64
+_IMAGE_BATCH, _TEXT_BATCH = 32, 64
 _TEXT_CHUNK = 8192  # number of texts that are tokenized and sorted by length together
 
 
@@ -55,6 +53,7 @@ class Embedder:
     Attributes:
         manifest: the bundle's manifest (`engines.manifest.Manifest`).
         engines: description of each tower's engine, such as ``{"image": "onnxruntime 1.32.0 CPUExecutionProvider", …}``.
+        decoder: library and version that decodes images, ``pillow 13.0.0`` or ``native 0.1.0``.
     """
 
     def __init__(
@@ -66,6 +65,8 @@ class Embedder:
         towers: Sequence[TowerName] | None = None,
         workers: int | None = None,
         max_pixels: int | None = None,
+        decoder: str = "auto",
+        fast_decode: bool = False,
         **options: Any,
     ) -> None:
         """Load a bundle; see `engines.load` for the arguments."""
@@ -78,7 +79,8 @@ class Embedder:
         self._closed = False
         self._runtimes: dict[str, PerProcess[TowerRuntime]] = {}
         self._max_pixels = max_pixels
-        self._decoder = Decoder(self.manifest.preprocess, workers, max_pixels)
+        self._decoder = Decoder(self.manifest.preprocess, workers, max_pixels, folder, decoder, fast_decode)
+        self.decoder = self._decoder.description
         try:
             for name in names:
                 tower = self._tower(name)
@@ -277,17 +279,16 @@ class Embedder:
     def _run_pixels(self, runtime: TowerRuntime, pixels: npt.NDArray[np.uint8]) -> Embeddings:
         size, config = batch_size(runtime.batch, _IMAGE_BATCH), self.manifest.preprocess
         floats = self.manifest.towers["image"].input.dtype == "float32"
-        parts = []
         # Floats are made for one batch at a time, because they take four times the bytes.
-        for i in range(0, len(pixels), size):
-            rows = pixels[i : i + size]
-            parts.append(run_in_batches(runtime, normalize_pixels(rows, config) if floats else rows, size))
-        embeds = np.concatenate(parts)
-        return check_finite(embeds, "image", self.manifest.precision)
+        parts = [
+            run_in_batches(runtime, normalize_pixels(rows, config) if floats else rows, size)
+            for rows in (pixels[i : i + size] for i in range(0, len(pixels), size))
+        ]
+        return check_finite(np.concatenate(parts), "image", self.manifest.precision)
 
     def _run_ids(self, runtime: TowerRuntime, ids: npt.NDArray[np.int32]) -> Embeddings:
         tower, config = self.manifest.towers["text"], self.manifest.tokenizer
         assert tower.length is not None
         assert config is not None
-        result = run_ids(runtime, ids, tower.length, config.pad_id, _TEXT_BATCH)
-        return check_finite(result, "text", self.manifest.precision)
+        embeds = run_ids(runtime, ids, tower.length, config.pad_id, _TEXT_BATCH)
+        return check_finite(embeds, "text", self.manifest.precision)

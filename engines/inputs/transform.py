@@ -5,17 +5,26 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from engines.errors import ImageError
 from engines.inputs.image_inputs import by, check_size, damaged
 from engines.inputs.resize import resize
 from engines.manifest import Preprocess
 
+OVERSAMPLING = (
+    2  # of a side, at least, of a JPEG file that is decoded at a part of its size; by measurement, see docs/serve.md
+)
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Resize, crop or pad an image, and convert it to RGB. It may still be undecoded: only its size is read before the checks."""
+def resize_and_crop(
+    image: Image.Image, name: str, config: Preprocess, max_pixels: int, fast_decode: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Resize, crop or pad an image, and convert it to RGB. It may still be undecoded: only its size is read before the checks.
+
+    With `fast_decode`, a JPEG file that is undecoded is decoded at a part of its size, see `reduce_jpeg`.
+    """
     check_size(image.size, name, max_pixels)
     width, height = image.size
     new_height, new_width = _resized_size((height, width), config)
@@ -28,6 +37,8 @@ def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixel
     if config.resize_mode == "shortest" and config.size[0] != config.size[1]:
         resampling = Image.Resampling.BICUBIC  # open_clip's transform does not pass the interpolation on in this case
     try:
+        if fast_decode:
+            reduce_jpeg(image, (new_width, new_height))
         image = resize(image, (new_width, new_height), resampling)
         if config.resize_mode != "squash":
             fill = config.fill_color if config.resize_mode == "longest" else 0
@@ -35,6 +46,20 @@ def resize_and_crop(image: Image.Image, name: str, config: Preprocess, max_pixel
         return np.array(image.convert("RGB"))
     except Exception as error:  # Pillow decodes inside this block, and on damaged data its plugins raise anything
         raise damaged(name, error) from error
+
+
+def reduce_jpeg(image: Image.Image, size: tuple[int, int]) -> None:
+    """Let a JPEG file be decoded at the smallest scale of 1/2, 1/4 and 1/8 at which both sides are at least twice those of `size`.
+
+    The scaled decoding is libjpeg's: an inverse cosine transform of fewer coefficients ("Scaled decoding", libjpeg.txt).
+
+    Args:
+        image: an opened image; one of another format, or with decoded pixels, is left as it is.
+        size: width and height to which the image will be resized.
+    """
+    if isinstance(image, JpegImageFile):
+        width, height = size
+        image.draft(None, (OVERSAMPLING * width, OVERSAMPLING * height))
 
 
 def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:

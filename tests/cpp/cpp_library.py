@@ -45,6 +45,8 @@ class _Options(ctypes.Structure):
         ("engine_library", ctypes.c_char_p),
         ("log", _LOG),
         ("log_user", ctypes.c_void_p),
+        ("fast_decode", ctypes.c_int32),
+        ("plain_files", ctypes.c_int32),
     )
 
 

@@ -18,8 +18,11 @@ inline int preprocess_as(std::string_view beginning, const std::uint8_t* data, s
     config.height = config.width = 32;
     config.resize_mode = static_cast<core::ResizeMode>(bytes.back() % 3);
     std::vector<std::uint8_t> pixels(32 * 32 * 3);
+    core::DecodeOptions options{.max_pixels = 1 << 20};
+    options.fast_decode = (bytes.size() & 1) != 0;
+    options.plain_files = (bytes.size() & 2) != 0;
     try {
-        core::preprocess(core::ImageBytes{bytes}, config, 1 << 20, pixels);
+        core::preprocess(core::ImageBytes{bytes}, config, options, pixels);
     } catch (const core::ImageError&) {
         return 0;
     }

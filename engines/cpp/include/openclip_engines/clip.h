@@ -81,6 +81,8 @@ typedef struct oce_options {
     const char* engine_library;  /* path of the engine's own library (libonnxruntime.so.1); null (default): see docs/cpp.md */
     oce_log_function log;        /* null (default): no log */
     void* log_user;
+    int32_t fast_decode;         /* 1: decode large JPEG files at 1/2, 1/4 or 1/8 of their size, see docs/cpp.md; default 0 */
+    int32_t plain_files;         /* 1: refuse image files with unusual content, see docs/cpp.md; default 0 */
 } oce_options;
 
 /* Properties of an opened bundle. */
@@ -134,6 +136,8 @@ OCE_API oce_status_class oce_class_of(oce_status status) OCE_NOEXCEPT;
 
 /* ---- open and close ---- */
 
+/* Bytes of the library's own oce_options. Fields of the caller's struct that lie behind it are not known to the library. */
+OCE_API size_t oce_options_size(void) OCE_NOEXCEPT;
 /* Write the defaults. size: sizeof(oce_options). */
 OCE_API void oce_options_init(oce_options* options, size_t size) OCE_NOEXCEPT;
 /* Open a bundle. options: may be null. clip: receives the object, or null on failure. */

@@ -98,6 +98,8 @@ struct Options {
     std::string engine_library;  // empty: the default
     oce_log_function log = nullptr;
     void* log_user = nullptr;
+    bool fast_decode = false;
+    bool plain_files = false;
 };
 
 /// One image; it points to the caller's memory.
@@ -148,6 +150,8 @@ inline oce_options c_options(const Options& options) {
     result.engine_library = or_null(options.engine_library);
     result.log = options.log;
     result.log_user = options.log_user;
+    result.fast_decode = options.fast_decode ? 1 : 0;
+    result.plain_files = options.plain_files ? 1 : 0;
     return result;
 }
 

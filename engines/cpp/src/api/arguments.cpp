@@ -80,6 +80,8 @@ Options options_of(const oce_options* options) {
     result.engine_library = optional_text(given.engine_library);
     result.log = given.log;
     result.log_user = given.log_user;
+    result.fast_decode = given.fast_decode != 0;
+    result.plain_files = given.plain_files != 0;
     return result;
 }
 

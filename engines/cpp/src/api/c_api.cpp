@@ -142,6 +142,10 @@ oce_status_class oce_class_of(oce_status status) noexcept {
     return OCE_CLASS_FATAL;
 }
 
+size_t oce_options_size(void) noexcept {
+    return sizeof(oce_options);
+}
+
 void oce_options_init(oce_options* options, size_t size) noexcept {
     if (options == nullptr) return;
     std::memset(options, 0, size);

@@ -79,7 +79,9 @@ std::vector<float> normalized(const std::uint8_t* pixels, std::size_t count, con
 }  // namespace
 
 Embedder::Embedder(const std::filesystem::path& bundle, const Options& options)
-    : manifest_(checked_manifest(bundle)), pool_(manifest_.preprocess, options.workers, options.max_pixels) {
+    : manifest_(checked_manifest(bundle)),
+      pool_(manifest_.preprocess, options.workers,
+            {options.max_pixels > 0 ? options.max_pixels : kMaxPixels, options.fast_decode, options.plain_files}) {
     for (const TowerName name : {TowerName::image, TowerName::text}) {
         const bool wanted = name == TowerName::image ? options.image : options.text;
         const bool there = manifest_.towers.contains(name);

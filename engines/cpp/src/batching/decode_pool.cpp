@@ -46,10 +46,10 @@ struct DecodePool::Job {
     }
 };
 
-DecodePool::DecodePool(const Preprocess& config, int workers, std::int64_t max_pixels)
+DecodePool::DecodePool(const Preprocess& config, int workers, const DecodeOptions& options)
     : config_(config),
       workers_(static_cast<std::size_t>(workers > 0 ? workers : usable_cores())),
-      max_pixels_(max_pixels > 0 ? max_pixels : kMaxPixels),
+      options_(options),
       image_bytes_(static_cast<std::size_t>(config.height) * static_cast<std::size_t>(config.width) * 3) {}
 
 DecodePool::~DecodePool() {
@@ -97,7 +97,7 @@ void DecodePool::decode(const ImageInput& image, std::size_t index, Job& job) co
         cancelled = job.cancelled;
     }
     try {
-        if (!cancelled) preprocess(image, config_, max_pixels_, pixels);
+        if (!cancelled) preprocess(image, config_, options_, pixels);
     } catch (const EngineError& error) {
         describe(failure, error.status(), error.what());
     } catch (const std::bad_alloc&) {

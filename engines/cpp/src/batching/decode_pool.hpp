@@ -26,8 +26,8 @@ struct ImageFailure {
 /// A pool of threads. It is started at the first use; many threads may call it at once.
 class DecodePool {
 public:
-    /// workers: number of threads. max_pixels: limit of one image's size.
-    DecodePool(const Preprocess& config, int workers, std::int64_t max_pixels);
+    /// workers: number of threads.
+    DecodePool(const Preprocess& config, int workers, const DecodeOptions& options);
     ~DecodePool();
     DecodePool(const DecodePool&) = delete;
     DecodePool& operator=(const DecodePool&) = delete;
@@ -51,7 +51,7 @@ private:
 
     const Preprocess config_;
     const std::size_t workers_;
-    const std::int64_t max_pixels_;
+    const DecodeOptions options_;
     const std::size_t image_bytes_;
     std::mutex mutex_;
     std::condition_variable waiting_;

@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "image/plain_files.hpp"
+
 namespace oce::core {
 namespace {
 
@@ -59,6 +61,9 @@ ImageError damaged(const std::string& name, const std::string& reason) {
 }
 
 Pixels decode(const Encoded& file) {
+    if (file.plain) {
+        if (const char* reason = unusual_content(file.data)) throw damaged(file.name, reason);
+    }
     if (has(file.data, 0, "\xff\xd8\xff"sv)) return decode_jpeg(file);
     if (has(file.data, 0, "\x89PNG\r\n\x1a\n"sv)) return decode_png(file);
     if (has(file.data, 0, "RIFF"sv) && has(file.data, 8, "WEBP"sv)) return decode_webp(file);

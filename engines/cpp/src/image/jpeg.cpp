@@ -1,4 +1,4 @@
-// JPEG to pixels with libjpeg, at full size, as Pillow sets it up.
+// JPEG to pixels with libjpeg, as Pillow sets it up.
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>
@@ -18,7 +18,7 @@ constexpr JDIMENSION kRows = 8;
 
 class JpegReader {
 public:
-    explicit JpegReader(const Encoded& file) : name_(file.name), check_size_(file.check_size), data_(file.data) {}
+    explicit JpegReader(const Encoded& file) : file_(file), name_(file.name), data_(file.data) {}
     ~JpegReader() { jpeg_destroy_decompress(&info_); }
     JpegReader(const JpegReader&) = delete;
     JpegReader& operator=(const JpegReader&) = delete;
@@ -56,8 +56,8 @@ private:
         return true;
     }
 
+    const Encoded& file_;
     const std::string& name_;
-    const std::function<void(std::int64_t, std::int64_t)>& check_size_;
     std::string_view data_;
     Errors errors_{};
     jpeg_source_mgr source_{};
@@ -138,13 +138,16 @@ Kind JpegReader::choose_output() {
 /// Read what follows the last row. As in Pillow, damage there is an error, and an end that is missing is none.
 void JpegReader::finish() {
     auto step = [this] { jpeg_finish_decompress(&info_); };
-    if (!runs(step) && !errors_.ended) throw damaged(name_, errors_.message);
+    if (!runs(step) && (file_.plain || !errors_.ended)) throw damaged(name_, errors_.message);
+    if (file_.plain && errors_.manager.num_warnings > 0) throw damaged(name_, "libjpeg warns about it");
 }
 
 Pixels JpegReader::read() {
     open();
-    check_size_(info_.image_width, info_.image_height);
+    file_.check_size(info_.image_width, info_.image_height);
     const Kind kind = choose_output();
+    info_.scale_num = 1;
+    info_.scale_denom = static_cast<unsigned>(file_.reduction());
     guarded([this] { jpeg_start_decompress(&info_); });
     Pixels pixels(kind, static_cast<int>(info_.output_width), static_cast<int>(info_.output_height));
     guarded([this, &pixels] {

@@ -13,7 +13,8 @@ namespace {
 
 class PngReader {
 public:
-    explicit PngReader(const Encoded& file) : name_(file.name), check_size_(file.check_size), left_(file.data) {}
+    explicit PngReader(const Encoded& file)
+        : name_(file.name), check_size_(file.check_size), left_(file.data), plain_(file.plain) {}
     ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
     PngReader(const PngReader&) = delete;
     PngReader& operator=(const PngReader&) = delete;
@@ -22,6 +23,7 @@ public:
 
 private:
     [[noreturn]] static void fail(png_structp png, png_const_charp message);
+    static void warn(png_structp png, png_const_charp message);
     static void take(png_structp png, png_bytep to, std::size_t count);
     void open();
     Kind choose_output();
@@ -44,6 +46,7 @@ private:
     const std::string& name_;
     const std::function<void(std::int64_t, std::int64_t)>& check_size_;
     std::string_view left_;
+    const bool plain_;
     png_structp png_ = nullptr;
     png_infop info_ = nullptr;
     std::jmp_buf jump_{};
@@ -56,6 +59,10 @@ void PngReader::fail(png_structp png, png_const_charp message) {
     std::longjmp(reader->jump_, 1);
 }
 
+void PngReader::warn(png_structp png, png_const_charp message) {
+    if (static_cast<PngReader*>(png_get_error_ptr(png))->plain_) fail(png, message);
+}
+
 void PngReader::take(png_structp png, png_bytep to, std::size_t count) {
     auto* reader = static_cast<PngReader*>(png_get_io_ptr(png));
     if (count > reader->left_.size()) fail(png, "the file ends too early");
@@ -65,7 +72,7 @@ void PngReader::take(png_structp png, png_bytep to, std::size_t count) {
 
 void PngReader::open() {
     guarded([this] {
-        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, fail, [](png_structp, png_const_charp) {});
+        png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, fail, warn);
         if (png_ == nullptr) std::longjmp(jump_, 1);
         info_ = png_create_info_struct(png_);
         if (info_ == nullptr) std::longjmp(jump_, 1);
@@ -78,7 +85,7 @@ void PngReader::open() {
         png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
         png_read_info(png_, info_);
         // And that of the pixels is not looked at.
-        png_set_crc_action(png_, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+        if (!plain_) png_set_crc_action(png_, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
     });
 }
 

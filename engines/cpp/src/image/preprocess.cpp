@@ -14,20 +14,24 @@ namespace {
 /// What all forms of images need.
 struct Task {
     const Preprocess& config;
-    std::int64_t max_pixels;
+    const DecodeOptions& options;
     std::span<std::uint8_t> result;
 };
 
 void encoded(const std::string& name, std::string_view data, const Task& task) {
+    Size size{};
     const auto check = [&](std::int64_t width, std::int64_t height) {
-        check_sizes(name, width, height, task.config, task.max_pixels);
+        check_sizes(name, width, height, task.config, task.options.max_pixels);
+        size = {height, width};
     };
-    transform(decode({name, data, check}), task.config, task.result);
+    const auto reduction = [&] { return task.options.fast_decode ? reduction_of(size, task.config) : 1; };
+    Pixels pixels = decode({name, data, check, reduction, task.options.plain_files});
+    transform(std::move(pixels), size, task.config, task.result);
 }
 
 void run(const ImagePath& image, const Task& task, std::string& name) {
     name = image.path;
-    const std::string data = read_image_file(image.path, task.max_pixels);
+    const std::string data = read_image_file(image.path, task.options.max_pixels);
     encoded(name, data, task);
 }
 
@@ -45,7 +49,7 @@ void run(const RgbView& image, const Task& task, std::string& name) {
                          ", 3): the image is empty; it needs at least one pixel");
     }
     name = "array of " + std::to_string(image.width) + " x " + std::to_string(image.height) + " pixels";
-    check_sizes(name, image.width, image.height, task.config, task.max_pixels);
+    check_sizes(name, image.width, image.height, task.config, task.options.max_pixels);
     Pixels pixels(Kind::rgb, image.width, image.height);
     for (int y = 0; y < image.height; ++y) {
         const std::uint8_t* from = image.data + y * image.stride;
@@ -57,12 +61,12 @@ void run(const RgbView& image, const Task& task, std::string& name) {
             to[3] = 255;
         }
     }
-    transform(std::move(pixels), task.config, task.result);
+    transform(std::move(pixels), {image.height, image.width}, task.config, task.result);
 }
 
 }  // namespace
 
-void preprocess(const ImageInput& image, const Preprocess& config, std::int64_t max_pixels, std::span<std::uint8_t> pixels) {
+void preprocess(const ImageInput& image, const Preprocess& config, const DecodeOptions& options, std::span<std::uint8_t> pixels) {
     const std::size_t needed = static_cast<std::size_t>(config.height) * static_cast<std::size_t>(config.width) * 3;
     if (pixels.size() != needed) {
         throw InputError("pixels have " + std::to_string(pixels.size()) + " bytes and not " + std::to_string(needed) +
@@ -70,7 +74,7 @@ void preprocess(const ImageInput& image, const Preprocess& config, std::int64_t 
     }
     std::string name;
     try {
-        std::visit([&](const auto& form) { run(form, Task{config, max_pixels, pixels}, name); }, image);
+        std::visit([&](const auto& form) { run(form, Task{config, options, pixels}, name); }, image);
     } catch (const std::bad_alloc&) {
         throw ImageError(name + ": no memory is left to decode and resize the image; load with a smaller max_pixels");
     }

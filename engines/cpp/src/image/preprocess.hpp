@@ -16,6 +16,15 @@ namespace oce::core {
 /// Largest width x height that is decoded unless the caller sets another limit.
 inline constexpr std::int64_t kMaxPixels = 178'956'970;
 
+struct DecodeOptions {
+    /// Largest width x height of the decoded image, and of the resized one before the crop.
+    std::int64_t max_pixels = kMaxPixels;
+    /// Decode JPEG files at the smallest of the scales 1/2, 1/4 and 1/8 that suffices, see `reduction_of`.
+    bool fast_decode = false;
+    /// Refuse files with unusual content, see image/plain_files.hpp.
+    bool plain_files = false;
+};
+
 /// The path of an image file.
 struct ImagePath {
     std::string path;
@@ -38,8 +47,7 @@ using ImageInput = std::variant<ImagePath, ImageBytes, RgbView>;
 /// Decode, resize, crop or pad, and convert to RGB: the pixels of engines.inputs.preprocess.preprocess_image, to the bit.
 ///
 /// pixels: height * width * 3 bytes of `config`, all written.
-/// max_pixels: largest width x height of the decoded image, and of the resized one before the crop.
 /// Throws ImageError where the file is missing, empty, truncated, of a format that is not supported, or too large.
-void preprocess(const ImageInput& image, const Preprocess& config, std::int64_t max_pixels, std::span<std::uint8_t> pixels);
+void preprocess(const ImageInput& image, const Preprocess& config, const DecodeOptions& options, std::span<std::uint8_t> pixels);
 
 }  // namespace oce::core

@@ -11,10 +11,6 @@
 namespace oce::core {
 namespace {
 
-struct Size {
-    std::int64_t height, width;
-};
-
 /// The nearest whole number, of halves the even one, as Python's `round`.
 std::int64_t nearest_even(double x) {
     const double below = std::floor(x), rest = x - below;
@@ -94,8 +90,18 @@ void check_sizes(const std::string& name, std::int64_t width, std::int64_t heigh
     }
 }
 
-void transform(Pixels pixels, const Preprocess& config, std::span<std::uint8_t> result) {
-    const Size fresh = resized_size({pixels.height, pixels.width}, config);
+int reduction_of(Size size, const Preprocess& config) {
+    constexpr std::int64_t kOversampling = 2;  // by measurement, see docs/cpp.md
+    const Size fresh = resized_size(size, config);
+    const std::int64_t ratio = std::min(size.width / (kOversampling * fresh.width), size.height / (kOversampling * fresh.height));
+    for (const int reduction : {8, 4, 2}) {
+        if (ratio >= reduction) return reduction;
+    }
+    return 1;
+}
+
+void transform(Pixels pixels, Size size, const Preprocess& config, std::span<std::uint8_t> result) {
+    const Size fresh = resized_size(size, config);
     const Placed rows = place(pixels.height, fresh.height, config.height);
     const Placed columns = place(pixels.width, fresh.width, config.width);
     const bool free_shape = config.resize_mode == ResizeMode::shortest && config.height != config.width;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "image/decode.hpp"
+#include "image/plain_files.hpp"
 
 namespace oce::core {
 namespace {
@@ -37,6 +38,8 @@ Pixels decode_webp(const Encoded& file) {
     const std::uint32_t width = WebPDemuxGetI(demuxer.get(), WEBP_FF_CANVAS_WIDTH);
     const std::uint32_t height = WebPDemuxGetI(demuxer.get(), WEBP_FF_CANVAS_HEIGHT);
     file.check_size(width, height);
+    // Pillow has a limit of its own for this format, which the caller's limit does not raise.
+    if (file.plain && std::uint64_t{width} * height > kMaxPlainPixels) throw damaged(file.name, "it has very many pixels");
     const Kind kind = features.has_alpha != 0 ? Kind::rgba : Kind::rgb;
 
     Frame frame;

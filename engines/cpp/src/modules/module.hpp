@@ -25,6 +25,7 @@ struct Options {
     std::optional<std::string> module_folder, engine_library;
     oce_log_function log = nullptr;
     void* log_user = nullptr;
+    bool fast_decode = false, plain_files = false;
 };
 
 /// A module, or the reason why there is none for a kind of engine.
