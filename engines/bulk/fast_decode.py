@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engines.bulk.samples import Sample
+from engines.bulk.description import JobDescription, read_description
+from engines.bulk.input_shards import Sources
+from engines.bulk.read_shard import read_samples
+from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.embedder import Embedder
-from engines.errors import ImageError
+from engines.errors import EngineError, ImageError, InputError
+from engines.files.output_folder import Folder
 from engines.inputs.decode import Decoder
+from engines.process.terminal import say
 
 # Limits of the cosine between both embeddings of a picture: its mean, and the least.
 LEAST_MEAN = 0.995
@@ -44,6 +51,44 @@ class FastDecodeFigures:
             return "fast decoding: no JPEG picture to compare"
         figures = f"{self.mean:.5f} in the mean, {self.least:.5f} at least ({self.pictures} pictures)"
         return f"fast decoding: cosine to exact decoding {figures}"
+
+
+class FastDecodeError(EngineError):
+    """Fast decoding moves the embeddings of this job's pictures too far."""
+
+
+def check_fast_decode(
+    clip: Embedder, sources: Sources, folder: Folder, description: JobDescription, columns: Columns
+) -> JobDescription:
+    """The description of a job with the figures of its gate; other jobs than those with fast decoding pass as they are.
+
+    A job that goes on, or joins others, has the figures of the one that began.
+
+    Args:
+        clip: the bundle, loaded as the job says.
+        sources: the job's inputs.
+        folder: the job's output folder.
+        description: the job's description.
+        columns: names of columns in parquet files.
+
+    Raises:
+        FastDecodeError: the figures are outside the limits.
+    """
+    if not description.fast_decode or read_description(folder) is not None:
+        return description
+    figures = measure_fast_decode(clip, _first_samples(sources, columns, description.towers), description.max_pixels)
+    say(str(figures), sys.stderr)
+    if not figures.passed:
+        raise FastDecodeError(
+            f"{figures}, and at least {LEAST_MEAN} in the mean and {LEAST_COSINE} for each are wanted: leave --fast-decode out"
+        )
+    return replace(description, fast_decode_cosine=figures.least)
+
+
+def _first_samples(sources: Sources, columns: Columns, towers: tuple[str, ...]) -> Iterator[Sample]:
+    for shard in sources.shards():
+        with contextlib.suppress(InputError):  # the job itself reports a shard that cannot be read
+            yield from read_samples(shard, ReaderNotes(), columns, towers)
 
 
 def measure_fast_decode(clip: Embedder, samples: Iterable[Sample], max_pixels: int | None = None) -> FastDecodeFigures:

@@ -17,9 +17,8 @@ from engines.bulk.input_shards import InputShard
 from engines.bulk.layouts import Damaged, ShardRecord
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
-from engines.bulk.read_parquet import read_parquet
-from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import Columns, ReaderNotes, Sample, read_files, read_texts
+from engines.bulk.read_shard import read_samples
+from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.embedder import Embedder
 from engines.errors import InputError
 from engines.files.leases import Leases
@@ -149,11 +148,7 @@ class ShardMaker:
             yield sample
 
     def _read(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
-        if shard.kind == "tar":
-            return read_tar(shard.source, notes)
-        if shard.kind == "parquet":
-            return read_parquet(shard.source, notes, self._options.columns, self._description.towers)
-        return read_files(shard.items) if shard.kind == "files" else read_texts(shard.items, shard.first)
+        return read_samples(shard, notes, self._options.columns, self._description.towers)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Samples, the rows of an input shard before they are embedded; those of folders and lists are made here."""
+"""Samples: the rows of an input shard before they are embedded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,21 +84,3 @@ class ReaderNotes:
         if code in self.keys:
             self.duplicate_keys += 1
         self.keys.add(code)
-
-
-def read_files(files: tuple[str, ...]) -> Iterator[Sample]:
-    """A sample for each image file: its path is its key and its url. The file is opened only when it is decoded."""
-    for file in files:
-        name = file.encode("utf-8", "backslashreplace").decode()
-        yield Sample(name, url=name, image=file)
-
-
-def read_texts(lines: tuple[str, ...], first: int) -> Iterator[Sample]:
-    """A sample for each text: its key is the number of its line, from 0.
-
-    Args:
-        lines: the texts.
-        first: number of the first of them.
-    """
-    for number, line in enumerate(lines, first):
-        yield Sample(f"{number:08d}", caption=line.encode("utf-8", "replace").decode())

@@ -46,6 +46,10 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
         if args.max_pixels < 1:
             raise InputError(f"--max-pixels {args.max_pixels} leaves no image: pass 1 or more")
         options["max_pixels"] = args.max_pixels
+    if getattr(args, "decoder", None) is not None:
+        options["decoder"] = args.decoder
+    if getattr(args, "fast_decode", False):
+        options["fast_decode"] = True
     if getattr(args, "workers", None) is not None:
         if args.workers < 1:
             raise InputError(f"--workers {args.workers} leaves no thread: pass 1 or more")

@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads that decode images (default: one for each core)"
     )
+    parser.add_argument(
+        "--decoder", choices=("auto", "pillow", "native"), help="native: the C++ library (default: if found)"
+    )
     add_shard_arguments(parser)
 
 

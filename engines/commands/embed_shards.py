@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import engines
 from engines.bulk.description import JobDescription, agree
+from engines.bulk.fast_decode import FastDecodeError, check_fast_decode
 from engines.bulk.input_shards import TAR_SUFFIXES, Sources
 from engines.bulk.job import Reporter, Summary, run_job
 from engines.bulk.maker import MakeOptions
@@ -27,7 +28,7 @@ from engines.files.checksums import file_sha256
 from engines.files.output_folder import output_folder
 from engines.files.storage import is_remote
 from engines.manifest import MANIFEST_NAME, TowerName, read_manifest
-from engines.process.terminal import say
+from engines.process.terminal import say, visible
 
 _ROWS = 10_000
 _PART = re.compile(r"(\d+)/(\d+)")
@@ -42,6 +43,7 @@ _OPTIONS: Mapping[str, Any] = {
     "caption_column": None,
     "url_column": None,
     "key_column": None,
+    "fast_decode": False,
     "retry_failed": False,
     "replace_changed": False,
     "ray": None,
@@ -71,6 +73,9 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
         ("key", "keys"),
     ):
         group.add_argument(f"--{use}-column", metavar="NAME", help=f"column of parquet files with {text}")
+    group.add_argument(
+        "--fast-decode", action="store_true", help="decode JPEG files at a reduced scale (not to the bit)"
+    )
     group.add_argument(
         "--retry-failed", action="store_true", help="try rows that failed again, in shards that are whole"
     )
@@ -117,6 +122,7 @@ def run_shards(args: argparse.Namespace) -> int:
         dtype=args.dtype or "float16",
         embed_dim=manifest.model.embed_dim,
         max_pixels=args.max_pixels,
+        fast_decode=args.fast_decode,
     )
     description.make_layout()  # refuses a missing library before the folder is made
     columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
@@ -125,8 +131,11 @@ def run_shards(args: argparse.Namespace) -> int:
     folder = output_folder(args.out)
     try:
         with _terminated_as_interrupted(), _load(args, towers) as clip:
-            description = agree(folder, description)
+            description = agree(folder, check_fast_decode(clip, sources, folder, description, options.columns))
             summary = run_job(clip, sources, part, folder, description, options, reporter)
+    except FastDecodeError as error:
+        say(f"error: {visible(str(error))}", sys.stderr)
+        return 3
     except KeyboardInterrupt:
         say("\ninterrupted: run the same command again, it goes on where it stopped", sys.stderr)
         return 130
