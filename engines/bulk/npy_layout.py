@@ -154,10 +154,13 @@ class _Writer:
             self._errors.add([[column[i] for i in failed] for column in (*columns, rows.problems)], len(failed))
 
     def publish(self, record: ShardRecord) -> None:
-        for name, (_, array) in self._arrays.items():
-            self._folder.publish(array.finish(), name)
+        arrays = {name: array.finish() for name, (_, array) in self._arrays.items()}
         metadata, errors = self._metadata.finish(record), self._errors.finish(record)
         done_name, errors_name = self._names
+        # If the job is killed here, metadata of an earlier run must not stand beside arrays of this one.
+        self._folder.remove(done_name)
+        for name, file in arrays.items():
+            self._folder.publish(file, name)
         if record.errors:
             self._folder.publish(errors, errors_name)
         else:  # an earlier run may have had errors

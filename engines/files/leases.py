@@ -23,6 +23,7 @@ from engines.process.identity import has_ended, process_name
 
 RENEW_SECONDS = 10.0
 LEASE_SECONDS = 60.0
+_FOLDER = ".job/locks"
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,15 @@ class Leases:
                 self._folder.remove(_file_name(shard))
 
     def close(self) -> None:
-        """Give all leases back and stop the signs of life."""
+        """Give all leases back, stop the signs of life, and remove leases of processes of this machine that were killed."""
         self._stop.set()
         self._thread.join()
         for shard in list(self._held):
             self.release(shard)
+        for name in self._folder.hidden(_FOLDER):
+            content = self._folder.read(name)
+            if content is not None and has_ended(_holder(content).partition(" ")[0]):
+                self._folder.remove(name)
 
     def _is_over(self, shard: str, content: bytes, holder: str) -> bool:
         if has_ended(holder.partition(" ")[0]):
@@ -120,7 +125,7 @@ class Leases:
 
 
 def _file_name(shard: str) -> str:
-    return f".job/locks/{shard.replace('%', '%25').replace('/', '%2F')}.json"
+    return f"{_FOLDER}/{shard.replace('%', '%25').replace('/', '%2F')}.json"
 
 
 def _holder(content: bytes) -> str:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
-import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
 from engines.errors import EngineError, InputError
 from engines.files.durable import flush_to_disk
 from engines.files.file_kinds import mode_of
+from engines.files.remote_folder import RemoteFolder
 from engines.files.storage import filesystem, is_remote, reading, writing
 from engines.process.identity import has_ended, process_name
-from engines.process.optional import error_line
 
-# Protocols whose stores show an object only when it is complete: no temporary name is needed there.
-_WHOLE_OBJECTS = frozenset({"abfs", "abfss", "adl", "az", "gcs", "gs", "hf", "memory", "oci", "oss", "r2", "s3", "s3a"})
 _LEFT_SECONDS = 7 * 86400  # age of an unfinished file of a job on another machine after which it is removed
 
 
@@ -32,6 +28,9 @@ class Folder(Protocol):
 
     def names(self) -> set[str]:
         """The names of all files in it that are not hidden."""
+
+    def hidden(self, folder: str) -> set[str]:
+        """The names of the files in one of the hidden folders, such as ``.job/locks``."""
 
     def read(self, name: str) -> bytes | None:
         """A small file's content; None where it is not there."""
@@ -55,7 +54,7 @@ class Folder(Protocol):
         """Move an unfinished file to its final name."""
 
     def tidy(self) -> None:
-        """Remove the local folder of unfinished files, as far as this process made it."""
+        """Remove unfinished files: those of this folder object, and those of processes that were killed."""
 
 
 def output_folder(path: str) -> Folder:
@@ -65,6 +64,8 @@ def output_folder(path: str) -> Folder:
         InputError: it is a file, or cannot be reached.
         EngineError: it cannot be made.
     """
+    if path.startswith(("file://", "local://")):
+        return LocalFolder(Path(filesystem(path)[1]))
     return RemoteFolder(path.rstrip("/")) if is_remote(path) else LocalFolder(Path(path))
 
 
@@ -76,7 +77,7 @@ class LocalFolder:
         mode = mode_of(path, f"--out {path}", InputError)
         if mode is not None and not stat.S_ISDIR(mode):
             raise InputError(f"--out {path} is a file: pass a folder")
-        self._unfinished = path / ".job" / "tmp"
+        self._unfinished, self._owner = path / ".job" / "tmp", f"{process_name()} {uuid.uuid4().hex[:12]}"
         with writing(self.url):
             self._unfinished.mkdir(parents=True, exist_ok=True)
             self._sweep()
@@ -92,6 +93,14 @@ class LocalFolder:
                 found.update(f"{prefix}{name}" for name in files if not name.startswith((".", "_")))
         return found
 
+    def hidden(self, folder: str) -> set[str]:
+        """See `Folder`."""
+        with writing(self.url):
+            try:
+                return {f"{folder}/{name}" for name in os.listdir(self._path / folder)}
+            except FileNotFoundError:
+                return set()
+
     def read(self, name: str) -> bytes | None:
         """See `Folder`."""
         try:
@@ -105,8 +114,11 @@ class LocalFolder:
         """See `Folder`."""
         with writing(self.url):
             file = self.unfinished()
-            file.write_bytes(data)
-            self._move(file, self._parent(name))
+            try:
+                file.write_bytes(data)
+                os.replace(file, self._parent(name))
+            finally:
+                file.unlink(missing_ok=True)
 
     def create(self, name: str, data: bytes) -> bool:
         """See `Folder`."""
@@ -129,10 +141,15 @@ class LocalFolder:
     @staticmethod
     def _create_without_links(path: Path, data: bytes) -> bool:
         try:
-            with path.open("xb") as file:
-                file.write(data)
+            file = path.open("xb")
         except FileExistsError:
             return False
+        try:
+            with file:
+                file.write(data)
+        except OSError:  # a full disk
+            path.unlink(missing_ok=True)
+            raise
         return True
 
     def remove(self, name: str) -> None:
@@ -147,127 +164,34 @@ class LocalFolder:
 
     def unfinished(self) -> Path:
         """See `Folder`."""
-        return self._unfinished / f"{process_name()} {uuid.uuid4().hex}"
+        return self._unfinished / f"{self._owner} {uuid.uuid4().hex}"
 
     def publish(self, file: Path, name: str) -> None:
         """See `Folder`."""
         with writing(self.url):
-            flush_to_disk(file)
-            target = self._parent(name)
-            self._move(file, target)
-            flush_to_disk(target.parent)
+            try:
+                flush_to_disk(file)
+                target = self._parent(name)
+                os.replace(file, target)
+                flush_to_disk(target.parent)
+            finally:
+                file.unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Nothing: other jobs may use the folder."""
+        """See `Folder`."""
+        with contextlib.suppress(OSError):
+            self._sweep(self._owner)
 
-    def _sweep(self) -> None:
-        """Remove unfinished files of processes that were killed."""
+    def _sweep(self, owner: str | None = None) -> None:
+        """Remove unfinished files of processes that were killed, and of an owner."""
         now = time.time()
         for entry in os.scandir(self._unfinished):
             with contextlib.suppress(OSError):  # another job may remove it at the same time
-                if has_ended(entry.name.partition(" ")[0]) or now - entry.stat().st_mtime > _LEFT_SECONDS:
+                ended = has_ended(entry.name.partition(" ")[0]) or now - entry.stat().st_mtime > _LEFT_SECONDS
+                if ended or entry.name.rpartition(" ")[0] == owner:
                     os.unlink(entry.path)
 
     def _parent(self, name: str) -> Path:
         target = self._path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
-
-    @staticmethod
-    def _move(file: Path, target: Path) -> None:
-        try:
-            os.replace(file, target)
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
-
-
-class RemoteFolder:
-    """A folder in a store that fsspec opens. Unfinished files are local and are uploaded when they are complete."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._system, self._root = filesystem(url)
-        self._root = self._root.rstrip("/")
-        self._local = Path(tempfile.mkdtemp(prefix="openclip-engines-"))
-        protocols = self._system.protocol
-        names = {protocols} if isinstance(protocols, str) else set(protocols)
-        self._whole_objects = bool(names & _WHOLE_OBJECTS)
-
-    def names(self) -> set[str]:
-        """See `Folder`."""
-        with writing(self.url):
-            self._system.invalidate_cache()
-            try:
-                found = self._system.find(self._root)
-            except FileNotFoundError:
-                return set()
-        names = (name[len(self._root) :].lstrip("/") for name in found)
-        return {name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))}
-
-    def read(self, name: str) -> bytes | None:
-        """See `Folder`."""
-        try:
-            self._system.invalidate_cache()
-            return cast(bytes, self._system.cat_file(self._place(name)))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise EngineError(f"cannot read {self.url}/{name}: {error_line(error)}") from error
-
-    def write(self, name: str, data: bytes) -> None:
-        """See `Folder`."""
-        with writing(self.url):
-            self._parent(name)
-            self._system.pipe_file(self._place(name), data)
-
-    def create(self, name: str, data: bytes) -> bool:
-        """See `Folder`."""
-        # Few stores refuse to replace an object, so two jobs may both believe that they were first. They then do the same work,
-        # and the result is the same.
-        if self.read(name) is not None:
-            return False
-        self.write(name, data)
-        return self.read(name) == data
-
-    def remove(self, name: str) -> None:
-        """See `Folder`."""
-        with writing(self.url):
-            try:
-                self._system.rm_file(self._place(name))
-            except FileNotFoundError:
-                return
-
-    def open(self, name: str) -> IO[bytes]:
-        """See `Folder`."""
-        with reading(f"{self.url}/{name}"):
-            return cast(IO[bytes], self._system.open(self._place(name), "rb"))
-
-    def unfinished(self) -> Path:
-        """See `Folder`."""
-        return self._local / uuid.uuid4().hex
-
-    def publish(self, file: Path, name: str) -> None:
-        """See `Folder`."""
-        with writing(self.url):
-            self._parent(name)
-            try:
-                if self._whole_objects:
-                    self._system.put_file(str(file), self._place(name))
-                else:
-                    temporary = self._place(f".job/tmp/{file.name}")
-                    self._parent(f".job/tmp/{file.name}")
-                    self._system.put_file(str(file), temporary)
-                    self._system.mv(temporary, self._place(name))
-            finally:
-                file.unlink(missing_ok=True)
-
-    def tidy(self) -> None:
-        """See `Folder`."""
-        shutil.rmtree(self._local, ignore_errors=True)
-
-    def _place(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
-    def _parent(self, name: str) -> None:
-        self._system.makedirs(self._place(name).rpartition("/")[0], exist_ok=True)
