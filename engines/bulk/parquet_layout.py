@@ -202,7 +202,13 @@ class ParquetFile:
     def _array(self, values: Any, field: Any) -> Any:
         pa = self._pa
         if not isinstance(values, tuple):
-            return pa.array(values, field.type)
+            try:
+                return pa.array(values, field.type)
+            except UnicodeEncodeError:  # names of files that are no UTF-8
+                whole = [
+                    None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values
+                ]
+                return pa.array(whole, field.type)
         # Rows without an embedding are zeros and not null, because pyarrow up to version 23 cannot read null lists of a fixed size.
         vectors, present = values
         item = np.float16 if field.type.value_type == pa.float16() else np.float32

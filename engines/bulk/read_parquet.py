@@ -92,9 +92,9 @@ def _chosen(source: str, have: list[str], columns: Columns, towers: tuple[str, .
 def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
     key, url, caption = values.get("key"), values.get("url"), values.get("caption")
     sample = Sample(
-        f"{row:08d}" if key is None else str(key),
-        None if url is None else str(url),
-        caption if caption is None else str(caption),
+        f"{row:08d}" if key is None else _text(key),
+        None if url is None else _text(url),
+        None if caption is None else _text(caption),
     )
     image = values.get("image")
     if isinstance(image, dict):
@@ -108,7 +108,9 @@ def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
         else:
             sample.image = image
     elif image is not None:
-        raise InputError(
-            f"the column {'of pictures'} holds {type(image).__name__} values: pass one with bytes or paths"
-        )
+        raise InputError(f"the column of pictures holds {type(image).__name__} values: pass one with bytes or paths")
     return sample
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

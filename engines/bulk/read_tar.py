@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from contextlib import closing
+from typing import IO, Any, cast
 
 from engines.bulk.samples import MOST_BYTES, ReaderNotes, Sample, clean_text
 from engines.errors import InputError
 from engines.files.storage import open_input, reading
 from engines.inputs.image_formats import is_image_name
 
-_CUT = (tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError)
+# All that the standard library raises at damaged tars and compressed streams, but for errors of the system.
+_CUT = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError, RecursionError)
 # The class of the "error" at the zero blocks with which every whole tar ends.
 _END_MARKER: type[Exception] = vars(tarfile)["EOFHeaderError"]
 _MOST_TEXT = 1 << 20
+_BLOCK = 1 << 20
+_EXTRA_HEADERS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 class _Member(tarfile.TarInfo):
@@ -31,6 +43,12 @@ class _Member(tarfile.TarInfo):
             archive.ending = error  # type: ignore[attr-defined]
             raise
 
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """Tarfile's place for subclasses; it reads a header's long name into memory, of any size that a damaged header claims."""
+        if self.type in _EXTRA_HEADERS and self.size > _MOST_TEXT:
+            raise tarfile.InvalidHeaderError(f"a name of {self.size:,} bytes")  # type: ignore[attr-defined]
+        return cast(tarfile.TarInfo, super()._proc_member(archive))  # type: ignore[misc]
+
 
 def read_tar(source: str, notes: ReaderNotes) -> Iterator[Sample]:
     """The samples of a tar, plain or compressed, read once from its start to its end.
@@ -41,16 +59,31 @@ def read_tar(source: str, notes: ReaderNotes) -> Iterator[Sample]:
     Raises:
         InputError: the file is not there, or is no tar.
     """
-    with open_input(source) as file, reading(source):
-        archive = _open(file, source)
+    with open_input(source) as file, reading(source), closing(_decompressed(file)) as stream:
+        archive = _open(stream, source)
         with archive:
             yield from _samples(archive, source, notes)
 
 
+def _decompressed(file: IO[bytes]) -> IO[bytes]:
+    """The stream of a tar. Tarfile's own decompression reads the first of several joined streams only, and checks no sums."""
+    if not file.seekable():
+        return file
+    head = file.read(6)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(file))
+    if head.startswith(b"BZh"):
+        return bz2.open(file)
+    return lzma.open(file) if head == b"\xfd7zXZ\0" else file
+
+
 def _open(file: IO[bytes], source: str) -> tarfile.TarFile:
     try:
-        return tarfile.open(fileobj=file, mode="r|*", bufsize=1 << 20, tarinfo=_Member)
-    except _CUT as error:
+        return tarfile.open(fileobj=file, mode="r|*", bufsize=_BLOCK, tarinfo=_Member)
+    except (*_CUT, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # a disk that fails
+            raise
         raise InputError(f"{source} is no tar ({error}): fetch it again") from error
 
 
@@ -61,27 +94,47 @@ def _samples(archive: tarfile.TarFile, source: str, notes: ReaderNotes) -> Itera
     try:
         while (member := archive.next()) is not None:
             members.clear()  # tarfile keeps all of them otherwise
-            if not member.isfile():
-                continue
             key, suffix = _split(member.name)
-            if not key or not suffix:
-                continue
-            if sample is None or key != sample.key or suffix in suffixes:
-                if sample is not None:
-                    yield _finished(sample, notes)
-                sample, suffixes = Sample(key), set()
-            suffixes.add(suffix)
-            _add(sample, suffix, member, archive)
-    except _CUT as error:
-        notes.cut = f"{source} is cut off or damaged ({error}): fetch it again"
-    else:
-        ending = getattr(archive, "ending", None)
-        if not isinstance(ending, _END_MARKER):
-            notes.cut = f"{source} is cut off or damaged ({ending or 'no end marker'}): fetch it again"
+            if key and suffix and (member.isfile() or member.issym() or member.islnk()):
+                if sample is None or key != sample.key or suffix in suffixes:
+                    if sample is not None:
+                        yield _finished(sample, notes)
+                    sample, suffixes = Sample(key), set()
+                suffixes.add(suffix)
+                _add(sample, suffix, member, archive)
+            _skip(archive)
+        _check_end(archive)
+    except (*_CUT, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        notes.cut = f"{source} is cut off or damaged ({_visible(str(error))}): fetch it again"
     if sample is not None:
         if notes.cut is not None:
             sample.problem = notes.cut
         yield _finished(sample, notes)
+
+
+def _skip(archive: tarfile.TarFile) -> None:
+    """Read on to the next header. Tarfile also does, but goes on for ever where a damaged header claims a size of exabytes."""
+    stream = cast(IO[bytes], archive.fileobj)
+    end: int = vars(archive)["offset"]
+    while (left := end - stream.tell()) > 0:
+        if not stream.read(min(left, _BLOCK)):
+            raise tarfile.ReadError("unexpected end of data")
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise an error unless the tar ended with its end marker and only zeros follow it.
+
+    Where a part of a file was never written, there are zeros, and tarfile takes them for the end marker.
+    """
+    ending = getattr(archive, "ending", None)
+    if not isinstance(ending, _END_MARKER):
+        raise tarfile.ReadError(str(ending or "no end marker"))
+    stream = cast(IO[bytes], archive.fileobj)
+    while block := stream.read(_BLOCK):
+        if block.count(0) != len(block):
+            raise tarfile.ReadError("zeros in its middle, or several tars in one file; what follows them is not read")
 
 
 def _finished(sample: Sample, notes: ReaderNotes) -> Sample:
@@ -95,21 +148,29 @@ def _split(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     # Half of a surrogate pair stands for a byte that is no UTF-8; columns of parquet files cannot hold it.
-    key = f"{folder}{slash}{stem}".encode("utf-8", "backslashreplace").decode() if stem else ""
-    return key, suffix.lower()
+    return _visible(f"{folder}{slash}{stem}") if stem else "", suffix.lower()
+
+
+def _visible(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _add(sample: Sample, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
     if is_image_name(f"x.{suffix}"):
         if sample.image is not None:
             return
-        if member.size > MOST_BYTES:
+        name = _visible(member.name)
+        if not member.isfile():
             sample.problem = (
-                f"{member.name} has {member.size:,} bytes, more than {MOST_BYTES:,}: scale the picture down first"
+                f"{name} is a link to {_visible(member.linkname)}, and links are not followed: make the tar with "
+                "the files themselves (tar --dereference --hard-dereference)"
             )
             return
+        if member.size > MOST_BYTES:
+            sample.problem = f"{name} has {member.size:,} bytes, more than {MOST_BYTES:,}: scale the picture down first"
+            return
         sample.image = _content(archive, member)
-    elif suffix in ("txt", "json") and member.size <= _MOST_TEXT:
+    elif suffix in ("txt", "json") and member.isfile() and member.size <= _MOST_TEXT:
         text = _content(archive, member).decode("utf-8", "replace")
         if suffix == "txt":
             sample.caption = text.strip("\r\n")
@@ -120,7 +181,7 @@ def _add(sample: Sample, suffix: str, member: tarfile.TarInfo, archive: tarfile.
 def _add_json(sample: Sample, text: str) -> None:
     try:
         data: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(data, dict):
         return
