@@ -1,0 +1,155 @@
+"""Leases: who has one, who may take it over, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engines.bulk.leases import Holder, Leases
+from engines.files.output_folder import Folder, output_folder
+from engines.process.identity import has_ended, process_name
+
+LOCK = ".job/locks/a.json"
+
+
+class Clock:
+    """Seconds that pass only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    if request.param == "local":
+        return output_folder(str(tmp_path / "out"))
+    pytest.importorskip("fsspec")
+    return output_folder(f"memory://{tmp_path.name}/out")
+
+
+def lease_of(process: str, beat: int = 0) -> bytes:
+    return json.dumps({"holder": f"{process} 0123", "beat": beat}).encode()
+
+
+def ended_process() -> str:
+    code = "from engines.process.identity import process_name; print(process_name())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_lease_of_a_living_job_is_respected(folder: Folder) -> None:
+    clock = Clock()
+    one, two = Leases(folder, renew_seconds=0.02), Leases(folder, clock, renew_seconds=1e6)
+    assert one.take("a") is None
+    for _ in range(4):
+        assert two.take("a") == Holder(process_name())
+        before = folder.read(LOCK)
+        clock.now += 59
+        deadline = time.monotonic() + 10
+        while folder.read(LOCK) == before and time.monotonic() < deadline:  # until its next sign of life
+            time.sleep(0.005)
+    assert two.take("b") is None
+    one.release("a")
+    assert two.take("a") is None
+    two.close()
+    one.close()
+    assert folder.hidden(".job/locks") == set()
+
+
+def test_a_lease_of_another_machine_is_taken_over_after_its_time(folder: Folder) -> None:
+    folder.write(LOCK, lease_of("other-machine-0123.77.5"))
+    clock = Clock()
+    leases = Leases(folder, clock, renew_seconds=1e6)
+    assert leases.take("a") == Holder("other-machine-0123.77.5")
+    clock.now = 59.9
+    assert leases.take("a") == Holder("other-machine-0123.77.5")
+    folder.write(LOCK, lease_of("other-machine-0123.77.5", beat=1))  # it lives
+    clock.now = 61
+    assert leases.take("a") == Holder("other-machine-0123.77.5")
+    clock.now = 120.9
+    assert leases.take("a") == Holder("other-machine-0123.77.5")
+    clock.now = 121
+    assert leases.take("a") is None
+    leases.close()
+    assert folder.hidden(".job/locks") == set()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"holder": 5}', b"\xff\x00"])
+def test_a_damaged_lease_is_taken_over_after_its_time(content: bytes, folder: Folder) -> None:
+    folder.write(LOCK, content)
+    clock = Clock()
+    leases = Leases(folder, clock, renew_seconds=1e6)
+    assert leases.take("a") is not None
+    clock.now = 60
+    assert leases.take("a") is None
+    leases.close()
+
+
+def test_a_lease_of_a_dead_process_of_this_machine_is_free_at_once(folder: Folder) -> None:
+    name = ended_process()
+    assert has_ended(name)
+    for shard in ("a", "b"):
+        folder.write(f".job/locks/{shard}.json", lease_of(name))
+    leases = Leases(folder, Clock(), renew_seconds=1e6)
+    assert leases.take("a") is None
+    leases.close()
+    assert folder.hidden(".job/locks") == set()  # b's, too, although nobody needed it
+
+
+def test_a_job_that_comes_back_after_its_lease_was_taken_over_does_not_remove_the_new_one(folder: Folder) -> None:
+    stopped = Leases(folder, renew_seconds=1e6)
+    assert stopped.take("a") is None
+    clock = Clock()
+    other = Leases(folder, clock, renew_seconds=1e6)
+    assert other.take("a") is not None
+    clock.now = 60
+    assert other.take("a") is None
+    stopped.release("a")
+    stopped.close()
+    assert folder.read(LOCK) is not None
+    other.close()
+    assert folder.read(LOCK) is None
+
+
+def test_names_of_processes() -> None:
+    me = process_name()
+    machine, pid, started = me.rsplit(".", 2)
+    assert (pid, has_ended(me)) == (str(os.getpid()), False)
+    assert has_ended(f"{machine}.{pid}.{int(started) + 1}")  # the number was used again
+    assert not has_ended(f"another{machine}.{pid}.{int(started) + 1}")
+    for text in ("", "unknown", "a.b", f"{machine}.x.{started}", f"{machine}.{pid}.x", f"{machine}..", "..", "a b.1.2"):
+        assert not has_ended(text)
+
+
+def test_a_stopped_process_and_one_that_nobody_waits_for() -> None:
+    code = "from engines.process.identity import process_name; print(process_name(), flush=True); import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        process.send_signal(signal.SIGSTOP)
+        assert not has_ended(name)
+        process.kill()
+        deadline = time.monotonic() + 10
+        while not has_ended(name) and time.monotonic() < deadline:  # it is a zombie until `wait`
+            time.sleep(0.01)
+        assert has_ended(name)
+
+
+def test_shards_in_folders_have_leases_of_their_own(folder: Folder) -> None:
+    leases, other = Leases(folder), Leases(folder)
+    for shard in ("a/b", "a%2Fb", "a_b"):
+        assert leases.take(shard) is None
+        assert other.take(shard) is not None
+    assert len(folder.hidden(".job/locks")) == 3
+    leases.close()
+    other.close()
+    assert folder.hidden(".job/locks") == set()
