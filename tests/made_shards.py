@@ -183,3 +183,10 @@ def assert_same_embeddings(some: dict[str, Shard], others: dict[str, Shard]) -> 
         assert shard.keys == others[name].keys
         if len(shard.keys):
             assert (np.sum(shard.embeds * others[name].embeds, axis=1) > 0.999).all()
+
+
+def end_of(text: str) -> dict[str, Any]:
+    """The last line of a job with ``--json``."""
+    end: dict[str, Any] = json.loads(text.splitlines()[-1])
+    assert end["event"] == "end"
+    return end

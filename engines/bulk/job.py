@@ -16,6 +16,7 @@ from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 
 _NAMED = 100  # failed and cut shards that a summary names; more are counted
+_FIRST_WAIT_SECONDS = 0.25
 _WAIT_SECONDS = 5.0
 
 
@@ -116,7 +117,7 @@ def run_job(
         description: the job's description, as it is in the folder.
         options: options of making shards.
         reporter: shows the course of the job.
-        wait_seconds: time between two looks at shards of other jobs.
+        wait_seconds: longest time between two looks at shards of other jobs; the first times are shorter.
 
     Raises:
         EngineError: the engine failed, or the output cannot be written. What is finished stays; the same command goes on.
@@ -126,9 +127,11 @@ def run_job(
     try:
         maker = ShardMaker(clip, folder, description, options, leases)
         maker.make(sources.shards(part), tally.add, tally.rows)
+        pause = min(_FIRST_WAIT_SECONDS, wait_seconds)
         while tally.busy:
             reporter.wait(len(tally.busy))
-            time.sleep(wait_seconds)
+            time.sleep(pause)
+            pause = min(2 * pause, wait_seconds)
             maker.make(tally.take_busy(), tally.add, tally.rows)
     finally:
         leases.close()
