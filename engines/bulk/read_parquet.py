@@ -46,7 +46,7 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
     Raises:
         InputError: the file cannot be read, or has no column that a tower needs; the message lists the columns that it has.
     """
-    _, parquet = import_parquet(f"reading {source}")
+    pa, parquet = import_parquet(f"reading {source}")
     with open_input(source) as opened, reading(source):
         try:
             file = parquet.ParquetFile(opened)
@@ -59,13 +59,15 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
         row = 0
         try:
             for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values()))):
-                table = {name: batch.column(column).to_pylist() for name, column in names.items()}
+                table = {name: _values(pa, batch.column(column)) for name, column in names.items()}
                 for i in range(batch.num_rows):
                     sample = _sample({name: values[i] for name, values in table.items()}, row, folder)
                     notes.count_key(sample.key)
                     yield sample
                     row += 1
-        except (OSError, ValueError) as error:  # Arrow's errors are subclasses of them
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise InputError(f"{source} is damaged after row {row:,} ({error_line(error)}): fetch it again") from error
 
 
@@ -86,6 +88,9 @@ def _chosen(source: str, have: list[str], columns: Columns, towers: tuple[str, .
             )
     if "image" not in towers:
         chosen.pop("image", None)
+    twice = next((name for name in chosen.values() if have.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{source} has two columns {twice!r}: write it again with different names")
     return chosen
 
 
@@ -114,3 +119,11 @@ def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _values(pa: Any, column: Any) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:  # some programs write texts that are no UTF-8; the other rows are whole
+        values = [None if value is None else _text(value) for value in column.cast(pa.large_binary()).to_pylist()]
+    return values
