@@ -82,6 +82,7 @@ class Sources:
     texts: Path | None = None
     rows: int = 10_000
     left_out: Counter[str] = field(default_factory=Counter)
+    cut_shards: int = field(default=0, init=False)  # number of shards that are cut from folders or lists, after `count`
 
     def __post_init__(self) -> None:
         for file in (self.listing, self.texts):
@@ -104,9 +105,21 @@ class Sources:
             )
 
     def count(self) -> int:
-        """The number of shards; folders and lists are read once for it."""
-        files = sum(1 for _ in self._items())
-        return len(self._packed) + -(-files // self.rows)
+        """The number of shards; folders and lists are read once for it.
+
+        Raises:
+            InputError: there is none.
+        """
+        self.cut_shards = -(-sum(1 for _ in self._items()) // self.rows)
+        if not self.cut_shards and not self._packed:
+            raise InputError(f"{self.texts} has no line" if self.texts else f"the list {self.listing} names no file")
+        return len(self._packed) + self.cut_shards
+
+    @property
+    def cut_name(self) -> str:
+        """The name of the shards that are cut from folders or lists, before ``-00000000``."""
+        name = PurePosixPath(self.texts or self.listing or self._folder()).stem
+        return name.lstrip("._") or "images"  # other programs do not see files that begin with them
 
     def shards(self, part: tuple[int, int] = (0, 1)) -> Iterator[InputShard]:
         """The shards number i, i + n, i + 2 n, … in their order.
@@ -122,11 +135,10 @@ class Sources:
             yield InputShard(name, "parquet" if source.endswith(".parquet") else "tar", source)
         kind: Kind = "lines" if self.texts is not None else "files"
         source = str(self.texts or self.listing or self._folder())
-        stem = PurePosixPath(source).stem or "images"
         items = self._items(self.left_out)
         first = 0
         while chunk := tuple(itertools.islice(items, self.rows)):
-            yield InputShard(f"{stem}-{first // self.rows:08d}", kind, source, first, chunk)
+            yield InputShard(f"{self.cut_name}-{first // self.rows:08d}", kind, source, first, chunk)
             first += len(chunk)
 
     def _items(self, left_out: Counter[str] | None = None) -> Iterator[str]:
@@ -138,8 +150,10 @@ class Sources:
         return (str(file) for path in self._pictures for file in iterate_images(Path(path), counted))
 
     def _folder(self) -> str:
-        folder = self._pictures[0] if self._pictures else ""
-        return folder if len(self._pictures) == 1 else (os.path.commonpath(self._pictures) if self._pictures else "")
+        try:
+            return self._pictures[0] if len(self._pictures) == 1 else os.path.commonpath(self._pictures)
+        except ValueError:  # there is none, or some are relative to the working directory and others are not
+            return ""
 
 
 def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -133,6 +133,8 @@ def run_job(
             time.sleep(pause)
             pause = min(2 * pause, wait_seconds)
             maker.make(tally.take_busy(), tally.add, tally.rows)
+        if part[0] == 0:
+            remove_outlived(sources, folder, description, options, tally.add)
     finally:
         leases.close()
     return tally.done()
@@ -172,3 +174,39 @@ class Tally:
         """The summary at the end."""
         self.summary.seconds = time.monotonic() - self._began
         return self.summary
+
+
+def remove_outlived(
+    sources: Sources,
+    folder: Folder,
+    description: JobDescription,
+    options: MakeOptions,
+    report: Callable[[Outcome], None],
+) -> None:
+    """Remove shards behind the last one of a folder or a list with ``--replace-changed``; without it each is a failure.
+
+    The folder or list was longer before, or its shards were shorter: their rows are in other shards now, or their inputs are gone.
+
+    Args:
+        sources: the inputs, after `Sources.count`.
+        folder: the output folder.
+        description: the job's description.
+        options: options of making shards.
+        report: gets the failures.
+    """
+    if not sources.cut_shards:
+        return
+    layout = description.make_layout()
+    before, after = layout.done_name(f"{sources.cut_name}-\0").split("\0")
+    for name in sorted(folder.names()):
+        number = name[len(before) : -len(after)]
+        if f"{before}{number}{after}" != name or len(number) != 8 or not number.isdecimal():
+            continue
+        if int(number) < sources.cut_shards:
+            continue
+        shard = f"{sources.cut_name}-{number}"
+        if options.replace_changed:
+            layout.remove(folder, shard)
+            continue
+        reason = f"{folder.url}/{name} was made from an input that had more rows: pass --replace-changed to remove such shards"
+        report(Outcome(InputShard(shard, "files", ""), "failed", reason=reason))

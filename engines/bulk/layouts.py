@@ -131,5 +131,8 @@ class Layout(Protocol):
     def read_rows(self, folder: Folder, shard: str) -> EarlierRows:
         """The rows of a finished shard."""
 
+    def remove(self, folder: Folder, shard: str) -> None:
+        """Remove a shard's files."""
+
     def write(self, folder: Folder, shard: str) -> ShardWriter:
         """Begin a shard."""

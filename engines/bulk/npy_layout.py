@@ -77,6 +77,13 @@ class NpyLayout:
             while block := file.read(_READ_ROWS * row_bytes):
                 yield from np.frombuffer(block, self._dtype).reshape(-1, self._embed_dim).astype(np.float32)
 
+    def remove(self, folder: Folder, shard: str) -> None:
+        """See `Layout`."""
+        folder.remove(self.done_name(shard))
+        folder.remove(_name("errors", shard, "parquet"))
+        for tower in self._towers:
+            folder.remove(_name(_FOLDERS[tower], shard, "npy"))
+
     def write(self, folder: Folder, shard: str) -> _Writer:
         """See `Layout`."""
         arrays = {

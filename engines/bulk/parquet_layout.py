@@ -63,6 +63,10 @@ class ParquetLayout:
         rows = read_batches(folder, self.done_name(shard), ["key", "error", *self._columns.values()])
         return _EarlierRows(rows, self._columns)
 
+    def remove(self, folder: Folder, shard: str) -> None:
+        """See `Layout`."""
+        folder.remove(self.done_name(shard))
+
     def write(self, folder: Folder, shard: str) -> _Writer:
         """See `Layout`."""
         return _Writer(folder, self.done_name(shard), self._schema, self._columns)
