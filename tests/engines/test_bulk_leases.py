@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,12 @@ class Clock:
 
 
 @pytest.fixture(params=["local", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    if request.param == "local":
-        return output_folder(str(tmp_path / "out"))
-    pytest.importorskip("fsspec")
-    return output_folder(f"memory://{tmp_path.name}/out")
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
+    if request.param == "memory":
+        pytest.importorskip("fsspec")
+    folder = output_folder(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/out")
+    yield folder
+    folder.tidy()
 
 
 def lease_of(process: str, beat: int = 0) -> bytes:
