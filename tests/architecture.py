@@ -42,10 +42,11 @@ ROOMS = {
         # command line.
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
         "bulk": "embedder errors files inputs manifest process",
+        "ray": "bulk embedder errors files manifest process",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
         "sentence_transformers": "__init__ errors files hub manifest",
-        "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process runtimes "
+        "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process ray runtimes "
         "verification",
         "__main__": "errors hub process",
     },

@@ -2,6 +2,6 @@
 
 The way of the data: `input_shards` (what the user named becomes shards) → `read_tar`, `read_parquet`, `samples` (a shard becomes
 samples) → `pipeline` (samples become rows with embeddings) → `parquet_layout`, `npy_layout` (rows become files, published by one
-rename). `maker` decides which shards need work; `job` runs all of that in this process, `ray_front` in Ray's actors. Output
-folders, URLs and leases are in `engines.files`.
+rename). `maker` decides which shards need work; `job` runs all of that in this process, `engines.ray` in the actors of a Ray
+cluster. Output folders, URLs and leases are in `engines.files`.
 """

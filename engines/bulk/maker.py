@@ -90,6 +90,7 @@ class ShardMaker:
         shards: Iterable[InputShard],
         report: Callable[[Outcome], None],
         progress: Callable[[int], None] = lambda rows: None,
+        checked: bool = False,
     ) -> None:
         """Make those of the shards that need it.
 
@@ -97,14 +98,16 @@ class ShardMaker:
             shards: the shards; they are drawn in another thread.
             report: gets the outcome of each shard as soon as it is known; also called in another thread.
             progress: gets the number of rows that were written since the last call.
+            checked: whether a `Checker` has found already that the shards need work: the folder is not listed again.
 
         Raises:
             EngineError: the engine failed, or the output cannot be written.
         """
         reasons: dict[str, str] = {}
         began = time.monotonic()
+        checks = map(Check, shards) if checked else self._checker.check_all(shards)
         for finished in embed_shards(
-            self._clip, self._description.towers, self._tasks(shards, report, reasons), progress
+            self._clip, self._description.towers, self._tasks(checks, report, reasons), progress
         ):
             shard, now = finished.task.shard, time.monotonic()
             self._leases.release(shard.name)
@@ -116,9 +119,9 @@ class ShardMaker:
             began = now
 
     def _tasks(
-        self, shards: Iterable[InputShard], report: Callable[[Outcome], None], reasons: dict[str, str]
+        self, checks: Iterable[Check], report: Callable[[Outcome], None], reasons: dict[str, str]
     ) -> Iterator[ShardTask]:
-        for check in self._checker.check_all(shards):
+        for check in checks:
             shard = check.shard
             if check.outcome is not None:
                 report(check.outcome)

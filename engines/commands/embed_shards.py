@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -29,6 +30,9 @@ from engines.files.output_folder import output_folder
 from engines.files.storage import is_remote
 from engines.manifest import MANIFEST_NAME, TowerName, read_manifest
 from engines.process.terminal import say, visible
+from engines.ray.actor import ActorSettings
+from engines.ray.cluster import RayOptions, import_ray
+from engines.ray.front import run_on_ray
 
 _ROWS = 10_000
 _PART = re.compile(r"(\d+)/(\d+)")
@@ -47,6 +51,9 @@ _OPTIONS: Mapping[str, Any] = {
     "retry_failed": False,
     "replace_changed": False,
     "ray": None,
+    "ray_actors": None,
+    "ray_cpus": None,
+    "shard_timeout": None,
 }
 
 
@@ -81,7 +88,22 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--replace-changed", action="store_true", help="make shards whose input has changed again")
     group.add_argument(
-        "--ray", metavar="ADDRESS", help="share the work among actors of a Ray cluster; 'local' starts one here"
+        "--ray",
+        metavar="ADDRESS",
+        help="make the shards in actors of a Ray cluster: its address, 'auto' for the one that runs here, or 'local' to start one",
+    )
+    group.add_argument(
+        "--ray-actors",
+        type=int,
+        metavar="N",
+        help="number of actors (default: one a GPU, or one a machine without GPUs)",
+    )
+    group.add_argument("--ray-cpus", type=int, metavar="N", help="CPUs of an actor (default: its share of its machine)")
+    group.add_argument(
+        "--shard-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="with --ray: stop the actor of a shard that takes longer, and make the shard again (default: no limit)",
     )
 
 
@@ -109,6 +131,7 @@ def check_one_file(args: argparse.Namespace) -> None:
 
 def run_shards(args: argparse.Namespace) -> int:
     """Run the job; returns the exit code."""
+    on_ray = _ray_options(args)
     sources = _sources(args)
     part = parse_part(args.shard)
     manifest = read_manifest(Path(args.bundle))
@@ -130,9 +153,26 @@ def run_shards(args: argparse.Namespace) -> int:
     reporter: Reporter = JsonReporter() if args.json else TerminalReporter()
     folder = output_folder(args.out)
     try:
-        with _terminated_as_interrupted(), _load(args, towers) as clip:
-            description = agree(folder, check_fast_decode(clip, sources, folder, description, options.columns))
-            summary = run_job(clip, sources, part, folder, description, options, reporter)
+        with _terminated_as_interrupted():
+            if on_ray is None:
+                with _load(args, towers) as clip:
+                    description = agree(folder, check_fast_decode(clip, sources, folder, description, columns))
+                    summary = run_job(clip, sources, part, folder, description, options, reporter)
+            else:
+                if description.fast_decode:
+                    with _load(args, towers) as clip:
+                        description = check_fast_decode(clip, sources, folder, description, columns)
+                settings = ActorSettings(
+                    os.getcwd(),
+                    args.bundle,
+                    args.engine,
+                    args.device,
+                    load_options(args),
+                    args.out,
+                    agree(folder, description),
+                    options,
+                )
+                summary = run_on_ray(on_ray, settings, sources, part, folder, reporter)
     except FastDecodeError as error:
         say(f"error: {visible(str(error))}", sys.stderr)
         return 3
@@ -143,6 +183,18 @@ def run_shards(args: argparse.Namespace) -> int:
         reporter.close()
         folder.tidy()
     return _end(summary, sources, folder.url, args.json)
+
+
+def _ray_options(args: argparse.Namespace) -> RayOptions | None:
+    if args.ray is None:
+        given = next(
+            (name for name in ("ray_actors", "ray_cpus", "shard_timeout") if getattr(args, name) is not None), None
+        )
+        if given is not None:
+            raise InputError(f"--{given.replace('_', '-')} is for jobs on Ray: pass --ray ADDRESS, too")
+        return None
+    import_ray()  # refuses a missing Ray before anything else
+    return RayOptions(args.ray, args.ray_actors, args.ray_cpus, args.shard_timeout)
 
 
 def _end(summary: Summary, sources: Sources, url: str, as_json: bool) -> int:

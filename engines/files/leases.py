@@ -89,6 +89,12 @@ class Leases:
             if content is not None and _holder(content) == self._job:
                 self._folder.remove(_file_name(shard))
 
+    def end(self, shard: str, process: str) -> None:
+        """Remove a shard's lease if it belongs to a process that is known to have ended."""
+        content = self._folder.read(_file_name(shard))
+        if content is not None and _holder(content).partition(" ")[0] == process:
+            self._folder.remove(_file_name(shard))
+
     def close(self) -> None:
         """Give all leases back, stop the signs of life, and remove leases of processes of this machine that were killed."""
         self._stop.set()
