@@ -1,4 +1,4 @@
-"""The command line of a machine that serves: ``python -m engines inspect|verify|embed|classify|pull BUNDLE …``."""
+"""The command line of a machine that serves: ``python -m engines inspect|verify|embed|classify|pull BUNDLE``, ``search OUT``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ COMMANDS = {
         "engines.commands.embed",
         "embed a folder of images, a list of files or a file of texts into .npy or .parquet",
     ),
+    "search": (
+        "engines.commands.search",
+        "find texts and pictures in a folder of embeddings, or hand it to faiss or LanceDB",
+    ),
     "classify": ("engines.commands.classify", "zero-shot classification of image files"),
     "pull": ("engines.commands.pull", "download a bundle from the Hugging Face hub and check every file"),
 }
@@ -38,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EPILOG)
-        command.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder, or hf:ORG/NAME[@REVISION]")
+        if name != "search":  # it reads a folder of embeddings, which names its bundle
+            command.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder, or hf:ORG/NAME[@REVISION]")
         importlib.import_module(module).add_arguments(command)
     return parser
 
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(argv)
     try:
-        if args.command not in ("pull", "inspect"):  # these two choose what they download themselves
+        if args.command not in ("pull", "inspect", "search"):  # these choose what they download themselves
             # `verify` checks all files; the others need those of one engine.
             args.bundle = local_bundle(args.bundle, args.engine if args.command in ("embed", "classify") else "auto")
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)

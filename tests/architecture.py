@@ -45,8 +45,10 @@ ROOMS = {
         "ray": "bulk embedder errors files manifest process",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
+        # What a job of embeddings has written is searched, shown, and handed to other libraries.
+        "search": "errors files inputs manifest process",
         "sentence_transformers": "__init__ errors files hub manifest",
-        "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process ray runtimes "
+        "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process ray runtimes search "
         "verification",
         "__main__": "errors hub process",
     },
