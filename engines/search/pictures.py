@@ -94,7 +94,7 @@ def _from_parquet(place: str, rows: list[Row]) -> dict[str, bytes]:
         column = _image_column(file.schema_arrow)
         names = [name for name in ("key", column) if name in file.schema_arrow.names]
         start = 0
-        for batch in file.iter_batches(64, columns=names):
+        for batch in file.iter_batches(64, columns=names, use_threads=False):
             own = batch.column("key").to_pylist() if "key" in names else range(start, start + batch.num_rows)
             start += batch.num_rows
             for number, key in enumerate(own):

@@ -19,6 +19,9 @@ from engines.search.storage import Folder
 
 BLOCK = 8192  # rows of a block: 8 MB of float16 with 512 dimensions
 METADATA_KEY = b"openclip_engines"  # in the schema metadata of each parquet file
+# pyarrow's own threads are not used, because with Python's file objects a program can abort or hang at its end (Apache Arrow's
+# issues 34314 and 50482). Shards are read in threads of this project.
+_ONE_THREAD = {"use_threads": False}
 _ARRAYS = {"image": "img_emb", "text": "text_emb"}  # clip-retrieval's names
 _ROW_BITS = 40  # a position is a shard's number, then a row's number in these bits
 TEXTS = ("key", "url", "caption")
@@ -129,8 +132,9 @@ class Shards:
                     end = start + parquet.metadata.row_group(group).num_rows
                     here = [row for row in wanted if start <= row < end]
                     if here:
-                        table = parquet.read_row_group(group, columns=list(TEXTS)).take([row - start for row in here])
-                        for row, item in zip(here, table.to_pylist(), strict=True):
+                        texts = parquet.read_row_group(group, columns=list(TEXTS), **_ONE_THREAD)
+                        items = texts.take([row - start for row in here]).to_pylist()
+                        for row, item in zip(here, items, strict=True):
                             name = self.names[shard]
                             rows[shard << _ROW_BITS | row] = Row(**item, shard=name, row=row, **told)
                     start = end
@@ -145,7 +149,7 @@ class Shards:
             problem = "no column" if has is None else f"{has} in the column"
             raise _Unfit(f"it has {problem} {column!r}, and the job's embeddings are {width} {self.job.dtype} a row")
         start = 0
-        for batch in parquet.iter_batches(BLOCK, columns=[column, *(TEXTS if texts else ())]):
+        for batch in parquet.iter_batches(BLOCK, columns=[column, *(TEXTS if texts else ())], **_ONE_THREAD):
             lists = batch.column(column)
             rows = np.flatnonzero(lists.is_valid().to_numpy(zero_copy_only=False)) if lists.null_count else None
             values = lists.flatten()  # without the values of lists that are null
@@ -164,7 +168,7 @@ class Shards:
         number = self.names[shard].removeprefix("metadata/metadata_").removesuffix(".parquet")
         name = f"{kind}/{kind}_{number}.npy"
         # Metadata comes in the same steps as vectors, also across row groups.
-        batches = iter(parquet.iter_batches(BLOCK, columns=list(TEXTS))) if texts else None
+        batches = iter(parquet.iter_batches(BLOCK, columns=list(TEXTS), **_ONE_THREAD)) if texts else None
         with self._damage(name), self.folder.opened(name) as file:
             shape, dtype = _array_header(file)
             if shape != (rows, width) or dtype != np.dtype(self.job.dtype):
@@ -184,7 +188,11 @@ class Shards:
 
     @contextmanager
     def _read(self, name: str) -> Iterator[tuple[IO[bytes], Any]]:
-        with self._damage(name), self.folder.opened(name) as file, self._parquet.ParquetFile(file) as parquet:
+        with (
+            self._damage(name),
+            self.folder.opened(name) as file,
+            self._parquet.ParquetFile(file, pre_buffer=False) as parquet,
+        ):
             yield file, parquet
 
     @contextmanager

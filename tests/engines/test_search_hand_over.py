@@ -1,0 +1,98 @@
+"""--to faiss and --to lancedb: what these libraries find is what the search of this project finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from embedding_folders import Sample, write_job, write_shard
+
+from engines.__main__ import main
+from engines.errors import InputError
+from engines.search.hand_over import TABLE, hand_over
+from engines.search.index import search_files
+from engines.search.shards import Shards
+from engines.search.storage import Folder
+
+faiss = pytest.importorskip("faiss")
+WIDTH = 32
+
+
+@pytest.fixture(params=["parquet", "npy"])
+def layout(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["float16", "float32"])
+def shards(request: pytest.FixtureRequest, layout: str, tmp_path: Path) -> Shards:
+    """Three shards of 50 rows, one in seven without an embedding."""
+    rng = np.random.default_rng(0)
+    write_job(tmp_path / "out", tmp_path, layout, ("image",), request.param, WIDTH)
+    for number in range(3):
+        rows = rng.standard_normal((50, WIDTH))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(request.param)
+        samples = [
+            Sample(f"{number}-{i}", f"https://example.org/{i}", None, row if i % 7 else None)
+            for i, row in enumerate(rows)
+        ]
+        write_shard(tmp_path / "out", f"{number:05d}", samples, layout, ("image",), request.param, WIDTH)
+    return Shards(Folder(tmp_path / "out"))
+
+
+@pytest.fixture
+def queries() -> np.ndarray[Any, np.dtype[np.float32]]:
+    rows = np.random.default_rng(1).standard_normal((4, WIDTH)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_faiss(shards: Shards, queries: np.ndarray[Any, np.dtype[np.float32]], tmp_path: Path) -> None:
+    done = hand_over(shards, "faiss", str(tmp_path / "x.index"))
+    hits, rows = search_files(shards, queries, 5)
+    assert done.rows == rows == 3 * 42
+    assert done.files == [str(tmp_path / "x.index"), str(tmp_path / "x.index.ids.parquet")]
+    index = faiss.read_index(done.files[0])
+    keys = parquet.read_table(done.files[1]).column("key").to_pylist()
+    scores, ids = index.search(queries, 5)
+    assert [[keys[i] for i in row] for row in ids] == [[hit.row.key for hit in found] for found in hits]
+    assert scores == pytest.approx(np.array([[hit.score for hit in found] for found in hits]), abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "x.index", "x.index.ids.parquet"]
+    with pytest.raises(InputError, match="is there already"):
+        hand_over(shards, "faiss", str(tmp_path / "x.index"))
+
+
+def test_lancedb(shards: Shards, queries: np.ndarray[Any, np.dtype[np.float32]], tmp_path: Path) -> None:
+    lancedb = pytest.importorskip("lancedb")
+    done = hand_over(shards, "lancedb", str(tmp_path / "db"))
+    hits, rows = search_files(shards, queries, 5)
+    table = lancedb.connect(str(tmp_path / "db")).open_table(TABLE)
+    assert done.rows == rows == table.count_rows()
+    for query, found in zip(queries, hits, strict=True):
+        answer = table.search(query).distance_type("dot").limit(5).to_list()
+        assert [item["key"] for item in answer] == [hit.row.key for hit in found]
+        assert answer[0]["url"] == found[0].row.url
+    with pytest.raises(InputError, match=rf"LanceDB's table '{TABLE}'"):
+        hand_over(shards, "lancedb", str(tmp_path / "db"))
+
+
+@pytest.mark.parametrize("library", ["faiss", "lancedb"])
+def test_a_damaged_shard_is_named(shards: Shards, library: str, tmp_path: Path) -> None:
+    pytest.importorskip(library)
+    path = shards.folder.path(shards.names[1])
+    Path(path).write_bytes(Path(path).read_bytes()[:-30])
+    with pytest.raises(InputError, match=rf"{Path(path).name} is damaged"):
+        hand_over(shards, library, str(tmp_path / "db"))
+    assert not (tmp_path / "db").is_file()
+
+
+def test_a_place_that_cannot_be_written(shards: Shards, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write"):
+        hand_over(shards, "faiss", str(tmp_path / "no folder" / "x.index"))
+
+
+def test_the_command_needs_no_bundle(shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", shards.folder.place, "--to", "faiss", str(tmp_path / "x.index"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["to"]["rows"] == 126
