@@ -75,27 +75,20 @@ class Index:
         self.bytes = sum(block.vectors.nbytes for _, block in blocks)
 
     @classmethod
-    def load(
-        cls, out: str | os.PathLike[str], tower: TowerName | None = None, dtype: npt.DTypeLike | None = None
-    ) -> Index:
-        """Read a folder of embeddings.
+    def load(cls, out: str | os.PathLike[str], tower: TowerName | None = None) -> Index:
+        """Read a folder of embeddings; in memory they have the type of the files.
 
         Args:
             out: path or URL of the folder.
             tower: which embeddings; None is the image tower's, or those of the only tower.
-            dtype: type in memory, float16 or float32. None is the type of the files: float16 takes half the memory, and each search
-                converts it to float32, which takes most of its time.
 
         Raises:
             InputError: it is no such folder, a shard is damaged, or pyarrow is missing.
         """
         shards = Shards(Folder(out), tower)
-        kind = np.dtype(dtype or shards.job.dtype)
-        if kind not in (np.dtype(np.float16), np.dtype(np.float32)):
-            raise InputError(f"an index is of float16 or float32, not {kind}")
 
         def read(shard: int) -> list[tuple[int, Block]]:
-            return [(shard, Block(b.vectors.astype(kind, copy=False), b.positions)) for b in shards.blocks(shard)]
+            return [(shard, block) for block in shards.blocks(shard)]
 
         return cls(shards, [block for blocks in _in_threads(read, len(shards.names)) for block in blocks])
 
@@ -128,7 +121,7 @@ def _begin(shards: Shards, queries: npt.NDArray[np.float32], k: int) -> TopK:
 def _add(top: TopK, block: Block, shards: Shards, shard: int) -> None:
     try:
         top.add(block.vectors, block.positions)
-    except InputError as error:
+    except ValueError as error:
         raise InputError(f"{shards.folder.path(shards.names[shard])} is damaged: {error}; run the job again") from error
 
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as parquet
 import pytest
 from aotinductor_bundle import aotinductor_bundle
 from documentation import PAGES, ROOT, Block, Command, commands, names_hub, needs_gpu, snippets
+from embedding_folders import write_embeddings
 from made_pictures import encoded, picture
 from made_up_rows import CPU, speeds
 
@@ -74,11 +75,16 @@ NEEDS = {
         pip install 'openclip-engines[hub]'
         pip install 'openclip-engines[sentence-transformers,cpu]'
         pip install 'openclip-engines[export,rtx]'
+        pip install 'openclip-engines[faiss]'
+        pip install 'openclip-engines[lancedb]'
         python -m pip wheel '.[cpu]' --wheel-dir wheels
         python -m pip install --no-index --find-links wheels 'openclip-engines[cpu]'
     """,
     "a store of objects: tests/engines/test_bulk_remote.py reads and writes one in memory": """
         python -m engines embed BUNDLE 's3://bucket/laion/{00000..41455}.tar' --out s3://bucket/embeds/
+    """,
+    "LanceDB, 180 MB, which tests/engines/test_search_hand_over.py uses where it is installed": """
+        python -m engines search out/ --to lancedb vectors.lancedb
     """,
     "an account on the hub": """
         hf auth login
@@ -211,6 +217,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "OLD": lambda place: rows.merge(place, speeds(CPU)),
     "NEW": lambda place: rows.merge(place, speeds(CPU)),
 }
+EMBEDDINGS = "out"  # a folder that a bulk job wrote
 BUNDLES = ("BUNDLE", "demo-bundle", "for-old-servers", "vit-l-14")
 
 
@@ -221,6 +228,8 @@ def furnish(folder: Path, names: list[str], bundle: Path) -> None:
             (folder / name).symlink_to(bundle)
         elif name in MAKERS:
             MAKERS[name](folder / name)
+        elif name == EMBEDDINGS:
+            write_embeddings(folder, bundle, "parquet")
 
 
 # ---- commands

@@ -113,10 +113,13 @@ class TestAnswers:
         with engines.load(demo_bundle) as clip:
             queries = clip.encode_text(["a red circle", "a blue square"])
         hits, rows = search_files(Shards(Folder(made[layout])), queries, 4)
-        for dtype, bytes_each in ((None, 2), ("float32", 4)):
-            index = Index.load(made[layout], dtype=dtype)
-            assert (index.rows, index.bytes) == (rows, rows * 64 * bytes_each)
-            assert index.search(queries, 4) == hits
+        index = Index.load(made[layout])
+        assert (index.rows, index.bytes) == (rows, rows * 64 * 2)
+        assert index.search(queries, 4) == hits
+        with pytest.raises(InputError, match=r"\(N, 64\)"):
+            index.search(queries[:, :3], 4)
+        with pytest.raises(InputError, match="pass 1 or more"):
+            index.search(queries, 0)
 
     def test_table(self, made: dict[str, Path], layout: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["search", str(made[layout]), "--text", "a red circle", "--text", "white", "--top", "2"]) == 0

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.errors import InputError
+from engines.search import top as top_module
+from engines.search.half import subnormals_work, widened
 from engines.search.top import TopK
 
 
@@ -95,5 +96,25 @@ def test_threads_in_any_order() -> None:
 def test_numbers_that_are_not_finite(wrong: float, queries: int) -> None:
     rows = unit(np.random.default_rng(0), 9, 8, "float16")
     rows[4, 2] = wrong
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(ValueError, match="not finite"):
         TopK(unit(np.random.default_rng(1), queries, 8, "float32"), 2).add(rows, np.arange(9))
+
+
+def test_every_float16_is_widened_exactly() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    assert (widened(finite).view(np.uint32) == finite.astype(np.float32).view(np.uint32)).all()
+    for wrong in every[~np.isfinite(every)]:
+        with pytest.raises(ValueError):
+            widened(np.array([0, wrong], np.float16))
+    assert subnormals_work()
+    assert widened(np.zeros((0, 3), np.float16)).shape == (0, 3)
+
+
+def test_where_subnormal_numbers_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(top_module, "subnormals_work", lambda: False)
+    rows = unit(np.random.default_rng(0), 300, 64, "float16")
+    query = unit(np.random.default_rng(1), 1, 64, "float32")
+    top = TopK(query, 9)
+    top.add(rows, np.arange(300))
+    assert [(list(s), list(p)) for s, p in top.result()] == sorted_wholly(query, rows, np.arange(300), 9)
