@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from broken_libraries import break_library, run_python
 from embedding_folders import Sample, write_job, write_shard
 
 from engines.__main__ import main
@@ -82,10 +83,24 @@ def test_lancedb(shards: Shards, queries: np.ndarray[Any, np.dtype[np.float32]],
 def test_a_damaged_shard_is_named(shards: Shards, library: str, tmp_path: Path) -> None:
     pytest.importorskip(library)
     path = shards.folder.path(shards.names[1])
-    Path(path).write_bytes(Path(path).read_bytes()[:-30])
+    whole = Path(path).read_bytes()
+    Path(path).write_bytes(whole[:-30])
     with pytest.raises(InputError, match=rf"{Path(path).name} is damaged"):
         hand_over(shards, library, str(tmp_path / "db"))
     assert not (tmp_path / "db").is_file()
+    Path(path).write_bytes(whole)  # and once it is mended, the same command succeeds
+    assert hand_over(shards, library, str(tmp_path / "db")).rows == 126
+
+
+@pytest.mark.parametrize("library", ["faiss", "lancedb"])
+def test_a_library_that_cannot_be_imported(shards: Shards, library: str, tmp_path: Path) -> None:
+    break_library(tmp_path / "first", library)
+    words = ("-m", "engines", "search", shards.folder.place, "--to", library, str(tmp_path / "db"))
+    done = run_python(*words, first=tmp_path / "first")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"needs {library}" in done.stderr
+    assert f"pip install 'openclip-engines[{library}]'" in done.stderr
+    assert not (tmp_path / "db").exists()
 
 
 def test_a_place_that_cannot_be_written(shards: Shards, tmp_path: Path) -> None:
