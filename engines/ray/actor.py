@@ -15,11 +15,11 @@ from typing import Any
 
 from engines.bulk.description import JobDescription
 from engines.bulk.input_shards import InputShard
-from engines.bulk.leases import Leases
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
 from engines.errors import EngineError
 from engines.files.checksums import file_sha256
+from engines.files.leases import Leases
 from engines.files.output_folder import output_folder
 from engines.files.storage import reading
 from engines.manifest import MANIFEST_NAME

@@ -17,9 +17,9 @@ from typing import Any
 
 from engines.bulk.input_shards import InputShard, Sources
 from engines.bulk.job import Reporter, Summary, Tally
-from engines.bulk.leases import Leases
 from engines.bulk.maker import Checker, Outcome
 from engines.errors import EngineError
+from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 from engines.process.optional import error_line
 from engines.process.terminal import say

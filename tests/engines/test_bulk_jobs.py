@@ -13,8 +13,8 @@ import pytest
 from made_shards import assert_same_embeddings, assert_whole, command, embed, end_of, make_tars, read_out
 
 from engines.bulk import job
-from engines.bulk.leases import Leases
 from engines.commands import embed_shards
+from engines.files.leases import Leases
 
 # Stops before it publishes its first shard, as a machine does that is suspended.
 STOPPING = """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.bulk.leases import Holder, Leases
+from engines.files.leases import Holder, Leases
 from engines.files.output_folder import Folder, output_folder
 from engines.process.identity import has_ended, process_name
 
