@@ -73,7 +73,7 @@ def write_job(out: Path, bundle: Path, layout: str, towers: Sequence[str], dtype
         "dtype": dtype,
         "embed_dim": width,
         "max_pixels": None,
-        "fast_decode": None,
+        "fast_decode": False,
     }
     (out / ".job" / "job.json").write_text(json.dumps(job))
 
@@ -91,7 +91,8 @@ def write_shard(
     row_group: int = 7,
 ) -> None:
     """One shard; `name` is its path without suffix (parquet), or its number (npy)."""
-    told = {"identity": "ab", "input": source, "kind": kind, "rows": len(samples), "errors": 0, "cut": None}
+    errors = sum(any(getattr(s, tower) is None for tower in towers) for s in samples)
+    told = {"identity": "ab", "input": source, "kind": kind, "rows": len(samples), "errors": errors, "cut": None}
     metadata = {b"openclip_engines": json.dumps(told).encode()}
     texts = [
         pa.field("key", pa.string(), nullable=False),
@@ -110,12 +111,15 @@ def write_shard(
         path, columns = out / f"{name}.parquet", []
         kind_of = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), width)
         names = ["embedding"] if len(towers) == 1 else ["image_embedding", "text_embedding"]
-        fields = [*texts, *(pa.field(column, kind_of) for column in names), pa.field("error", pa.string())]
+        fields = [
+            *texts,
+            *(pa.field(column, kind_of, nullable=False) for column in names),
+            pa.field("error", pa.string()),
+        ]
         for tower in towers:
             vectors = [getattr(s, tower) for s in samples]
             flat = np.concatenate([np.zeros(width, dtype) if v is None else v.astype(dtype) for v in vectors])
-            mask = pa.array([v is None for v in vectors])
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), width, mask=mask))
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), width))
         columns.append(pa.array(["broken" if getattr(s, towers[0]) is None else None for s in samples], pa.string()))
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = [pa.array([getattr(s, field) for s in samples], pa.string()) for field in ("key", "url", "caption")]

@@ -84,7 +84,7 @@ def read_footer(opened: Any, schema: Any) -> ShardRecord:
     """
     _, parquet = import_parquet("reading parquet files")
     try:
-        file = parquet.ParquetFile(opened)
+        file = parquet.ParquetFile(opened, pre_buffer=False)
         found, rows, metadata = file.schema_arrow, file.metadata.num_rows, file.metadata.metadata
     except Exception as error:
         raise Damaged(error_line(error)) from error
@@ -105,7 +105,9 @@ def read_batches(folder: Folder, name: str, columns: list[str]) -> Iterator[tupl
     """The rows of a parquet file one after the other: (batch, index of the row in it)."""
     _, parquet = import_parquet("reading parquet files")
     with folder.open(name) as opened:
-        for batch in parquet.ParquetFile(opened).iter_batches(batch_size=_GROUP_ROWS, columns=columns):
+        for batch in parquet.ParquetFile(opened, pre_buffer=False).iter_batches(
+            _GROUP_ROWS, columns=columns, use_threads=False
+        ):
             for i in range(batch.num_rows):
                 yield batch, i
 

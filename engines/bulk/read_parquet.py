@@ -13,6 +13,7 @@ from engines.files.storage import is_remote, open_input, reading
 from engines.process.optional import error_line
 
 _ROWS = 64  # rows of a batch: their pictures are in memory together
+_BUFFER_BYTES = 1 << 20
 _USUAL = {
     "image": (
         "image",
@@ -49,7 +50,8 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
     pa, parquet = import_parquet(f"reading {source}")
     with open_input(source) as opened, reading(source):
         try:
-            file = parquet.ParquetFile(opened)
+            # Pages are read one after the other; a whole row group of pictures may not fit into memory.
+            file = parquet.ParquetFile(opened, pre_buffer=False, buffer_size=_BUFFER_BYTES)
         except Exception as error:
             raise InputError(
                 f"{source} is no parquet file or is damaged ({error_line(error)}): fetch it again"
@@ -58,7 +60,7 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
         folder = "" if is_remote(source) else os.path.dirname(source)
         row = 0
         try:
-            for batch in file.iter_batches(batch_size=_ROWS, columns=list(dict.fromkeys(names.values()))):
+            for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(names.values())), use_threads=False):
                 table = {name: _values(pa, batch.column(column)) for name, column in names.items()}
                 for i in range(batch.num_rows):
                     sample = _sample({name: values[i] for name, values in table.items()}, row, folder)

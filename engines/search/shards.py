@@ -18,7 +18,7 @@ from engines.search.job import read_job
 from engines.search.storage import Folder
 
 BLOCK = 8192  # rows of a block: 8 MB of float16 with 512 dimensions
-METADATA_KEY = b"openclip_engines"  # in the schema metadata of each parquet file
+METADATA_KEY = b"openclip_engines"  # in the footer of each parquet file
 # pyarrow's own threads are not used, because with Python's file objects a program can abort or hang at its end (Apache Arrow's
 # issues 34314 and 50482). Shards are read in threads of this project.
 _ONE_THREAD = {"use_threads": False}
@@ -126,7 +126,7 @@ class Shards:
         for shard in sorted({position >> _ROW_BITS for position in positions}):
             wanted = sorted({p & ((1 << _ROW_BITS) - 1) for p in positions if p >> _ROW_BITS == shard})
             with self._read(self.names[shard]) as (_, parquet):
-                told = _described(parquet.schema_arrow.metadata)
+                told = _described(parquet.metadata.metadata)
                 start = 0
                 for group in range(parquet.metadata.num_row_groups):
                     end = start + parquet.metadata.row_group(group).num_rows
@@ -148,14 +148,18 @@ class Shards:
         if has is None or not pa.types.is_fixed_size_list(has) or has.list_size != width or has.value_type != value:
             problem = "no column" if has is None else f"{has} in the column"
             raise _Unfit(f"it has {problem} {column!r}, and the job's embeddings are {width} {self.job.dtype} a row")
+        has_errors = _has_errors(parquet.metadata.metadata)
         start = 0
         for batch in parquet.iter_batches(BLOCK, columns=[column, *(TEXTS if texts else ())], **_ONE_THREAD):
             lists = batch.column(column)
-            rows = np.flatnonzero(lists.is_valid().to_numpy(zero_copy_only=False)) if lists.null_count else None
-            values = lists.flatten()  # without the values of lists that are null
-            if values.null_count:
-                raise _Unfit("an embedding has a number that is null")
+            values = lists.flatten()
+            if lists.null_count or values.null_count:
+                raise _Unfit("an embedding, or a number in one, is null")
             vectors = values.to_numpy(zero_copy_only=False).reshape(-1, width)
+            rows = None
+            if has_errors:  # rows without an embedding are zeros
+                rows = np.flatnonzero(vectors.any(axis=1))
+                vectors = vectors[rows]
             numbers = np.arange(batch.num_rows) if rows is None else rows
             named = batch.select(list(TEXTS)) if texts else None
             yield numbers + start, vectors, named if rows is None or named is None else named.take(pa.array(rows))
@@ -223,12 +227,20 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _described(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
-    """The input and its kind from a shard's schema metadata; nothing where they are missing: they only help to find pictures."""
+    """The input and its kind from a shard's footer; nothing where they are missing: they only help to find pictures."""
     try:
         told = json.loads((metadata or {})[METADATA_KEY])
         return {name: str(told[name]) for name in ("input", "kind")}
     except (KeyError, TypeError, ValueError):
         return {}
+
+
+def _has_errors(metadata: dict[bytes, bytes] | None) -> bool:
+    """Whether a shard has rows without an embedding, by its footer; True where the footer does not say."""
+    try:
+        return bool(json.loads((metadata or {})[METADATA_KEY])["errors"])
+    except (KeyError, TypeError, ValueError):
+        return True
 
 
 def _pyarrow(module: str) -> Any:
