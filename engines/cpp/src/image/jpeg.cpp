@@ -1,7 +1,9 @@
 // JPEG to pixels with libjpeg, as Pillow sets it up.
+#include <algorithm>
 #include <csetjmp>
 #include <cstddef>
 #include <cstdio>
+#include <iterator>
 // jpeglib.h needs size_t and FILE before it.
 #include <jpeglib.h>
 
@@ -40,6 +42,7 @@ private:
     static void limit_scans(j_common_ptr info);
     void open();
     Kind choose_output();
+    [[nodiscard]] bool is_complete() const;
     void finish();
 
     /// Run a step that calls libjpeg. Where it fails, libjpeg jumps back here over frames that have no destructors: a step only
@@ -142,6 +145,15 @@ void JpegReader::finish() {
     if (file_.plain && errors_.manager.num_warnings > 0) throw damaged(name_, "libjpeg warns about it");
 }
 
+/// Whether the scans of a progressive file bring all bits of all coefficients. Where they do not, libjpeg guesses the rest from the
+/// blocks around, and its releases guess differently.
+bool JpegReader::is_complete() const {
+    if (info_.progressive_mode == FALSE || info_.coef_bits == nullptr) return true;
+    return std::all_of(info_.coef_bits, info_.coef_bits + info_.num_components, [](const int(&bits)[DCTSIZE2]) {
+        return std::all_of(std::begin(bits), std::end(bits), [](int missing) { return missing == 0; });
+    });
+}
+
 Pixels JpegReader::read() {
     open();
     file_.check_size(info_.image_width, info_.image_height);
@@ -149,6 +161,7 @@ Pixels JpegReader::read() {
     info_.scale_num = 1;
     info_.scale_denom = static_cast<unsigned>(file_.reduction());
     guarded([this] { jpeg_start_decompress(&info_); });
+    if (file_.plain && !is_complete()) throw damaged(name_, "its scans are not complete");
     Pixels pixels(kind, static_cast<int>(info_.output_width), static_cast<int>(info_.output_height));
     guarded([this, &pixels] {
         JSAMPROW rows[kRows];
