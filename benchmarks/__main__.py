@@ -25,6 +25,10 @@ COMMANDS = {
     "roofline": ("benchmarks.roofline", "upper bounds of GPUs that are not here, counted"),
     "cold-start": ("benchmarks.cold_start", "export time and memory, import, load, first embedding"),
     "cpp": ("benchmarks.cpp_library.command", "the Python runtime against the C++ library on one bundle"),
+    "decode": (
+        "benchmarks.decoding.command",
+        "files to pixels: Pillow against the C++ library, at full and at reduced scale",
+    ),
     "peers": ("benchmarks.peers.command", "the engines against other libraries that serve CLIP"),
     "bulk": ("benchmarks.bulk.command", "jobs over shards: every way equal to the bit, and the cost beside the engine"),
     "zoo": ("benchmarks.zoo", "export every architecture with random weights"),

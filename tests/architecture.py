@@ -119,6 +119,7 @@ ROOMS = {
         # Exports of many architectures, and their cost.
         "cold_start": "harness records",
         "cpp_library": "harness records workloads",
+        "decoding": "harness records workloads",
         "peers": "cpp_library harness records workloads",
         "bulk": "harness records",
         "zoo": "records workloads",

@@ -29,9 +29,8 @@ class Row:
     Attributes:
         what: the kind of measurement and the name of the file: throughput, latency, start, end_to_end, export, overhead, parity,
             zero_shot, retrieval, ceiling, kernel, gemm (the vendor's product of a tower's shape), package (one AOTInductor package,
-            without the rest of a bundle), cpp (Python and C++ on one bundle), peers (other libraries that serve CLIP), bulk (jobs
-            over shards), fact (of the
-            machine), tests.
+            without the rest of a bundle), cpp (Python and C++ on one bundle), decode (files to pixels), peers (other libraries that
+            serve CLIP), bulk (jobs over shards), fact (of the machine), tests.
         model: the architecture, or ``demo``; the operation of a ceiling, gemm or kernel; the name of a fact.
         tower: ``image``, ``text`` or empty.
         engine: the engine or peer: ``eager``, ``torch.compile``, ``onnxruntime``, ….

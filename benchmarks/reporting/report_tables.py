@@ -21,6 +21,7 @@ _TITLES = {
     "start": "Start-up and memory",
     "end_to_end": "End to end: files on disk to embeddings",
     "cpp": "C++ and Python on one bundle (speedups over Python)",
+    "decode": "JPEG files to pixels (speedups over Pillow)",
     "parity": "Parity with eager fp32",
     "zero_shot": "Zero-shot classification",
     "retrieval": "Retrieval",

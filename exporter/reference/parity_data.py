@@ -161,6 +161,16 @@ def prompt_captions(count: int, seed: int = 0) -> tuple[str, ...]:
     return tuple(captions)
 
 
+def load_photographs() -> tuple[tuple[Image.Image, ...], str]:
+    """Load the whole photographs in the wheels, in RGB; returns them and their origin in words.
+
+    Raises:
+        ExportError: there are too few; the message names the packages.
+    """
+    files, packages = _find_photographs()
+    return tuple(_read_image(file) for file in files), f"{len(files)} photographs in {' and '.join(packages)}"
+
+
 def _crop_photographs(count: int, rng: np.random.Generator) -> tuple[tuple[Image.Image, ...], str]:
     """Make `count` random crops, with each photograph used equally often; returns them and their origin in words."""
     files, packages = _find_photographs()

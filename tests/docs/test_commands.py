@@ -60,6 +60,7 @@ NEEDS = {
         python -m benchmarks throughput BUNDLE --batches 1,16,64
         python -m benchmarks throughput BUNDLE --contenders "eager,openvino plain"
         python -m benchmarks cpp --model ViT-B-32
+        python -m benchmarks decode
         python -m benchmarks peers
         python -m benchmarks bulk BUNDLE --ways 20000
         python -m benchmarks bulk BUNDLE --overhead 600

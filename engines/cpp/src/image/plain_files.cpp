@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <utility>
 
 namespace oce::core {
 namespace {
 
 using namespace std::string_view_literals;
 
+constexpr std::string_view kExif = "Exif\0\0"sv;
 constexpr std::size_t kMostText = std::size_t{1} << 20;  // Pillow refuses more than 64 MiB of a PNG's texts
 
 std::size_t byte(std::string_view data, std::size_t at) {
@@ -40,6 +42,29 @@ bool photoshop_is_cut(std::string_view segment) {
     return false;
 }
 
+/// Whether a directory of Exif (a TIFF file in a marker) has a resolution of other types than the usual ones, or is cut: Pillow
+/// reads the resolution of every JPEG file.
+bool exif_is_unusual(std::string_view tiff) {
+    constexpr std::size_t kEntry = 12, kXResolution = 0x11a, kResolutionUnit = 0x128, kShort = 3, kRational = 5;
+    const bool little = tiff.starts_with("II*\0"sv);
+    if (tiff.size() < 8 || (!little && !tiff.starts_with("MM\0*"sv))) return true;
+    const auto number = [&](std::size_t at, std::size_t count) {
+        std::size_t value = 0;
+        for (std::size_t i = 0; i < count; ++i) value = value << 8 | byte(tiff, at + (little ? count - 1 - i : i));
+        return value;
+    };
+    const std::size_t directory = number(4, 4);
+    if (directory < 8 || directory + 2 > tiff.size()) return true;
+    const std::size_t entries = number(directory, 2);
+    if (directory + 2 + entries * kEntry > tiff.size()) return true;
+    for (std::size_t at = directory + 2; at < directory + 2 + entries * kEntry; at += kEntry) {
+        const std::size_t tag = number(at, 2), type = number(at + 2, 2), count = number(at + 4, 4);
+        if (tag == kXResolution && (type != kRational || count != 1)) return true;
+        if (tag == kResolutionUnit && (type != kShort || count != 1)) return true;
+    }
+    return false;
+}
+
 bool tables_are_whole(std::string_view tables) {
     while (!tables.empty()) {
         const std::size_t size = byte(tables, 0) < 16 ? 65 : 129;
@@ -52,6 +77,7 @@ bool tables_are_whole(std::string_view tables) {
 const char* unusual_segment(std::size_t marker, std::string_view segment) {
     const auto begins = [&](std::string_view name) { return segment.starts_with(name); };
     if (marker == 0xe0 && begins("JFIF"sv) && segment.size() < 7) return "its JFIF marker is cut";
+    if (marker == 0xe1 && begins(kExif) && exif_is_unusual(segment.substr(kExif.size()))) return "its Exif marker is unusual";
     if (marker == 0xe2 && begins("MPF\0"sv)) return "it has several pictures";
     if (marker == 0xe2 && begins("ICC_PROFILE\0"sv) && segment.size() < 14) return "its colour profile is cut";
     if (marker == 0xed && begins("Photoshop 3.0\0"sv) && photoshop_is_cut(segment)) return "its Photoshop marker is cut";
@@ -61,7 +87,7 @@ const char* unusual_segment(std::size_t marker, std::string_view segment) {
 }
 
 const char* unusual_jpeg(std::string_view data) {
-    bool framed = false;
+    bool framed = false, exif = false;
     for (std::size_t at = 2; at + 4 <= data.size();) {
         if (byte(data, at) != 0xff) return "it has bytes between its markers";
         const std::size_t marker = byte(data, at + 1), length = big_endian(data, at + 2, 2);
@@ -78,6 +104,7 @@ const char* unusual_jpeg(std::string_view data) {
             marker == 0xc4 || marker == 0xdb || marker == 0xdd || marker == 0xfe || (marker >= 0xe0 && marker <= 0xef);
         if (!known) return "it has an unusual marker";
         if (const char* reason = unusual_segment(marker, segment)) return reason;
+        if (marker == 0xe1 && segment.starts_with(kExif) && std::exchange(exif, true)) return "it has several Exif markers";
     }
     return "it ends before its pixels";
 }

@@ -1,0 +1,1 @@
+"""JPEG files to pixels: Pillow and the C++ library in turns, and how far embeddings move at reduced scale."""
