@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.records.csv_file import read_rows
 from benchmarks.records.results import COMMITTED as RESULTS
-from benchmarks.reporting import peers_table, readme_tables
+from benchmarks.reporting import decode_table, peers_table, readme_tables
 from benchmarks.reporting.measured_costs import PLACE, measured_costs
 from engines.precisions import PRECISIONS
 
@@ -120,6 +120,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": lambda: readme_tables.gpu_table(RESULTS),
     "cpp": lambda: readme_tables.cpp_table(RESULTS),
     "peers": lambda: peers_table.peers_table(RESULTS),
+    "decode": lambda: decode_table.decode_table(RESULTS),
+    "decode_scale": lambda: decode_table.scale_table(RESULTS),
 }
 
 

@@ -8,6 +8,7 @@ scale (``fast_decode``) changes pixels, so the cosines of its embeddings with th
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
 from benchmarks.harness.case_rows import row_of
 from benchmarks.harness.timing import rotated
@@ -48,6 +50,7 @@ _WAYS = {
 _PROCESSES = "pillow processes"
 # The rate for which decoding is predicted: that of a ViT-L-14 engine on an H200, in images per second; not measured here.
 _ENGINE_RATE, _CORES = 3000, 16
+_TIMES = (1, 2, 4)
 
 
 class _SorryError(Exception):
@@ -98,20 +101,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def make_files(folder: Path, count: int) -> list[Path]:
     """JPEG files of 1600 x 1200 pixels, quality 90, 4:2:0, made of photographs; each photograph is used as often as the others."""
-    from PIL import Image, ImageOps
+    photographs = _photographs()
+    files = [folder / f"{index:04}.jpg" for index in range(count)]
+    for index, file in enumerate(files):
+        file.write_bytes(_encoded(photographs[index % len(photographs)], PICTURE))
+    return files
 
+
+def _photographs() -> Sequence[Image.Image]:
     from exporter.errors import ExportError
     from exporter.reference.parity_data import load_photographs
 
     try:
-        photographs, _ = load_photographs()
+        return load_photographs()[0]
     except ExportError as error:
         raise _SorryError(str(error)) from error
-    files = [folder / f"{index:04}.jpg" for index in range(count)]
-    for index, file in enumerate(files):
-        picture = ImageOps.fit(photographs[index % len(photographs)], PICTURE, Image.Resampling.BICUBIC)
-        picture.save(file, quality=QUALITY, subsampling="4:2:0")
-    return files
+
+
+def _encoded(photograph: Image.Image, size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    picture = ImageOps.fit(photograph, size, Image.Resampling.BICUBIC)
+    picture.save(file, "JPEG", quality=QUALITY, subsampling="4:2:0")
+    return file.getvalue()
 
 
 def _export(model: str, out: Path) -> Path:
@@ -124,7 +135,7 @@ def _export(model: str, out: Path) -> Path:
 
 def _measure(bundle: Path, files: Sequence[Path], rounds: int) -> list[Row]:
     subject, names = subject_of_bundle(bundle), [str(file) for file in files]
-    found = _cosine_rows(subject, bundle, names)
+    found = [*_cosine_rows(subject, bundle, names), *_scale_rows(subject, bundle)]
     for threads in dict.fromkeys((1, usable_cores())):
         ways = {name: _way(bundle, names, threads, *choice) for name, choice in _WAYS.items()}
         if threads > 1:
@@ -195,6 +206,33 @@ def _cosine_rows(subject: Subject, bundle: Path, names: Sequence[str]) -> list[R
     columns = _columns(subject, "native fast", names) | {"shape": f"{_picture()}, at reduced scale"}
     mean, least = estimate([float(cosines.mean())]), estimate([float(cosines.min())])
     return [row_of("mean_cosine", mean, **columns), row_of("min_cosine", least, **columns)]
+
+
+def _scale_rows(subject: Subject, bundle: Path) -> list[Row]:
+    """Cosines by the scale of decoding: files of 8 times the resized picture's sides are decoded at 1, 2 and 4 times these."""
+    import engines
+
+    side = min(subject.size)
+    size = 8 * round(side * 4 / 3), 8 * side
+    contents = [_encoded(photograph, size) for photograph in _photographs()]
+    found = []
+    with engines.load(bundle, towers=["image"], decoder="pillow") as clip:
+        full = clip.encode_image(contents)
+        for times in _TIMES:
+            embeds = clip.encode_image(_reduced(content, 8 // times) for content in contents)
+            cosines = np.sum(full.astype(np.float64) * embeds, axis=1)
+            columns = _columns(subject, "pillow fast", contents) | {
+                "shape": f"JPEG {size[0]}x{size[1]}, at 1/{8 // times}"
+            }
+            values = {"mean_cosine": float(cosines.mean()), "min_cosine": float(cosines.min())}
+            found += [row_of(figure, estimate([value]), **columns) for figure, value in values.items()]
+    return found
+
+
+def _reduced(content: bytes, divisor: int) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.draft(None, (image.width // divisor, image.height // divisor))
+    return image
 
 
 def _columns(subject: Subject, name: str, files: Sequence[object]) -> dict[str, Any]:
