@@ -98,7 +98,7 @@ def _from_parquet(place: str, rows: list[Row]) -> dict[str, bytes]:
             own = batch.column("key").to_pylist() if "key" in names else range(start, start + batch.num_rows)
             start += batch.num_rows
             for number, key in enumerate(own):
-                name = key if isinstance(key, str) else f"{key:08d}"
+                name = f"{key:08d}" if isinstance(key, int) else key
                 if name in keys and name not in found:
                     value = batch.column(column)[number].as_py()
                     data = value.get("bytes") if isinstance(value, dict) else value

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import InputError
+from engines.errors import EngineError, InputError
 from engines.manifest import TowerName
 from engines.process.optional import error_line, import_or_reason
 from engines.search.job import read_job
@@ -108,13 +108,12 @@ class Shards:
         Raises:
             InputError: the shard is damaged, or its embeddings have another type or width than the job says.
         """
-        with self._read(self.names[shard]) as (file, parquet):
+        with self._read(self.names[shard]) as parquet:
             rows = parquet.metadata.num_rows
             parts = self._from_arrays(shard, parquet, rows, texts) if self._npy else self._from_parquet(parquet, texts)
             start = shard << _ROW_BITS
             for numbers, vectors, batch in parts:
                 yield Block(vectors, numbers + start, batch)
-            del file
 
     def rows(self, positions: Sequence[int]) -> list[Row]:
         """Metadata of rows, in the order of the positions; only the row groups that hold them are read.
@@ -125,7 +124,7 @@ class Shards:
         rows: dict[int, Row] = {}
         for shard in sorted({position >> _ROW_BITS for position in positions}):
             wanted = sorted({p & ((1 << _ROW_BITS) - 1) for p in positions if p >> _ROW_BITS == shard})
-            with self._read(self.names[shard]) as (_, parquet):
+            with self._read(self.names[shard]) as parquet:
                 told = _described(parquet.metadata.metadata)
                 start = 0
                 for group in range(parquet.metadata.num_row_groups):
@@ -191,25 +190,29 @@ class Shards:
                 start += count
 
     @contextmanager
-    def _read(self, name: str) -> Iterator[tuple[IO[bytes], Any]]:
+    def _read(self, name: str) -> Iterator[Any]:
         with (
             self._damage(name),
             self.folder.opened(name) as file,
             self._parquet.ParquetFile(file, pre_buffer=False) as parquet,
         ):
-            yield file, parquet
+            yield parquet
 
     @contextmanager
     def _damage(self, name: str) -> Iterator[None]:
         """A context in which whatever a reader raises becomes an error that names the shard."""
         try:
             yield
-        except InputError:
+        except EngineError:
             raise
         except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, self._pa.ArrowException) as error:
             raise InputError(
                 f"{self.folder.path(name)} is damaged or not of this job ({error_line(error)}): remove it with the files of its "
                 "number, and run the job again"
+            ) from error
+        except Exception as error:  # a remote file system has errors of its own
+            raise InputError(
+                f"{self.folder.path(name)} cannot be read ({error_line(error)}): check the network and the access"
             ) from error
 
 

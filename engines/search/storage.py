@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,10 +59,14 @@ class Folder:
             suffix: such as ``.parquet``.
             under: a folder in this one; without it, the whole folder.
 
+        Returns:
+            Names relative to this folder; none where `under` is not there.
+
         Raises:
             InputError: the folder cannot be listed.
         """
-        with self._errors(under):
+        names: list[str] = []
+        with self._errors(under), suppress(FileNotFoundError):
             files = self._remote_files(under) if self._system is not None else self._local_files(under)
             names = [name for name in files if name.endswith(suffix)]
         return sorted(name for name in names if not any(part[0] in "._" for part in name.split("/")))

@@ -228,8 +228,8 @@ class TestErrors:
         (tmp_path / ".job" / "job.json").write_text('{"format": 1, "bundle": 3')
         assert "is damaged" in error(capsys, str(tmp_path), "--text", "x")
 
-    def test_no_shard_yet(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        write_job(tmp_path / "out", tmp_path, "parquet", ("image",), "float16", 8)
+    def test_no_shard_yet(self, tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
+        write_job(tmp_path / "out", tmp_path, layout, ("image",), "float16", 8)
         (tmp_path / "out" / ".job" / "tmp").mkdir()
         (tmp_path / "out" / ".job" / "tmp" / "x.parquet").write_bytes(b"unfinished")
         assert "no finished shard" in error(capsys, str(tmp_path / "out"), "--text", "x")
