@@ -39,14 +39,14 @@ def preprocess_image(image: ImageInput, config: Preprocess, max_pixels: int | No
 
 
 def preprocess_private(
-    image: PrivateImage, config: Preprocess, max_pixels: int | None = None, fast_decode: bool = False
+    image: PrivateImage, config: Preprocess, max_pixels: int | None = None, oversampling: int = 0
 ) -> npt.NDArray[np.uint8]:
     """The pixels of `preprocess_image` for a result of `engines.inputs.image_inputs.private_image`; any thread may call it.
 
-    With `fast_decode`, large JPEG files are decoded at a part of their size, see `engines.inputs.transform.reduce_jpeg`.
+    With `oversampling`, large JPEG files are decoded at a part of their size, see `engines.inputs.transform.reduce_jpeg`.
     """
     with opened_image(image, max_pixels) as (opened, name):
-        return resize_and_crop(opened, name, config, pixel_limit(max_pixels), fast_decode)
+        return resize_and_crop(opened, name, config, pixel_limit(max_pixels), oversampling)
 
 
 def normalize_pixels(pixels: npt.NDArray[np.uint8], config: Preprocess) -> npt.NDArray[np.float32]:
