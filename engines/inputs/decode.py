@@ -19,6 +19,7 @@ from engines.inputs.arguments import whole_number
 from engines.inputs.image_inputs import ImageInput, PrivateImage, private_image
 from engines.inputs.native import REMEDY, Library, NativeDecoder, NativeImage, check_decoder, find_library
 from engines.inputs.preprocess import preprocess_private
+from engines.inputs.transform import OVERSAMPLING
 from engines.manifest import Preprocess
 from engines.process.cores import usable_cores
 from engines.process.forks import PerProcess
@@ -63,14 +64,14 @@ class Decoder:
         fast_decode: bool = False,
     ) -> None:
         threads = usable_cores() if workers is None else whole_number("workers", workers, 1, "of threads")
-        self._config, self._fast = config, bool(fast_decode)
+        self._config, self._oversampling = config, OVERSAMPLING if fast_decode else 0
         self._max_pixels = None if max_pixels is None else whole_number("max_pixels", max_pixels, 1)
         self._closed = False
         self._native: PerProcess[NativeDecoder] | None = None
         self.description = f"pillow {PIL.__version__}"
         choice = check_decoder(decoder)
         if bundle is not None and choice != "pillow":
-            self._choose_native(bundle, choice, threads)
+            self._choose_native(bundle, choice, threads, bool(fast_decode))
         self._pool = PerProcess(lambda: ThreadPoolExecutor(threads, thread_name_prefix="decode"))
 
     def batches(self, images: Iterable[ImageInput], size: int) -> Iterator[tuple[int, list[Result]]]:
@@ -127,14 +128,14 @@ class Decoder:
         if native is not None:
             native.close()
 
-    def _choose_native(self, bundle: str | os.PathLike[str], choice: str, threads: int) -> None:
+    def _choose_native(self, bundle: str | os.PathLike[str], choice: str, threads: int, fast: bool) -> None:
         library = find_library()
         try:
             if not isinstance(library, Library):
                 raise EngineError(f"decoder='native' cannot be used: {library}; {REMEDY}")
             known = library  # the type that the function below captures
             self._native = PerProcess(
-                lambda: NativeDecoder(known, bundle, self._config, threads, self._max_pixels, self._fast)
+                lambda: NativeDecoder(known, bundle, self._config, threads, self._max_pixels, fast)
             )
             self.description = f"native {library.version}"
         except EngineError as error:
@@ -151,7 +152,7 @@ class Decoder:
 
     def _with_pillow(self, image: PrivateImage) -> Result:
         try:
-            return preprocess_private(image, self._config, self._max_pixels, self._fast)
+            return preprocess_private(image, self._config, self._max_pixels, self._oversampling)
         except ImageError as error:
             return error
 

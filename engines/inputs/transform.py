@@ -19,11 +19,11 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 
 
 def resize_and_crop(
-    image: Image.Image, name: str, config: Preprocess, max_pixels: int, fast_decode: bool = False
+    image: Image.Image, name: str, config: Preprocess, max_pixels: int, oversampling: int = 0
 ) -> npt.NDArray[np.uint8]:
     """Resize, crop or pad an image, and convert it to RGB. It may still be undecoded: only its size is read before the checks.
 
-    With `fast_decode`, a JPEG file that is undecoded is decoded at a part of its size, see `reduce_jpeg`.
+    With `oversampling`, a JPEG file that is undecoded is decoded at a part of its size, see `reduce_jpeg`; 0: at its full size.
     """
     check_size(image.size, name, max_pixels)
     width, height = image.size
@@ -37,8 +37,8 @@ def resize_and_crop(
     if config.resize_mode == "shortest" and config.size[0] != config.size[1]:
         resampling = Image.Resampling.BICUBIC  # open_clip's transform does not pass the interpolation on in this case
     try:
-        if fast_decode:
-            reduce_jpeg(image, (new_width, new_height))
+        if oversampling:
+            reduce_jpeg(image, (new_width, new_height), oversampling)
         image = resize(image, (new_width, new_height), resampling)
         if config.resize_mode != "squash":
             fill = config.fill_color if config.resize_mode == "longest" else 0
@@ -48,18 +48,19 @@ def resize_and_crop(
         raise damaged(name, error) from error
 
 
-def reduce_jpeg(image: Image.Image, size: tuple[int, int]) -> None:
-    """Let a JPEG file be decoded at the smallest scale of 1/2, 1/4 and 1/8 at which both sides are at least twice those of `size`.
+def reduce_jpeg(image: Image.Image, size: tuple[int, int], oversampling: int) -> None:
+    """Let a JPEG file be decoded at the smallest scale of 1/2, 1/4 and 1/8 at which both sides suffice.
 
     The scaled decoding is libjpeg's: an inverse cosine transform of fewer coefficients ("Scaled decoding", libjpeg.txt).
 
     Args:
         image: an opened image; one of another format, or with decoded pixels, is left as it is.
         size: width and height to which the image will be resized.
+        oversampling: the number of times by which both sides must be at least as long as those of `size`.
     """
     if isinstance(image, JpegImageFile):
         width, height = size
-        image.draft(None, (OVERSAMPLING * width, OVERSAMPLING * height))
+        image.draft(None, (oversampling * width, oversampling * height))
 
 
 def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from engines.errors import EngineError, ImageError
 from engines.inputs import native
 from engines.inputs.native import Library, NativeDecoder, find_library
 from engines.inputs.preprocess import preprocess_private
+from engines.inputs.transform import OVERSAMPLING
 from engines.manifest import read_manifest
 
 
@@ -193,7 +194,7 @@ def test_damaged_files(demo_bundle: Path, fast: bool) -> None:
         pixels, failed = decoder.preprocess([bytes(data)])
         if not failed:
             accepted += 1
-            assert (pixels[0] == preprocess_private(bytes(data), config, None, fast)).all()
+            assert (pixels[0] == preprocess_private(bytes(data), config, None, OVERSAMPLING * fast)).all()
     assert accepted > 50
 
 
@@ -208,7 +209,7 @@ def test_fast_decode_has_the_pixels_of_pillow(demo_bundle: Path, mode: str, opti
         data = saved(picture(7).resize((width * side - 3, height * side + 5)).convert(mode), "JPEG", **options)
         pixels, failed = decoder.preprocess([data])
         assert not failed
-        assert (pixels[0] == preprocess_private(data, config, None, True)).all()
+        assert (pixels[0] == preprocess_private(data, config, None, OVERSAMPLING)).all()
         assert ((pixels[0] != plain.preprocess([data])[0][0]).any()) == (min(width, height) > 4)
 
 

@@ -92,7 +92,9 @@ class TestDecoder:
         begun: list[Any] = []
         lock = threading.Lock()
 
-        def preprocess(image: Any, config: Preprocess, max_pixels: int | None, fast: bool) -> npt.NDArray[np.uint8]:
+        def preprocess(
+            image: Any, config: Preprocess, max_pixels: int | None, oversampling: int
+        ) -> npt.NDArray[np.uint8]:
             with lock:
                 begun.append(image)
             return np.zeros((8, 8, 3), np.uint8)

@@ -103,7 +103,7 @@ class TestFastDecode:
         resize = transform.resize
         monkeypatch.setattr(transform, "resize", lambda image, *rest: sizes.append(image.size) or resize(image, *rest))
         side = config.size[0]
-        preprocess_private(jpeg(side * factor, side * factor), config, None, True)
+        preprocess_private(jpeg(side * factor, side * factor), config, None, OVERSAMPLING)
         assert sizes == [(-(-side * factor // reduced),) * 2]
         assert reduced == 8 or 2 * reduced * OVERSAMPLING > factor
         assert reduced == 1 or sizes[0][0] >= OVERSAMPLING * side
@@ -111,18 +111,18 @@ class TestFastDecode:
     def test_pixels_differ_slightly_and_only_of_large_jpeg_files(self, config: Preprocess) -> None:
         side = config.size[0]
         large, small = jpeg(side * 9, side * 7), jpeg(side * 2, side * 2)
-        slow, fast = preprocess_image(large, config), preprocess_private(large, config, None, True)
+        slow, fast = preprocess_image(large, config), preprocess_private(large, config, None, OVERSAMPLING)
         assert 0 < np.abs(slow.astype(int) - fast).mean() < 4
-        assert (preprocess_image(small, config) == preprocess_private(small, config, None, True)).all()
+        assert (preprocess_image(small, config) == preprocess_private(small, config, None, OVERSAMPLING)).all()
         file = io.BytesIO()
         picture(3).resize((side * 9, side * 7)).save(file, "PNG")
         assert (
-            preprocess_image(file.getvalue(), config) == preprocess_private(file.getvalue(), config, None, True)
+            preprocess_image(file.getvalue(), config) == preprocess_private(file.getvalue(), config, None, OVERSAMPLING)
         ).all()
 
     def test_option(self, demo_bundle: Path, config: Preprocess) -> None:
         large = jpeg(config.size[0] * 9, config.size[0] * 7)
         with engines.load(demo_bundle, towers=["image"], fast_decode=True) as clip:
-            assert (clip.preprocess(large) == preprocess_private(large, config, None, True)).all()
+            assert (clip.preprocess(large) == preprocess_private(large, config, None, OVERSAMPLING)).all()
             ((_, batch),) = clip.preprocess_ahead([large], 4)
             assert (batch[0] == clip.preprocess(large)).all()  # type: ignore[comparison-overlap]
