@@ -34,6 +34,8 @@ def loading(path: str | os.PathLike[str], name: str, options: dict[str, Any]) ->
     engines.load(path, "tensorrt", "cuda", parallel=2, graph_limits=engines.GraphLimits(rows=8))
     engines.load(path, "openvino", threads=None)
     engines.load(path, "aotinductor", device_id=1)
+    engines.load(path, decoder="native", fast_decode=True)
+    engines.load(path, decoder="turbo")  # type: ignore[call-overload]
     engines.load(path, "onnxruntime", threads="two")  # type: ignore[call-overload]
     engines.load(path, "openvino", parallel=2)  # type: ignore[call-overload]
 

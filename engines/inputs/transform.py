@@ -12,9 +12,7 @@ from engines.inputs.image_inputs import by, check_size, damaged
 from engines.inputs.resize import resize
 from engines.manifest import Preprocess
 
-OVERSAMPLING = (
-    2  # of a side, at least, of a JPEG file that is decoded at a part of its size; by measurement, see docs/serve.md
-)
+OVERSAMPLING = 2  # that of `fast_decode`, by measurement: docs/serve.md
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 

@@ -135,6 +135,13 @@ def chunk_with_checksum(name: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
 
+def exif_with(entry: bytes) -> bytes:
+    """A JPEG file whose Exif has the resolution's unit and one more entry, both big-endian."""
+    tiff = b"MM\0*\0\0\0\x08\0\2\1\x28\0\3\0\0\0\1\0\2\0\0" + entry + bytes(4)
+    segment = b"Exif\0\0" + tiff
+    return b"\xff\xd8\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + saved(picture(1), "JPEG")[20:]
+
+
 def unusual_files() -> dict[str, bytes]:
     """Files that this library alone reads, and that Pillow refuses or may refuse."""
     jpeg, png = saved(picture(1), "JPEG"), saved(picture(1), "PNG")
@@ -152,6 +159,8 @@ def unusual_files() -> dict[str, bytes]:
         "jpeg cut Photoshop marker": jpeg[:20] + segment + jpeg[20:],
         "jpeg cut profile": jpeg[:20] + b"\xff\xe2\0\x0eICC_PROFILE\0" + jpeg[20:],
         "jpeg without end": jpeg[:-2],
+        "jpeg Exif with a resolution of no number": exif_with(b"\1\x1a\0\2\0\0\0\1\0\0\0\0"),
+        "jpeg Exif with an empty resolution": exif_with(b"\1\x1a\0\1\0\0\0\1\0\0\0\0"),
         "jpeg several": kinds()["mpo"],
         "webp animated": kinds()["webp animated"],
         "apng": kinds()["apng"],
@@ -227,6 +236,14 @@ def test_limits_of_pixels(demo_bundle: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # after the library has opened the bundle
         with pytest.raises(ImageError, match="over the limit of 8000 pixels"):
             clip.preprocess(data)
+
+
+def test_linked_files_are_not_read_again(demo_bundle: Path, tmp_path: Path) -> None:
+    """Python has compared the checksums of linked files already; the library reads the manifest alone."""
+    (tmp_path / "manifest.json").write_bytes((demo_bundle / "manifest.json").read_bytes())
+    pixels, failed = opened(tmp_path).preprocess([kinds()["jpeg"]])
+    assert not failed
+    assert (pixels == opened(demo_bundle).preprocess([kinds()["jpeg"]])[0]).all()
 
 
 def test_truncated_files_where_pillow_reads_them(clip: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,10 @@ namespace {
 
 constexpr std::size_t kTextChunk = 8192;  // texts that are tokenized and sorted by length together
 
-Manifest checked_manifest(const std::filesystem::path& bundle) {
+Manifest checked_manifest(const std::filesystem::path& bundle, const Options& options) {
     Manifest manifest = read_manifest(bundle);
-    verify_files(bundle, manifest, false);
+    // Preprocessing alone reads no other file, and the checksums of linked files take seconds.
+    if (options.engine != "none" || options.text) verify_files(bundle, manifest, false);
     return manifest;
 }
 
@@ -79,7 +80,7 @@ std::vector<float> normalized(const std::uint8_t* pixels, std::size_t count, con
 }  // namespace
 
 Embedder::Embedder(const std::filesystem::path& bundle, const Options& options)
-    : manifest_(checked_manifest(bundle)),
+    : manifest_(checked_manifest(bundle, options)),
       pool_(manifest_.preprocess, options.workers,
             {options.max_pixels > 0 ? options.max_pixels : kMaxPixels, options.fast_decode, options.plain_files}) {
     for (const TowerName name : {TowerName::image, TowerName::text}) {
