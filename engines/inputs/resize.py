@@ -14,13 +14,17 @@ from PIL import Image
 _PREMULTIPLIED = {"RGBA": "RGBa", "LA": "La"}
 
 
-def resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+def resize(
+    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, extent: tuple[float, float] | None = None
+) -> Image.Image:
     """The image resized as by ``image.resize(size, resampling)`` of Pillow 13.0, to the bit, with Pillow 11.0 or later.
 
     Args:
         image: an image of any mode; palette indices and single bits are resized to the nearest pixel, as in Pillow.
         size: (width, height) in pixels, both at least 1.
         resampling: ``BICUBIC`` or ``BILINEAR``.
+        extent: (width, height) of the part that is resized, from the upper left corner; None: the whole image. Only for modes of 8
+            bits without alpha and palette.
 
     Returns:
         An image of the same mode; a copy where the size is the image's own.
@@ -31,6 +35,8 @@ def resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampli
     """
     if image.mode in _PREMULTIPLIED and size != image.size:
         return _two_passes(image.convert(_PREMULTIPLIED[image.mode]), size, resampling).convert(image.mode)
+    if extent is not None and extent != image.size:
+        return _two_parts(image, size, resampling, extent)
     return _two_passes(image, size, resampling)
 
 
@@ -50,6 +56,17 @@ def height_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
 def _two_passes(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
     between = (image.width, size[1]) if height_first(image.size, size) else (size[0], image.height)
     return _one_pass(_one_pass(image, between, resampling), size, resampling)
+
+
+def _two_parts(
+    image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, extent: tuple[float, float]
+) -> Image.Image:
+    """Resize one axis after the other, of a part of the image."""
+    if height_first(image.size, size):
+        between = image.resize((image.width, size[1]), resampling, (0, 0, image.width, extent[1]))
+        return between.resize(size, resampling, (0, 0, extent[0], size[1]))
+    between = image.resize((size[0], image.height), resampling, (0, 0, extent[0], image.height))
+    return between.resize(size, resampling, (0, 0, size[0], extent[1]))
 
 
 def _one_pass(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:

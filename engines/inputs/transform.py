@@ -35,9 +35,8 @@ def resize_and_crop(
     if config.resize_mode == "shortest" and config.size[0] != config.size[1]:
         resampling = Image.Resampling.BICUBIC  # open_clip's transform does not pass the interpolation on in this case
     try:
-        if oversampling:
-            reduce_jpeg(image, (new_width, new_height), oversampling)
-        image = resize(image, (new_width, new_height), resampling)
+        extent = reduce_jpeg(image, (new_width, new_height), oversampling) if oversampling else None
+        image = resize(image, (new_width, new_height), resampling, extent)
         if config.resize_mode != "squash":
             fill = config.fill_color if config.resize_mode == "longest" else 0
             image = _center_crop_or_pad(image, config.size, fill)
@@ -46,7 +45,7 @@ def resize_and_crop(
         raise damaged(name, error) from error
 
 
-def reduce_jpeg(image: Image.Image, size: tuple[int, int], oversampling: int) -> None:
+def reduce_jpeg(image: Image.Image, size: tuple[int, int], oversampling: int) -> tuple[float, float] | None:
     """Let a JPEG file be decoded at the smallest scale of 1/2, 1/4 and 1/8 at which both sides suffice.
 
     The scaled decoding is libjpeg's: an inverse cosine transform of fewer coefficients ("Scaled decoding", libjpeg.txt).
@@ -55,10 +54,16 @@ def reduce_jpeg(image: Image.Image, size: tuple[int, int], oversampling: int) ->
         image: an opened image; one of another format, or with decoded pixels, is left as it is.
         size: width and height to which the image will be resized.
         oversampling: the number of times by which both sides must be at least as long as those of `size`.
+
+    Returns:
+        Width and height of the decoded picture's part that is the whole image; None where all of it is. Decoded sizes are rounded
+        up, so the last row and column may lie beyond the edge.
     """
-    if isinstance(image, JpegImageFile):
-        width, height = size
-        image.draft(None, (oversampling * width, oversampling * height))
+    if not isinstance(image, JpegImageFile):
+        return None
+    width, height = size
+    drafted = image.draft(None, (oversampling * width, oversampling * height))
+    return None if drafted is None else (drafted[1][2], drafted[1][3])
 
 
 def _resized_size(size: tuple[int, int], config: Preprocess) -> tuple[int, int]:

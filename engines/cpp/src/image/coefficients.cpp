@@ -24,7 +24,7 @@ struct Filter {
     double scale, stretch, reach;
 
     Filter(const Axis& axis, Interpolation interpolation)
-        : scale(static_cast<double>(axis.old) / static_cast<double>(axis.fresh)),
+        : scale((axis.extent > 0 ? axis.extent : static_cast<double>(axis.old)) / static_cast<double>(axis.fresh)),
           stretch(std::max(scale, 1.0)),
           reach((interpolation == Interpolation::bicubic ? 2.0 : 1.0) * stretch) {}
 

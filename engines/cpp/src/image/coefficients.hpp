@@ -12,6 +12,8 @@ namespace oce::core {
 struct Axis {
     std::int64_t old = 1, fresh = 1;
     std::int64_t first = 0, count = 1;
+    /// Length of the part that becomes the new samples, from the first old sample on; 0: all `old` samples.
+    double extent = 0;
 };
 
 /// Old samples begin ... end - 1.

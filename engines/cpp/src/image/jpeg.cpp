@@ -163,6 +163,7 @@ Pixels JpegReader::read() {
     guarded([this] { jpeg_start_decompress(&info_); });
     if (file_.plain && !is_complete()) throw damaged(name_, "its scans are not complete");
     Pixels pixels(kind, static_cast<int>(info_.output_width), static_cast<int>(info_.output_height));
+    pixels.reduction = static_cast<int>(info_.scale_denom);
     guarded([this, &pixels] {
         JSAMPROW rows[kRows];
         while (info_.output_scanline < info_.output_height) {

@@ -32,6 +32,7 @@ inline constexpr std::size_t kSlack = 64;
 struct Pixels {
     Kind kind = Kind::rgb;
     int width = 0, height = 0;
+    int reduction = 1;  // by which the width and height of the file were divided, and rounded up
     std::unique_ptr<std::uint8_t[]> data;
     std::array<std::uint8_t, 768> palette{};  // colours of the indices; black where the file has none
 

@@ -102,8 +102,12 @@ int reduction_of(Size size, const Preprocess& config) {
 
 void transform(Pixels pixels, Size size, const Preprocess& config, std::span<std::uint8_t> result) {
     const Size fresh = resized_size(size, config);
-    const Placed rows = place(pixels.height, fresh.height, config.height);
-    const Placed columns = place(pixels.width, fresh.width, config.width);
+    Placed rows = place(pixels.height, fresh.height, config.height);
+    Placed columns = place(pixels.width, fresh.width, config.width);
+    if (pixels.reduction > 1) {  // the last row and column of a reduction may lie beyond the picture's edge
+        rows.axis.extent = static_cast<double>(size.height) / pixels.reduction;
+        columns.axis.extent = static_cast<double>(size.width) / pixels.reduction;
+    }
     const bool free_shape = config.resize_mode == ResizeMode::shortest && config.height != config.width;
     // open_clip's transform does not pass the interpolation on where the shape is free.
     const Interpolation interpolation = free_shape ? Interpolation::bicubic : config.interpolation;
