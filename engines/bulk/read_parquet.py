@@ -52,6 +52,8 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
         try:
             # Pages are read one after the other; a whole row group of pictures may not fit into memory.
             file = parquet.ParquetFile(opened, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        except InputError:  # the network failed
+            raise
         except Exception as error:
             raise InputError(
                 f"{source} is no parquet file or is damaged ({error_line(error)}): fetch it again"
@@ -68,7 +70,7 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
                     yield sample
                     row += 1
         except InputError as error:
-            raise InputError(f"{source}: {error}") from error
+            raise InputError(str(error) if source in str(error) else f"{source}: {error}") from error
         except (OSError, ValueError, pa.ArrowException) as error:
             raise InputError(f"{source} is damaged after row {row:,} ({error_line(error)}): fetch it again") from error
 

@@ -82,7 +82,7 @@ def _open(file: IO[bytes], source: str) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=file, mode="r|*", bufsize=_BLOCK, tarinfo=_Member)
     except (*_CUT, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # a disk that fails
+        if _is_failure(error):
             raise
         raise InputError(f"{source} is no tar ({error}): fetch it again") from error
 
@@ -105,13 +105,18 @@ def _samples(archive: tarfile.TarFile, source: str, notes: ReaderNotes) -> Itera
             _skip(archive)
         _check_end(archive)
     except (*_CUT, OSError) as error:
-        if getattr(error, "errno", None) is not None:
+        if _is_failure(error):
             raise
         notes.cut = f"{source} is cut off or damaged ({_visible(str(error))}): fetch it again"
     if sample is not None:
         if notes.cut is not None:
             sample.problem = notes.cut
         yield _finished(sample, notes)
+
+
+def _is_failure(error: Exception) -> bool:
+    """Whether a disk or a network failed. Then the shard fails and is made later, while a cut one is published."""
+    return isinstance(error, InputError) or getattr(error, "errno", None) is not None
 
 
 def _skip(archive: tarfile.TarFile) -> None:

@@ -61,7 +61,7 @@ class RemoteFolder:
             return cast(bytes, self._system.cat_file(self._place(name)))
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except Exception as error:  # clients of stores have exceptions of their own
             raise EngineError(f"cannot read {self.url}/{name}: {error_line(error)}") from error
 
     def write(self, name: str, data: bytes) -> None:

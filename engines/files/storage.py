@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def open_input(path: str) -> IO[bytes]:
     if is_remote(path):
         with reading(path):
             system, name = filesystem(path)
-            return cast(IO[bytes], system.open(name, "rb"))
+            return cast(IO[bytes], _StoreFile(path, system.open(name, "rb")))
     mode = mode_of(path, path, InputError)
     if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{path} is not a regular file: pass a file")
@@ -85,13 +86,22 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """A context that turns errors of a file or a store into an `InputError` with the path."""
+    """A context that turns errors of a file or a store into an `InputError` with the path.
+
+    Clients of stores have exceptions of their own, such as those for missing credentials.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise InputError(f"{path} is not there") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error_line(error)}") from error
+    except EngineError:
+        raise
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise InputError(f"cannot read {path}: {error_line(error)}") from error
 
 
 @contextmanager
@@ -105,3 +115,36 @@ def writing(path: str) -> Iterator[None]:
                 f"no space left while writing {path}: free some and run the same command again, it goes on where it stopped"
             ) from error
         raise EngineError(f"cannot write {path}: {error.strerror or error_line(error)}") from error
+    except EngineError:
+        raise
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise EngineError(f"cannot write {path}: {error_line(error)}") from error
+
+
+class _StoreFile(io.RawIOBase):
+    """A file of a store. An error of the network is an `InputError`, which nothing takes for damage of the file."""
+
+    def __init__(self, url: str, file: Any) -> None:
+        self._url, self._file = url, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def read(self, size: int = -1, /) -> bytes:
+        with reading(self._url):
+            return cast(bytes, self._file.read(size))
+
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        return int(self._file.seek(position, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import os
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ import pytest
 from made_shards import assert_same_embeddings, assert_whole, embed, end_of, jpeg, make_tars, read_out
 
 from engines.errors import EngineError, InputError
+from engines.files import storage
 from engines.files.output_folder import LocalFolder, output_folder
 from engines.process.identity import process_name
 
@@ -196,3 +200,75 @@ def test_an_upload_that_fails_shows_no_file(store: str, tmp_path: Path, monkeypa
     assert folder.names() == set()
     assert not file.exists()
     folder.tidy()
+
+
+class Away(Exception):
+    """An error as clients of stores have them, which is no OSError."""
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.parquet"])
+def test_a_network_that_fails_is_no_damage_of_a_file(
+    name: str,
+    store: str,
+    demo_bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if store.startswith("file"):
+        return
+    folder = tmp_path / "in"
+    keys = make_tars(folder, 1, 40)["00000"]
+    data = (folder / "00000.tar").read_bytes()
+    (folder / "00000.tar").unlink()
+    captions = [f"caption {i}" for i in range(40)]
+    table = pa.table({"key": keys, "image": [jpeg(i) for i in range(40)], "caption": captions})
+    if name == "a.parquet":
+        pq.write_table(table, folder / name)
+    else:
+        (folder / name).write_bytes(data if name == "a.tar" else gzip.compress(data, 0))
+    up(folder, f"{store}/in")
+    arguments = [f"{store}/in/{name}", "--json", "--out", f"{store}/out"]
+    for error in (Away("no credentials"), OSError("reset"), ConnectionResetError(104, "reset")):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "_StoreFile", functools.partial(FailingFile, error))
+            assert embed(demo_bundle, *arguments) == 1
+        end = end_of(capsys.readouterr().out)
+        assert (end["made"], end["failed"], end["cut"]) == (0, 1, [])
+        assert end["problems"][0]["reason"].startswith(f"cannot read {store}/in/{name}: ")
+    assert embed(demo_bundle, *arguments) == 0
+    assert_whole(down(f"{store}/out", tmp_path / "down"), {"a": keys})
+
+
+class FailingFile(storage._StoreFile):
+    """A file of a store that fails after its first kilobytes, a parquet file at once."""
+
+    def __init__(self, error: Exception, url: str, file: Any) -> None:
+        super().__init__(url, file)
+        self._error = error
+
+    def read(self, size: int = -1, /) -> bytes:
+        with storage.reading(self._url):
+            if self._file.tell() or self._url.endswith(".parquet"):
+                raise self._error
+        return super().read(9216)
+
+
+def test_a_store_that_is_away_is_one_line(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tars(tmp_path / "in", 1, 1)
+
+    def away(*arguments: object, **options: object) -> None:
+        raise Away("no credentials\nat all")
+
+    for name in ("cat_file", "pipe_file", "find", "put_file", "glob", "makedirs"):
+        with monkeypatch.context() as patch:
+            patch.setattr(memory.MemoryFileSystem, name, away)
+            source = "memory://x/*.tar" if name == "glob" else str(tmp_path / "in")
+            assert embed(demo_bundle, source, "--out", f"memory://{tmp_path.name}{name}") == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert error.startswith("error: cannot ")
+        assert "no credentials" in error
+    fsspec.filesystem("memory").store.clear()
