@@ -72,11 +72,18 @@ class RemoteFolder:
 
     def create(self, name: str, data: bytes) -> bool:
         """See `engines.files.output_folder.Folder`."""
-        # Few stores refuse to replace an object, so two jobs may both believe that they were first. They then do the same work,
-        # and the result is the same.
-        if self.read(name) is not None:
-            return False
-        self.write(name, data)
+        # S3 and some others refuse to replace an object. In the rest two jobs may both believe that they were first; they then do the
+        # same work, and the result is the same.
+        with writing(self.url):
+            self._parent(name)
+            try:
+                self._system.pipe_file(self._place(name), data, mode="create")
+            except FileExistsError:
+                return False
+            except (OSError, TypeError, ValueError, NotImplementedError):  # a store that does not offer it
+                if self.read(name) is not None:
+                    return False
+                self.write(name, data)
         return self.read(name) == data
 
     def remove(self, name: str) -> None:
