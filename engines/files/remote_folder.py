@@ -72,8 +72,8 @@ class RemoteFolder:
 
     def create(self, name: str, data: bytes) -> bool:
         """See `engines.files.output_folder.Folder`."""
-        # S3 and some others refuse to replace an object. In the rest two jobs may both believe that they were first; they then do the
-        # same work, and the result is the same.
+        # S3 and some others refuse to replace an object. In the rest two jobs may both believe that they were first; they then do
+        # the same work, and the result is the same.
         with writing(self.url):
             self._parent(name)
             try:
