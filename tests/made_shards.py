@@ -118,8 +118,9 @@ def record_of(table: pa.Table) -> dict[str, Any]:
 
 def read_out(out: Path) -> dict[str, Shard]:
     """All shards of an output folder, in either layout. Each file is read from its start to its end."""
-    if (out / "metadata").exists():
-        names = sorted(path.stem.removeprefix("metadata_") for path in (out / "metadata").glob("*.parquet"))
+    if (out / "metadata").exists() or (out / "errors").exists():
+        files = [path for folder in ("metadata", "errors") for path in (out / folder).glob("*.parquet")]
+        names = sorted({path.stem.removeprefix(f"{path.parent.name}_") for path in files})
         return {name: _npy_shard(out, name) for name in names}
     found = sorted(path for path in out.rglob("*.parquet") if ".job" not in path.parts)
     return {str(path.relative_to(out).with_suffix("")): parquet_shard(path) for path in found}
@@ -143,12 +144,18 @@ def parquet_shard(path: Path) -> Shard:
 
 
 def _npy_shard(out: Path, name: str) -> Shard:
-    table = pq.ParquetFile(out / "metadata" / f"metadata_{name}.parquet").read()
+    metadata, errors = (out / folder / f"{folder}_{name}.parquet" for folder in ("metadata", "errors"))
+    if not metadata.exists():  # no row has an embedding
+        table = pq.ParquetFile(errors).read()
+        failed, record = [(row["key"], row["error"]) for row in table.to_pylist()], record_of(table)
+        assert record["errors"] == record["rows"] == len(failed)
+        assert not list(out.glob(f"*_emb/*_emb_{name}.npy"))
+        return Shard([], [], [], np.zeros((0, 0), np.float32), failed, record)
+    table = pq.ParquetFile(metadata).read()
     rows, record = table.to_pylist(), record_of(table)
     arrays = [np.load(path) for path in out.glob(f"*_emb/*_emb_{name}.npy")]
     assert arrays
     assert all(len(array) == len(rows) for array in arrays)
-    errors = out / "errors" / f"errors_{name}.parquet"
     failed = pq.ParquetFile(errors).read().to_pylist() if errors.exists() else []
     assert len(failed) == record["errors"]
     columns = [[row[column] for row in rows] for column in ("key", "caption", "url")]

@@ -121,6 +121,9 @@ class Layout(Protocol):
     def done_name(self, shard: str) -> str:
         """The name of the file that is published last: a shard is done if it is there."""
 
+    def names(self, shard: str) -> tuple[str, ...]:
+        """The names of the files of which a finished shard has at least one."""
+
     def read_record(self, folder: Folder, shard: str) -> ShardRecord:
         """The record of a finished shard.
 

@@ -224,7 +224,7 @@ class Checker:
         return Check(shard, identity, Outcome(shard, "was there", record))
 
     def _record(self, shard: InputShard, fresh: bool) -> tuple[ShardRecord | None, str | None]:
-        if not fresh and self._layout.done_name(shard.name) not in self._listing():
+        if not fresh and self._listing().isdisjoint(self._layout.names(shard.name)):
             return None, None
         try:
             return self._layout.read_record(self._folder, shard.name), None

@@ -55,12 +55,28 @@ class NpyLayout:
         """See `Layout`."""
         return _name("metadata", shard, "parquet")
 
+    def names(self, shard: str) -> tuple[str, ...]:
+        """See `Layout`."""
+        return self.done_name(shard), _name("errors", shard, "parquet")
+
     def read_record(self, folder: Folder, shard: str) -> ShardRecord:
         """See `Layout`."""
-        with folder.open(self.done_name(shard)) as opened:
+        try:
+            opened = folder.open(self.done_name(shard))
+        except InputError:
+            return self._read_empty(folder, shard)
+        with opened:
             record = read_footer(opened, self._metadata)
         for tower in self._towers:
             self._check_array(folder, _name(_FOLDERS[tower], shard, "npy"), record.rows - record.errors)
+        return record
+
+    def _read_empty(self, folder: Folder, shard: str) -> ShardRecord:
+        """The record of a shard in which no row has an embedding: it has only a file of errors."""
+        with folder.open(_name("errors", shard, "parquet")) as opened:
+            record = read_footer(opened, self._errors)
+        if record.errors != record.rows:
+            raise InputError(f"{self.done_name(shard)} is not there")
         return record
 
     def read_rows(self, folder: Folder, shard: str) -> _EarlierRows:
@@ -91,7 +107,7 @@ class NpyLayout:
             for tower in self._towers
         }
         tables = (ParquetFile(folder, self._metadata), ParquetFile(folder, self._errors))
-        names = (self.done_name(shard), _name("errors", shard, "parquet"))
+        names = self.names(shard)
         return _Writer(folder, arrays, tables, names)
 
     def _check_array(self, folder: Folder, name: str, rows: int) -> None:
@@ -144,7 +160,7 @@ class _Writer:
         folder: Folder,
         arrays: dict[str, tuple[TowerName, _ArrayFile]],
         tables: tuple[ParquetFile, ParquetFile],
-        names: tuple[str, str],
+        names: tuple[str, ...],
     ) -> None:
         self._folder, self._arrays, self._names = folder, arrays, names
         self._metadata, self._errors = tables
@@ -166,6 +182,14 @@ class _Writer:
         done_name, errors_name = self._names
         # If the job is killed here, metadata of an earlier run must not stand beside arrays of this one.
         self._folder.remove(done_name)
+        if record.errors == record.rows:
+            # Readers of this layout skip an empty array, but not its metadata, and would give later rows the wrong metadata.
+            for name, file in arrays.items():
+                file.unlink()
+                self._folder.remove(name)
+            metadata.unlink()
+            self._folder.publish(errors, errors_name)
+            return
         for name, file in arrays.items():
             self._folder.publish(file, name)
         if record.errors:

@@ -53,6 +53,10 @@ class ParquetLayout:
         """See `Layout`."""
         return f"{shard}.parquet"
 
+    def names(self, shard: str) -> tuple[str, ...]:
+        """See `Layout`."""
+        return (self.done_name(shard),)
+
     def read_record(self, folder: Folder, shard: str) -> ShardRecord:
         """See `Layout`."""
         with folder.open(self.done_name(shard)) as opened:
@@ -97,8 +101,10 @@ def read_footer(opened: Any, schema: Any) -> ShardRecord:
 
 
 def _rows_of(record: ShardRecord, names: list[str]) -> int:
-    # The npy layout keeps rows without embeddings apart.
-    return record.rows if "error" in names else record.rows - record.errors
+    # The layout `npy` keeps rows without embeddings apart.
+    if any(name.endswith("embedding") for name in names):
+        return record.rows
+    return record.errors if "error" in names else record.rows - record.errors
 
 
 def read_batches(folder: Folder, name: str, columns: list[str]) -> Iterator[tuple[Any, int]]:

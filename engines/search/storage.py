@@ -40,7 +40,7 @@ class Folder:
         self._system: Any = None
         self._root = self.place
         if is_url(self.place):
-            fsspec = import_or_reason("fsspec", "fsspec", "pip install fsspec")
+            fsspec = import_or_reason("fsspec", "fsspec", "pip install 'openclip-engines[remote]'")
             if isinstance(fsspec, str):
                 raise InputError(f"reading {self.place} needs fsspec: {fsspec}")
             try:

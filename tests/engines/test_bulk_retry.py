@@ -97,6 +97,29 @@ def test_only_rows_that_failed_are_made_again(
     assert failing.seen == 1
 
 
+def test_a_shard_without_any_embedding(
+    demo_bundle: Path, tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In clip-retrieval's layout it has neither arrays nor metadata, and still is whole."""
+    failing = Failing(monkeypatch, range(20))
+    arguments = ["embed", str(demo_bundle), str(tar), "--out", str(tmp_path / "out"), "--format", "npy"]
+    assert main(arguments) == 0
+    files = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert files == {"job.json", "errors_rows.parquet"}
+    failing.seen = 0
+    assert main(arguments) == 0
+    assert failing.seen == 0
+    failing.bad = set()
+    assert main([*arguments, "--retry-failed"]) == 0
+    assert np.load(tmp_path / "out" / "img_emb" / "img_emb_rows.npy").shape[0] == 20
+    assert not (tmp_path / "out" / "errors" / "errors_rows.parquet").exists()
+    failing.bad = set(range(20))
+    (tmp_path / "out" / "metadata" / "metadata_rows.parquet").unlink()
+    assert main(arguments) == 0
+    files = {file.name for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    assert files == {"job.json", "errors_rows.parquet"}
+
+
 def test_earlier_rows_with_equal_keys_are_not_mixed_up(tmp_path: Path) -> None:
     """Of two rows with one key, one failed: which one is not known, so both are made again, and all after them."""
     pa = pytest.importorskip("pyarrow")
