@@ -99,6 +99,7 @@ NEEDS = {
     "packages and a minute of g++: tests/cpp/ builds and installs the library, and runs its programs": """
         apt-get install libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev nlohmann-json3-dev cmake ninja-build g++
         build/oce-embed demo-bundle photos/ out.npy
+        export OPENCLIP_ENGINES_LIBRARY=$PWD/build/libopenclip_engines.so
         cmake -S engines/cpp -B build -G Ninja -DOCE_ONNXRUNTIME_ROOT=sdk -DOCE_OPENVINO=OFF
         cmake --build build
         cmake --install build --prefix /opt/openclip
