@@ -136,7 +136,7 @@ def test_batches_ahead_are_the_parents(demo_bundle: Path) -> None:
 import os, signal, sys, threading
 import numpy as np
 import engines
-clip = engines.load(sys.argv[1])
+clip = engines.load(sys.argv[1], decoder="pillow")
 ahead = clip.preprocess_ahead([np.zeros((9, 9, 3), np.uint8)] * 50, 5)
 next(ahead)
 if os.fork() == 0:
@@ -147,7 +147,7 @@ if os.fork() == 0:
         print(error, flush=True)
     sys.exit(0)
 assert os.wait()[1] == 0
-waiting = [future for _, futures in ahead.gi_frame.f_locals["waiting"] for future in futures]
+waiting = [future for _, pending in ahead.gi_frame.f_locals["waiting"] for future in pending.results]
 held = threading.Event()
 def hold():  # as a thread that decodes does while it sets the result
     with waiting[-1]._condition:
