@@ -91,7 +91,8 @@ def _connect(ray: Any, address: str) -> None:
         raise KeyboardInterrupt from error
     except Exception as error:  # whatever a cluster of another version or a wrong address raises
         place = "be started here" if address == "local" else f"be reached at {address}"
-        raise InputError(f"Ray cannot {place}: {error_line(error)}") from error
+        hint = "" if address == "local" else " (a cluster with tokens needs RAY_AUTH_MODE=token)"
+        raise InputError(f"Ray cannot {place}: {error_line(error)}{hint}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

@@ -135,7 +135,8 @@ class _Driver:
                 if worker.actor is None and now >= worker.start_at:
                     worker.start()
             self._send(now)
-            self._receive()
+            # While workers have no next shard, the search for one goes on.
+            self._receive(_TICK_SECONDS if drawn or self._fresh else 0.0)
             self._look_at_clocks()
 
     def _draw(self, shards: Iterator[InputShard | None]) -> bool:
@@ -177,14 +178,14 @@ class _Driver:
                 return
             worker.send(self._fresh.popleft())
 
-    def _receive(self) -> None:
-        """Wait for an answer of a worker, for a moment at most, and count all that are there."""
+    def _receive(self, seconds: float) -> None:
+        """Wait for an answer of a worker, for so long at most, and count all that are there."""
         owners = {call: worker for worker in self._workers for call in worker.calls()}
         if not owners:
-            time.sleep(_TICK_SECONDS)
+            time.sleep(seconds)
             return
         calls = list(owners)
-        ready, _ = self._ray.wait(calls, num_returns=1, timeout=_TICK_SECONDS)
+        ready, _ = self._ray.wait(calls, num_returns=1, timeout=seconds)
         if ready:
             ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         for call in ready:

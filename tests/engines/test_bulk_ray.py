@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from made_pictures import encoded
+from jobs_on_ray import (
+    NAMES,
+    PATTERN,
+    ROWS,
+    SHARDS,
+    WhereverItIsMade,
+    events,
+    files,
+    is_running,
+    left,
+    marked,
+    wait_for,
+    write_tars,
+)
 
 from engines.__main__ import main
 from engines.ray import front
 from engines.ray.cluster import Layout, import_ray
-
-SHARDS, ROWS = 5, 70
-NAMES = [f"{shard:05d}" for shard in range(SHARDS)]
-PATTERN = f"{{00000..{SHARDS - 1:05d}}}.tar"
 
 
 @pytest.fixture(scope="module")
 def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five tars of 70 pictures; one picture of the first is damaged."""
     folder = tmp_path_factory.mktemp("tars")
-    for shard, name in enumerate(NAMES):
-        with tarfile.open(folder / f"{name}.tar", "w") as tar:
-            for row in range(ROWS):
-                data = b"no picture" if (shard, row) == (0, 3) else encoded((shard + row) % 9, "JPEG")
-                info = tarfile.TarInfo(f"{shard:03d}{row:06d}.jpg")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+    write_tars(folder)
     return folder
 
 
@@ -59,51 +56,11 @@ def ray_here() -> Iterator[None]:
         ray.shutdown()
 
 
-def files(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.glob("*.parquet")}
-
-
-def left(out: Path) -> list[Path]:
-    return [path for folder in ("locks", "tmp") for path in (out / ".job" / folder).glob("*")]
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def on_ray(bundle: Path, tars: Path, out: Path, *more: str) -> int:
     inputs = f"{tars}/{PATTERN}"
     return main(
         ["embed", str(bundle), inputs, "--out", str(out), "--json", "--ray", "auto", "--ray-actors", "2", *more]
     )
-
-
-class WhereverItIsMade:
-    """Sends a signal to the processes that hold the lease of a shard, each once and `times` processes at most."""
-
-    def __init__(self, out: Path, shard: str, number: int, times: int) -> None:
-        self._lease, self._number, self._times = out / ".job" / "locks" / f"{shard}.json", number, times
-        self._stop = threading.Event()
-        self.met: set[int] = set()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> WhereverItIsMade:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.002) and len(self.met) < self._times:
-            try:
-                process = int(json.loads(self._lease.read_text())["holder"].split(" ")[0].split(".")[-2])
-            except (OSError, ValueError):
-                continue
-            if process not in self.met and process != os.getpid():
-                self.met.add(process)
-                os.kill(process, self._number)
 
 
 @pytest.mark.long
@@ -244,6 +201,22 @@ def test_an_engine_that_cannot_be_opened(
 
 
 @pytest.mark.long
+def test_an_output_that_cannot_be_written(
+    demo_bundle: Path, tars: Path, tmp_path: Path, ray_here: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs, said = f"{tars}/00001.tar", []
+    (tmp_path / "out" / "00001.parquet").mkdir(parents=True)
+    for more in ((), ("--ray", "auto")):
+        assert main(["embed", str(demo_bundle), inputs, "--out", f"{tmp_path}/out", *more]) == 1
+        said.append(capsys.readouterr().err)
+        assert not left(tmp_path / "out")
+    plain, on_ray = said
+    assert plain.startswith("error: cannot write ")
+    assert on_ray.startswith(plain.rstrip())
+    assert on_ray.count("\n") == 1
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_job_leaves_nothing(
     number: signal.Signals, demo_bundle: Path, tars: Path, tmp_path: Path
@@ -269,31 +242,3 @@ def test_an_interrupted_job_leaves_nothing(
     assert events(said)[0] == {"event": "begin", "shards": SHARDS}
     assert wait_for(lambda: not marked(mark)), marked(mark)
     assert not left(out)
-
-
-def marked(mark: str) -> list[str]:
-    """Command lines of the processes with an entry in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
-
-
-def is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def wait_for(true: Callable[[], bool], seconds: float = 60) -> bool:
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
