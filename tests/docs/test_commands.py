@@ -74,12 +74,17 @@ NEEDS = {
         pip install 'openclip-engines[export]'
         pip install 'openclip-engines[cpu]'
         pip install 'openclip-engines[hub]'
+        pip install 'openclip-engines[ray,parquet]'
         pip install 'openclip-engines[sentence-transformers,cpu]'
         pip install 'openclip-engines[export,rtx]'
         pip install 'openclip-engines[faiss]'
         pip install 'openclip-engines[lancedb]'
         python -m pip wheel '.[cpu]' --wheel-dir wheels
         python -m pip install --no-index --find-links wheels 'openclip-engines[cpu]'
+    """,
+    "a Ray cluster: tests/engines/test_bulk_ray.py starts one": """
+        python -m engines embed BUNDLE 'data/{00000..41455}.tar' --out out/ --ray local
+        python -m engines embed BUNDLE 'data/{00000..41455}.tar' --out out/ --ray auto
     """,
     "a store of objects: tests/engines/test_bulk_remote.py reads and writes one in memory": """
         python -m engines embed BUNDLE 's3://bucket/laion/{00000..41455}.tar' --out s3://bucket/embeds/
