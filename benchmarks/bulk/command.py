@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.ways:
             _all_ways(args.bundle, place, args.ways)
         if args.overhead:
-            rows = _overhead(args.bundle, place, args.overhead, args.rounds)
+            rows = _overhead(args.bundle, place, args.overhead, args.rounds, args.side)
             machine = this_machine()
             rowfiles.merge(args.results or RESULTS / machine.slug, stamp(rows, machine))
     except (UnequalError, EngineError) as error:
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overhead", type=int, default=0, metavar="N", help="a job of N pictures beside its engine alone"
     )
+    parser.add_argument("--side", type=int, default=256, help="pixels of the pictures' shorter side (default 256)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the overhead (default 5)")
     parser.add_argument("--folder", type=Path, help="keeps the inputs for the next call (default: a temporary folder)")
     parser.add_argument("--results", type=Path, help="folder for the rows (default benchmarks/results/<machine>)")
@@ -72,8 +73,8 @@ def _all_ways(bundle: Path, place: Path, count: int) -> None:
     print("all equal to the bit")
 
 
-def _overhead(bundle: Path, place: Path, count: int, rounds: int) -> list[Row]:
-    inputs = write_inputs(place / f"inputs-{count}", count)
+def _overhead(bundle: Path, place: Path, count: int, rounds: int, side: int) -> list[Row]:
+    inputs = write_inputs(place / f"inputs-{count}-{side}", count, side)
     measured = measure_overhead(bundle, inputs, place / "overhead", rounds)
     model = read_manifest(bundle)
     for found in measured:

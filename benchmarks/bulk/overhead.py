@@ -26,7 +26,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Overhead:
-    """The time of a job over that of something else, round by round.
+    """The time of a job over that of a part of it, round by round.
 
     Attributes:
         shape: what is compared.
@@ -60,29 +60,38 @@ def measure_overhead(bundle: Path, inputs: BulkInputs, place: Path, rounds: int)
             for item in batch
             if not isinstance(item, ImageError)
         ]
-        engine: list[float] = []
-        decoding: list[float] = []
-        job: list[float] = []
+        runs: dict[str, Callable[[], None]] = {
+            "engine alone": lambda: _engine_alone(clip, pixels),
+            "decoding and engine": lambda: _decoding_and_engine(clip, data),
+            "job": lambda: _job(clip, bundle, inputs, place),
+        }
+        taken: dict[str, list[_Times]] = {name: [] for name in runs}
         for round_ in range(rounds + 1):
-            taken = [
-                _seconds(lambda: _engine_alone(clip, pixels)),
-                _seconds(lambda: _decoding_and_engine(clip, data)),
-                _seconds(lambda: _job(clip, bundle, inputs, place)),
-            ]
-            if round_:  # the first warms up
-                for times, seconds in zip((engine, decoding, job), taken, strict=True):
-                    times.append(seconds)
-    note = f"{inputs.count} pictures in {TARS} tars, {clip.engines['image']}, {inputs.count / float(np.median(job)):.1f} pictures/s"
-    return [
-        Overhead("job over engine alone", estimate([a / b for a, b in zip(job, engine, strict=True)]), note),
-        Overhead("job over decoding and engine", estimate([a / b for a, b in zip(job, decoding, strict=True)]), note),
-    ]
+            for name, run in runs.items():
+                times = _timed(run)
+                if round_:  # the first warms up
+                    taken[name].append(times)
+        rate = inputs.count / float(np.median([times.wall for times in taken["job"]]))
+        note = f"{inputs.count} pictures in {TARS} tars, decoded by {clip.decoder}, {rate:.1f} pictures/s"
+    found = []
+    for part in ("engine alone", "decoding and engine"):
+        pairs = list(zip(taken["job"], taken[part], strict=True))
+        found.append(Overhead(f"job over {part}", estimate([job.wall / other.wall for job, other in pairs]), note))
+        processor = estimate([job.processor / other.processor for job, other in pairs])
+        found.append(Overhead(f"job over {part}, processor time", processor, note))
+    return found
 
 
-def _seconds(run: Callable[[], None]) -> float:
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class _Times:
+    wall: float
+    processor: float
+
+
+def _timed(run: Callable[[], None]) -> _Times:
+    wall, processor = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - began
+    return _Times(time.perf_counter() - wall, time.process_time() - processor)
 
 
 def _engine_alone(clip: Embedder, pixels: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]) -> None:
