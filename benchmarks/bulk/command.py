@@ -11,12 +11,15 @@ from pathlib import Path
 
 from benchmarks.bulk.inputs import write_inputs
 from benchmarks.bulk.overhead import Overhead, measure_overhead
+from benchmarks.bulk.search import SearchTime, measure_search, write_random
 from benchmarks.bulk.ways import UnequalError, compare, run_way, ways
 from benchmarks.harness.case_rows import row_of
 from benchmarks.records import rows as rowfiles
+from benchmarks.records.figures import FIGURES
 from benchmarks.records.machine import stamp, this_machine, versions
 from benchmarks.records.results import RESULTS
 from benchmarks.records.rows import Row
+from engines.bulk.layouts import LayoutName
 from engines.errors import EngineError
 from engines.manifest import read_manifest
 from engines.process.optional import import_or_reason
@@ -33,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = _overhead(args.bundle, place, args.overhead, args.rounds, args.side)
             machine = this_machine()
             rowfiles.merge(args.results or RESULTS / machine.slug, stamp(rows, machine))
+        if args.search:
+            machine = this_machine()
+            rowfiles.merge(args.results or RESULTS / machine.slug, stamp(_search(place, args.search), machine))
     except (UnequalError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -44,11 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks bulk", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="an exported bundle")
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="an exported bundle (not used by --search)")
     parser.add_argument("--ways", type=int, default=0, metavar="N", help="N pictures by every way, compared to the bit")
     parser.add_argument(
         "--overhead", type=int, default=0, metavar="N", help="a job of N pictures beside its engine alone"
     )
+    parser.add_argument("--search", type=int, default=0, metavar="N", help="searches among N random embeddings")
     parser.add_argument("--side", type=int, default=256, help="pixels of the pictures' shorter side (default 256)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the overhead (default 5)")
     parser.add_argument("--folder", type=Path, help="keeps the inputs for the next call (default: a temporary folder)")
@@ -83,6 +90,34 @@ def _overhead(bundle: Path, place: Path, count: int, rounds: int, side: int) -> 
             f"{found.shape:<40} {value.value:7.3f} ({value.low:.3f} to {value.high:.3f}, {value.repeats} rounds)  {found.note}"
         )
     return [_row(model.model.name, model.precision, found) for found in measured]
+
+
+def _search(place: Path, count: int) -> list[Row]:
+    rows = []
+    layouts: tuple[LayoutName, ...] = ("npy", "parquet")
+    for layout in layouts:
+        out = place / f"random-{count}-{layout}"
+        write_random(out, count, layout)
+        for found in measure_search(out, count, layout):
+            unit = FIGURES[found.figure].unit
+            print(
+                f"{found.shape:<48} {found.figure:<5} {found.value.value:8.2f} {unit} (to {found.value.high:.2f})",
+                flush=True,
+            )
+            rows.append(_search_row(found))
+    return rows
+
+
+def _search_row(found: SearchTime) -> Row:
+    return row_of(
+        found.figure,
+        found.value,
+        what="bulk",
+        model="random",
+        engine="search",
+        shape=found.shape,
+        versions=versions(("numpy", "pyarrow")),
+    )
 
 
 def _row(model: str, precision: str, found: Overhead) -> Row:

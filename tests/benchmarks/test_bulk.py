@@ -68,3 +68,11 @@ def test_a_difference_is_an_error(change: str) -> None:
     compare(one, one)
     with pytest.raises(UnequalError, match="one and two"):
         compare(one, WayResult(Way("two", ()), other, errors, 1.0))
+
+
+def test_search(demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--search", "12000", "--folder", str(tmp_path), "--results", str(tmp_path / "results")]
+    assert main([str(demo_bundle), *arguments]) == 0
+    rows = list(rowfiles.read(tmp_path / "results" / "bulk.csv"))
+    assert len(rows) == 6
+    assert {row.figure for row in rows} == {"load", "p50"}
