@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from engines.errors import InputError
+from engines.errors import EngineError, InputError
 from engines.process.cores import usable_cores
 from engines.process.optional import error_line, import_or_reason
 
 _OBJECT_STORE_BYTES = 100 << 20  # only lists of files and outcomes pass through it
 # Nothing is sent to Ray's makers, and Ray's own lines about workers would stand among the lines of --json on standard output.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+
+
+class RayEndedError(EngineError):
+    """Ray has ended on this machine, in the middle of a job."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,16 @@ def cluster(ray: Any, address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    ended = False
     try:
         _connect(ray, address)
         yield
+    except RayEndedError:
+        ended = True
+        raise
     finally:
-        ray.shutdown()
+        if not ended:  # it would end this process before the reason is said
+            ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -96,6 +105,22 @@ def _connect(ray: Any, address: str) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+def check_running(ray: Any) -> None:
+    """Check that the part of Ray with which this process is connected runs.
+
+    Raises:
+        RayEndedError: it does not.
+    """
+    try:
+        here = ray.get_runtime_context().get_node_id()
+        if any(node["Alive"] for node in ray.nodes() if node["NodeID"] == here):
+            return
+        reason = "its process on this machine is gone"
+    except Exception as error:  # noqa: BLE001 - whatever a broken connection raises
+        reason = error_line(error)
+    raise RayEndedError(f"Ray has ended ({reason}): run the same command again, it goes on where it stopped")
 
 
 @dataclass(frozen=True)

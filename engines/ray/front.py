@@ -24,7 +24,7 @@ from engines.files.output_folder import Folder
 from engines.process.optional import error_line
 from engines.process.terminal import say
 from engines.ray.actor import ActorSettings
-from engines.ray.cluster import Layout, RayOptions, actor_layout, cluster, import_ray
+from engines.ray.cluster import Layout, RayOptions, actor_layout, check_running, cluster, import_ray
 from engines.ray.workers import Fault, Job, Worker
 
 _ATTEMPTS = 3  # times that a shard is made at most, if workers die on it
@@ -34,6 +34,7 @@ _DRAW_SECONDS = 0.2
 _BUSY_SECONDS = 5.0
 _WAIT_SECONDS = 30.0  # after so long without any actor a line says why nothing happens
 _STOP_SECONDS = 4.0
+_CHECK_SECONDS = 5.0
 
 
 def run_on_ray(
@@ -95,7 +96,7 @@ class _Driver:
         self._fresh: deque[Job] = deque()
         self._again: deque[Job] = deque()
         self._layout = Layout(0, 0, 0)
-        self._opened, self._told, self._began = False, False, 0.0
+        self._opened, self._told, self._began, self._checked = False, False, 0.0, 0.0
 
     def needed(self, shards: Iterator[InputShard]) -> Iterator[InputShard | None]:
         """The shards that need work; None for each other one, whose outcome is counted here."""
@@ -251,6 +252,13 @@ class _Driver:
                 self._lost(worker, Fault(f"it took longer than --shard-timeout {limit:g}"))
             else:
                 worker.count_rows(now)
+        if (
+            now - self._checked > _CHECK_SECONDS
+            and self._workers
+            and not any(worker.is_open for worker in self._workers)
+        ):
+            self._checked = now
+            check_running(self._ray)
         if self._workers and not self._opened and not self._told and now - self._began > _WAIT_SECONDS:
             self._told = True
             say(f"Ray has not started an actor yet ({self._layout} are wanted): `ray status` says why", sys.stderr)

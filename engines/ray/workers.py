@@ -86,9 +86,14 @@ class Worker:
         self.process, self.host = answer.process, answer.host
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is an actor whose bundle is open."""
+        return self.actor is not None and self.opening is None
+
+    @property
     def open_to_more(self) -> bool:
         """Whether its bundle is open and it has no shard that is made again."""
-        return self.actor is not None and self.opening is None and not any(job.attempts for job in self.jobs.values())
+        return self.is_open and not any(job.attempts for job in self.jobs.values())
 
     @property
     def has_room(self) -> bool:

@@ -242,3 +242,23 @@ def test_an_interrupted_job_leaves_nothing(
     assert events(said)[0] == {"event": "begin", "shards": SHARDS}
     assert wait_for(lambda: not marked(mark)), marked(mark)
     assert not left(out)
+
+
+@pytest.mark.long
+def test_ray_itself_is_killed(demo_bundle: Path, tars: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "engines", "embed", str(demo_bundle), f"{tars}/{PATTERN}", "--out", f"{out}/"]
+    # The worker would live for a while without it, and finish these small shards.
+    worker = WhereverItIsMade(out, NAMES[0], signal.SIGKILL, times=1)
+    with subprocess.Popen([*command, "--ray", "local"], stderr=subprocess.PIPE, text=True) as job, worker:
+        assert wait_for(lambda: bool(worker.met))
+        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+        raylet = [int(child) for child in children if b"raylet/raylet" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        for process in raylet:
+            os.kill(process, signal.SIGKILL)
+        _, errors = job.communicate(timeout=120)
+    assert len(raylet) == 1
+    assert job.returncode == 1
+    assert errors.startswith("error: Ray has ended (")
+    assert errors.count("\n") == 1
+    assert not any((out / ".job" / "locks").glob("*"))
