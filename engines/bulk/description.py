@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engines.bulk.layouts import DType, Layout, LayoutName
 from engines.bulk.npy_layout import NpyLayout
 from engines.bulk.parquet_layout import ParquetLayout
+from engines.bulk.samples import Columns
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.manifest import TowerName
@@ -34,6 +35,7 @@ class JobDescription:
         dtype: type of the embeddings on disk.
         embed_dim: D.
         max_pixels: limit of an image's width x height; None is the default.
+        columns: names of the columns of parquet files, as far as they were given.
         fast_decode: whether JPEG files were decoded at a reduced scale.
         fast_decode_cosine: the smallest cosine between embeddings with and without it, on the first pictures of the job that began.
     """
@@ -46,6 +48,7 @@ class JobDescription:
     dtype: DType
     embed_dim: int
     max_pixels: int | None = None
+    columns: Columns = field(default_factory=Columns)
     fast_decode: bool = False
     fast_decode_cosine: float | None = None
     format: int = _FORMAT
@@ -87,7 +90,8 @@ def read_description(folder: Folder) -> JobDescription | None:
             f"{place} has format {number!r}, and this release reads format {_FORMAT}: use the release that wrote it"
         )
     try:
-        return JobDescription(**{**fields, "towers": tuple(fields["towers"])})
+        columns = Columns(**fields["columns"])
+        return JobDescription(**{**fields, "towers": tuple(fields["towers"]), "columns": columns})
     except (KeyError, TypeError) as error:
         raise EngineError(f"{place} is damaged ({error}): remove it, or pass another --out") from error
 
@@ -129,4 +133,8 @@ def _difference(there: JobDescription, wanted: JobDescription) -> str:
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
     value = fields[name]
+    if isinstance(value, dict):
+        return (
+            " ".join(f"{use}={column}" for use, column in value.items() if column is not None) or "by their usual names"
+        )
     return "+".join(value) if isinstance(value, tuple) else str(value)

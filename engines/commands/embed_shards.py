@@ -136,6 +136,7 @@ def run_shards(args: argparse.Namespace) -> int:
     part = parse_part(args.shard)
     manifest = read_manifest(Path(args.bundle))
     towers = _towers(args, tuple(manifest.towers))
+    columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
     description = JobDescription(
         bundle=str(Path(args.bundle).absolute()),
         manifest_sha256=_manifest_sha256(Path(args.bundle)),
@@ -145,10 +146,10 @@ def run_shards(args: argparse.Namespace) -> int:
         dtype=args.dtype or "float16",
         embed_dim=manifest.model.embed_dim,
         max_pixels=args.max_pixels,
+        columns=columns,
         fast_decode=args.fast_decode,
     )
     description.make_layout()  # refuses a missing library before the folder is made
-    columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
     options = MakeOptions(columns, args.retry_failed, args.replace_changed)
     reporter: Reporter = JsonReporter() if args.json else TerminalReporter()
     folder = output_folder(args.out)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from engines.bulk.input_shards import InputShard, Sources
-from engines.bulk.job import Reporter, Summary, Tally
+from engines.bulk.job import Reporter, Summary, Tally, remove_outlived
 from engines.bulk.maker import Checker, Outcome
 from engines.errors import EngineError
 from engines.files.leases import Leases
@@ -74,6 +74,8 @@ def run_on_ray(
             reporter.wait(len(tally.busy))
             time.sleep(busy_seconds)
             driver.make(driver.free(tally.take_busy()))
+        if part[0] == 0:
+            remove_outlived(sources, folder, settings.description, settings.make_options, tally.add)
     return tally.done()
 
 

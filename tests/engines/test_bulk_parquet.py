@@ -199,3 +199,11 @@ def test_null_captions_and_pictures_with_two_towers(demo_bundle: Path, tmp_path:
     assert have["both"] == have["empty"] == (True, True)
     assert (have["no picture"], have["no caption"], have["neither"]) == ((False, True), (True, False), (False, False))
     assert [row["error"] is None for row in rows.values()] == [True, False, False, False, True]
+
+
+def test_another_column_is_another_job(demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"caption": ["a"], "alt": ["b"]}), tmp_path / "x.parquet")
+    arguments = [tmp_path / "x.parquet", "--towers", "text", "--out", f"{tmp_path}/out/"]
+    assert embed(demo_bundle, *arguments) == 0
+    assert embed(demo_bundle, *arguments, "--caption-column", "alt") == 1
+    assert "columns by their usual names there, caption=alt here" in capsys.readouterr().err
