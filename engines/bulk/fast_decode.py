@@ -20,8 +20,8 @@ from engines.inputs.decode import Decoder
 from engines.process.terminal import say
 
 # Limits of the cosine between both embeddings of a picture: its mean, and the least.
-LEAST_MEAN = 0.995
-LEAST_COSINE = 0.97
+LEAST_MEAN = 0.999
+LEAST_COSINE = 0.99
 PICTURES = 64
 
 _BATCH = 32

@@ -221,7 +221,7 @@ class ParquetFile:
                     None if value is None else value.encode("utf-8", "backslashreplace").decode() for value in values
                 ]
                 return pa.array(whole, field.type)
-        # Rows without an embedding are zeros and not null, because pyarrow up to version 23 cannot read null lists of a fixed size.
+        # Rows without an embedding are zeros and not null, because pyarrow before 26 cannot read null lists of a fixed size.
         vectors, present = values
         item = np.float16 if field.type.value_type == pa.float16() else np.float32
         flat = pa.array(np.ascontiguousarray(np.where(present[:, None], vectors, 0), dtype=item).reshape(-1))
