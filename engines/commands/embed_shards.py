@@ -61,7 +61,7 @@ def add_shard_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of jobs that write a folder of shards."""
     group = parser.add_argument_group("a folder of shards (--out DIR or URL)")
     group.add_argument(
-        "--shard", metavar="I/N", help="make only the shards I, I + N, … (from 0), for a job array of N jobs"
+        "--shard", metavar="I/N", help="make only the shards I, I + N and so on (from 0), for a job array of N jobs"
     )
     group.add_argument(
         "--format", choices=("parquet", "npy"), help="parquet (default), or npy in the layout of clip-retrieval"

@@ -72,7 +72,7 @@ class TestPatterns:
     def test_every_number_once(self, first: int, count: int, width: int, choices: list[str]) -> None:
         low, high = f"{first:0{width}d}", f"{first + count - 1:0{width}d}"
         folder = f"{{{','.join(choices)}}}/" if len(choices) > 1 else ""
-        found = names(f"s3://bucket/{folder}{{{low}..{high}}}.tar")
+        found = names(f"memory://bucket/{folder}{{{low}..{high}}}.tar")
         numbers = [
             f"{n:0{len(low) if low.startswith('0') or len(low) == len(high) else 0}d}"
             for n in range(first, first + count)
@@ -87,7 +87,7 @@ class TestPatterns:
             (("data/00000.tar", "data/00000.tar"), "is named twice"),
             (("data/00000.tar", "data/*.tar"), "is named twice"),
             (("data/*.tar", "other/00000.tar"), "would both be written to 00000"),
-            (("s3://bucket/photos/",), "neither a .tar nor a .parquet"),
+            (("memory://bucket/photos/",), "neither a .tar nor a .parquet"),
         ],
     )
     def test_wrong_ones(self, data: Path, paths: tuple[str, ...], words: str) -> None:
@@ -132,7 +132,7 @@ class TestFoldersAndLists:
         with pytest.raises(InputError, match="not a regular file, and it is read more than once"):
             Sources(listing=tmp_path / "pipe")
 
-    @given(rows=st.integers(1, 7), lines=st.integers(0, 40), parts=st.integers(1, 5))
+    @given(rows=st.integers(1, 7), lines=st.integers(1, 40), parts=st.integers(1, 5))
     def test_parts_together_are_the_whole(
         self, tmp_path_factory: pytest.TempPathFactory, rows: int, lines: int, parts: int
     ) -> None:

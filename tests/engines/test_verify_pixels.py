@@ -62,7 +62,9 @@ def test_another_order_of_the_axes_fails(
 ) -> None:
     """What Pillow 11 does by itself: the tall picture is noticed, by both kinds of report."""
 
-    def width_first(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    def width_first(
+        image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, extent: None
+    ) -> Image.Image:
         return image.resize((size[0], image.height), resampling).resize(size, resampling)
 
     monkeypatch.setattr(engines.inputs.transform, "resize", width_first)
@@ -153,7 +155,9 @@ def test_the_tall_picture_tells_the_orders_apart(
     arrays = picture_arrays(config)
     data = encoded_pictures(size)["tall.png"]
 
-    def width_first(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    def width_first(
+        image: Image.Image, size: tuple[int, int], resampling: Image.Resampling, extent: None
+    ) -> Image.Image:
         return image.resize((size[0], image.height), resampling).resize(size, resampling)
 
     monkeypatch.setattr(engines.inputs.transform, "resize", width_first)

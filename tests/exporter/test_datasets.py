@@ -174,7 +174,8 @@ class TestShards:
             tracemalloc.stop()
             return found
 
-        assert peak(1600) < peak(100) + 100_000
+        # The least of three, because threads that other tests of this process left may allocate meanwhile.
+        assert min(peak(1600) for _ in range(3)) < peak(100) + 100_000
 
 
 def test_unreadable_pictures_are_counted(tmp_path: Path) -> None:
