@@ -22,8 +22,6 @@ from engines.embedder import Embedder
 from engines.errors import ImageError
 from engines.manifest import TowerName
 
-_MOST_ROWS = 4096  # rows that wait to be written
-_FILLER = np.zeros((1, 1, 3), np.uint8)
 _WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
 
 
@@ -101,18 +99,12 @@ class _Work:
         self._current: _Shard | None = None
         self._finished: list[Finished] = []
 
-    def images(
-        self, items: Iterator[ShardBegins | Sample | ShardEnds]
-    ) -> Iterator[bytes | str | npt.NDArray[np.uint8]]:
+    def images(self, items: Iterator[ShardBegins | Sample | ShardEnds]) -> Iterator[bytes | str]:
         """Queue what was read, and yield the images in it."""
         for item in items:
             image = self.add(item)
             if image is not None:
                 yield image
-            elif self._waiting and len(self._queue) > _MOST_ROWS:
-                # A batch is not full, and thousands of rows without pictures wait behind it: it is filled up.
-                self._waiting.append(_Row(Sample(""), True))
-                yield _FILLER
 
     def add(self, item: ShardBegins | Sample | ShardEnds) -> bytes | str | None:
         """Queue one item, and write what waits for nothing; returns the image that must be embedded for it, if there is one."""

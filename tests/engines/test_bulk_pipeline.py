@@ -14,7 +14,6 @@ import pytest
 from made_pictures import encoded
 
 from engines.__main__ import main
-from engines.bulk import pipeline
 from engines.embedder import Embedder
 from engines.runtimes.batches import ThroughputPlan, throughput_plan
 
@@ -80,29 +79,3 @@ def test_a_gpu_gets_larger_batches_and_two_calls(demo_bundle: Path) -> None:
         assert throughput_plan(runtime, 32) == clip.throughput_plan("image") == ThroughputPlan(32, 1)
         runtime.on_gpu = True
         assert throughput_plan(runtime, 32) == ThroughputPlan(128, 2)
-
-
-def test_rows_without_pictures_do_not_pile_up(
-    demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One picture waits for its batch to be filled, and thousands of rows without a picture follow."""
-    with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for i in range(3000):
-            suffix, content = ("png", encoded(1, "PNG")) if i == 5 else ("txt", b"no picture")
-            member = tarfile.TarInfo(f"{i:05d}.{suffix}")
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(pipeline, "_MOST_ROWS", 100)
-    most, queued = 0, pipeline._Work._queued
-
-    def watched(work: pipeline._Work, item: Any) -> Any:
-        nonlocal most
-        most = max(most, len(work._queue))
-        return queued(work, item)
-
-    monkeypatch.setattr(pipeline._Work, "_queued", watched)
-    assert main(["embed", str(demo_bundle), str(tmp_path / "x.tar"), "--out", str(tmp_path / "out")]) == 0
-    rows = rows_of(tmp_path / "out")
-    assert [row["key"] for row in rows] == [f"{i:05d}" for i in range(3000)]
-    assert [row["key"] for row in rows if row["error"] is None] == ["00005"]
-    assert most < 400
