@@ -23,6 +23,9 @@ from engines.errors import ImageError
 from engines.manifest import TowerName
 
 _WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
+_MOST_QUEUED = (
+    8192  # rows between reading and writing, where few of them wait for the image tower; or eight of its batches
+)
 
 
 @dataclass
@@ -67,11 +70,13 @@ def embed_shards(
     work = _Work(clip, towers, progress)
     try:
         if "image" in towers:
-            rows = clip.throughput_plan("image").rows
-            for _, batch in clip.preprocess_ahead(work.images(reader.items()), rows):
-                work.take_images(batch)
+            rows, items = clip.throughput_plan("image").rows, reader.items()
+            while not work.all_read:
+                for _, batch in clip.preprocess_ahead(work.images(items, max(_MOST_QUEUED, 8 * rows)), rows):
+                    work.take_images(batch)
+                    yield from work.take_finished()
+                work.end_images()
                 yield from work.take_finished()
-            work.end_images()
         else:
             for item in reader.items():
                 work.add(item)
@@ -98,13 +103,20 @@ class _Work:
         self._ready: list[_Row] = []
         self._current: _Shard | None = None
         self._finished: list[Finished] = []
+        self.all_read = False  # whether `images` has met the end
 
-    def images(self, items: Iterator[ShardBegins | Sample | ShardEnds]) -> Iterator[bytes | str]:
-        """Queue what was read, and yield the images in it."""
+    def images(self, items: Iterator[ShardBegins | Sample | ShardEnds], most: int) -> Iterator[bytes | str]:
+        """Queue what was read, and yield the images in it, until a shard is finished or `most` rows are queued; then once more.
+
+        Without that end, rows that need no image tower would be queued without bound behind one that waits for a full batch.
+        """
         for item in items:
             image = self.add(item)
             if image is not None:
                 yield image
+            if self._finished or len(self._queue) >= most:
+                return
+        self.all_read = True
 
     def add(self, item: ShardBegins | Sample | ShardEnds) -> bytes | str | None:
         """Queue one item, and write what waits for nothing; returns the image that must be embedded for it, if there is one."""
