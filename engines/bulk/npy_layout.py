@@ -190,13 +190,14 @@ class _Writer:
             metadata.unlink()
             self._folder.publish(errors, errors_name)
             return
+        # Nor must errors of an earlier run, which alone are a whole shard where it had no embedding at all.
+        self._folder.remove(errors_name)
         for name, file in arrays.items():
             self._folder.publish(file, name)
         if record.errors:
             self._folder.publish(errors, errors_name)
-        else:  # an earlier run may have had errors
+        else:
             errors.unlink()
-            self._folder.remove(errors_name)
         self._folder.publish(metadata, done_name)
 
     def abandon(self) -> None:

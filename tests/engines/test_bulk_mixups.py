@@ -1,0 +1,99 @@
+"""Rows that must not be mixed up: other columns, equal names, kills between the files of a shard, damage in earlier shards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, make_tars, read_out
+
+from engines.bulk.input_shards import Sources
+from engines.errors import InputError
+from engines.files.output_folder import LocalFolder
+
+
+def run(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict[str, Any]:
+    assert embed(bundle, *arguments, "--json") == code
+    return end_of(capsys.readouterr().out)
+
+
+def test_other_columns_of_the_same_file(demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = {"key": ["a", "b"], "english": ["a dog", "a cat"], "french": ["un chien", "un chat"]}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    arguments = [tmp_path / "x.parquet", "--towers", "text", "--out", tmp_path / "out"]
+    run(demo_bundle, capsys, *arguments, "--caption-column", "english")
+    end = run(demo_bundle, capsys, *arguments, "--caption-column", "french", code=1)
+    assert "or with other columns" in end["problems"][0]["reason"]
+    assert read_out(tmp_path / "out")["x"].captions == ["a dog", "a cat"]
+    assert run(demo_bundle, capsys, *arguments, "--caption-column", "english")["there"] == 1
+    assert run(demo_bundle, capsys, *arguments, "--caption-column", "french", "--replace-changed")["made"] == 1
+    assert read_out(tmp_path / "out")["x"].captions == ["un chien", "un chat"]
+
+
+def test_a_tar_with_the_name_of_a_folders_shard(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(jpeg(0))
+    make_tars(tmp_path, 1, 1)
+    tar = tmp_path / "photos-00000000.tar"
+    (tmp_path / "00000.tar").rename(tar)
+    with pytest.raises(InputError, match="would both be written to photos-00000000"):
+        Sources((str(tar), str(tmp_path / "photos"))).count()
+    tar = tar.rename(tmp_path / "photos-00000001.tar")
+    assert Sources((str(tar), str(tmp_path / "photos"))).count() == 2
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing after it happens."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the n-th publication or removal of a file be the first one that does not happen."""
+    left = step
+    for name in ("publish", "remove"):
+        real = getattr(LocalFolder, name)
+
+        def stopped(folder: LocalFolder, *arguments: Any, real: Any = real) -> None:
+            nonlocal left
+            if not str(arguments[-1]).startswith(".job"):
+                left -= 1
+                if left < 0:
+                    raise Killed
+            real(folder, *arguments)
+
+        monkeypatch.setattr(LocalFolder, name, stopped)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_kills_between_the_files_of_a_shard(before: int, after: int, demo_bundle: Path, tmp_path: Path) -> None:
+    """A shard of two rows, of which `before` failed and, when it is made again, `after`; killed at each step."""
+    names = ["0.jpg", "1.jpg"]
+    pq.write_table(pa.table({"key": ["000000", "000001"], "image_path": names}), tmp_path / "x.parquet")
+    arguments = [tmp_path / "x.parquet", "--format", "npy"]
+
+    def pictures(broken: int) -> None:
+        for i, name in enumerate(names):
+            (tmp_path / name).write_bytes(BROKEN if i < broken else jpeg(i))
+
+    for step in range(5):
+        out = tmp_path / f"out{step}"
+        pictures(before)
+        assert embed(demo_bundle, *arguments, "--out", out) == 0
+        pictures(after)
+        with pytest.MonkeyPatch.context() as patch:
+            killed_at(patch, step)
+            if not before:
+                os.utime(tmp_path / "x.parquet", ns=(step, step))
+            with contextlib.suppress(Killed):
+                embed(demo_bundle, *arguments, "--out", out, "--replace-changed" if not before else "--retry-failed")
+        assert embed(demo_bundle, *arguments, "--out", out, *([] if before else ["--replace-changed"])) == 0
+        shard = read_out(out)["x"]  # arrays and metadata have the same rows, or neither is there
+        assert shard.all_keys == ["000000", "000001"]
+        assert len(shard.problems) in (before, after)
+        assert len(shard.embeds) == 2 - len(shard.problems)
