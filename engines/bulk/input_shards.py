@@ -113,6 +113,12 @@ class Sources:
         self.cut_shards = -(-sum(1 for _ in self._items()) // self.rows)
         if not self.cut_shards and not self._packed:
             raise InputError(f"{self.texts} has no line" if self.texts else f"the list {self.listing} names no file")
+        for name, source in self._packed:
+            number = name.removeprefix(f"{self.cut_name}-")
+            if number != name and len(number) == 8 and number.isdecimal() and int(number) < self.cut_shards:
+                raise InputError(
+                    f"{source} and a part of {self._folder()} would both be written to {name}: make two jobs, with another --out each"
+                )
         return len(self._packed) + self.cut_shards
 
     @property
