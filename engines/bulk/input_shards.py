@@ -117,7 +117,7 @@ class Sources:
             number = name.removeprefix(f"{self.cut_name}-")
             if number != name and len(number) == 8 and number.isdecimal() and int(number) < self.cut_shards:
                 raise InputError(
-                    f"{source} and a part of {self._folder()} would both be written to {name}: make two jobs, with another --out each"
+                    f"{source} and a part of {self._folder()} would both be written to {name}: make two jobs, each with its --out"
                 )
         return len(self._packed) + self.cut_shards
 

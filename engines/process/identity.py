@@ -25,7 +25,7 @@ def has_ended(name: str) -> bool:
     if machine != _machine() or not rest.isdigit() or not started.isdigit():
         return False
     now = _started(int(rest))
-    return now is None or (started != "0" and now != int(started))
+    return now is None or (0 not in (now, int(started)) and now != int(started))
 
 
 def _machine() -> str:
@@ -42,8 +42,8 @@ def _started(pid: int) -> int | None:
     """The start of a process in ticks since the machine's start; 0 where it cannot be read; None where there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _answers(pid)
+    except FileNotFoundError:  # there may be no /proc, or it may hide processes of other users (its option hidepid)
+        return _answers(pid)
     except OSError:
         return 0
     fields = text.rpartition(")")[2].split()
@@ -51,9 +51,10 @@ def _started(pid: int) -> int | None:
 
 
 def _answers(pid: int) -> int | None:
+    """0 where a process lives, as the system's answer to signal 0 says; None where there is none."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return None
     except OSError:
         return 0

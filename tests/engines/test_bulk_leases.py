@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,24 @@ def test_names_of_processes() -> None:
     assert not has_ended(f"another{machine}.{pid}.{int(started) + 1}")
     for text in ("", "unknown", "a.b", f"{machine}.x.{started}", f"{machine}.{pid}.x", f"{machine}..", "..", "a b.1.2"):
         assert not has_ended(text)
+
+
+@pytest.mark.parametrize("refusal", [PermissionError, FileNotFoundError])
+def test_living_processes_of_other_users_that_proc_hides(
+    refusal: type[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the options hidepid=1 and hidepid=2 of /proc; to mount it so needs rights that tests do not have."""
+    name, read_text = process_name(), Path.read_text
+    ended = ended_process()
+
+    def hidden(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.match("/proc/[0-9]*/stat"):
+            raise refusal
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert not has_ended(name)
+    assert has_ended(ended) == (refusal is FileNotFoundError)
 
 
 def test_a_stopped_process_and_one_that_nobody_waits_for() -> None:

@@ -7,11 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, make_tars, read_out
+from made_shards import BROKEN, embed, end_of, jpeg, make_tars, read_out
 
 from engines.bulk.input_shards import Sources
 from engines.errors import InputError
