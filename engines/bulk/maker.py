@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -14,13 +15,13 @@ from typing import Literal
 
 from engines.bulk.description import JobDescription
 from engines.bulk.input_shards import InputShard
-from engines.bulk.layouts import Damaged, ShardRecord
+from engines.bulk.layouts import Damaged, EarlierRows, ShardRecord
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
 from engines.bulk.read_shard import read_samples
 from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.embedder import Embedder
-from engines.errors import InputError
+from engines.errors import EngineError, InputError
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 from engines.files.storage import is_remote
@@ -143,9 +144,16 @@ class ShardMaker:
 
     def _read_again(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
         """The samples of a shard, those with an embedding of an earlier run without their pictures."""
-        rows = self._layout.read_rows(self._folder, shard.name)
+        rows: EarlierRows | None = None
+        with contextlib.suppress(EngineError):
+            rows = self._layout.read_rows(self._folder, shard.name)
         for sample in self._read(shard, notes):
-            sample.earlier = rows.take(sample.key)
+            try:
+                sample.earlier = None if rows is None else rows.take(sample.key)
+            except (
+                EngineError
+            ):  # the file is damaged where its footer does not show it: the other rows are made again, too
+                rows = None
             if sample.earlier is not None:
                 sample.image, sample.problem = None, None
             yield sample

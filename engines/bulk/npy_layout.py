@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord
 from engines.bulk.parquet_layout import ParquetFile, read_batches, read_footer
-from engines.errors import InputError
+from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
 from engines.files.storage import writing
 from engines.manifest import TowerName
+from engines.process.optional import error_line
 
 _FOLDERS: dict[TowerName, str] = {"image": "img_emb", "text": "text_emb"}
 _HEADER_BYTES = 128
@@ -69,6 +70,8 @@ class NpyLayout:
             record = read_footer(opened, self._metadata)
         for tower in self._towers:
             self._check_array(folder, _name(_FOLDERS[tower], shard, "npy"), record.rows - record.errors)
+        if record.errors:
+            self._check_errors(folder, _name("errors", shard, "parquet"), record)
         return record
 
     def _read_empty(self, folder: Folder, shard: str) -> ShardRecord:
@@ -90,8 +93,15 @@ class NpyLayout:
         row_bytes = self._embed_dim * self._dtype.itemsize
         with folder.open(name) as file:
             file.seek(_HEADER_BYTES)
-            while block := file.read(_READ_ROWS * row_bytes):
+            while block := self._block(file, _READ_ROWS * row_bytes):
                 yield from np.frombuffer(block, self._dtype).reshape(-1, self._embed_dim).astype(np.float32)
+
+    @staticmethod
+    def _block(file: IO[bytes], size: int) -> bytes:
+        try:
+            return file.read(size)
+        except Exception as error:  # a disk's, or that of a store's client
+            raise Damaged(error_line(error)) from error
 
     def remove(self, folder: Folder, shard: str) -> None:
         """See `Layout`."""
@@ -110,14 +120,23 @@ class NpyLayout:
         names = self.names(shard)
         return _Writer(folder, arrays, tables, names)
 
+    def _check_errors(self, folder: Folder, name: str, record: ShardRecord) -> None:
+        try:
+            with folder.open(name) as opened:
+                same = read_footer(opened, self._errors) == record
+        except EngineError as error:
+            raise Damaged(f"{name}: {error}") from error
+        if not same:
+            raise Damaged(f"{name} has another record than the metadata")
+
     def _check_array(self, folder: Folder, name: str, rows: int) -> None:
         try:
             with folder.open(name) as file:
                 version = np.lib.format.read_magic(file)
                 shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
                 size = file.seek(0, 2)
-        except (InputError, ValueError, OSError) as error:
-            raise Damaged(f"{name}: {error}") from error
+        except Exception as error:  # clients of stores and NumPy's reader of headers have exceptions of their own
+            raise Damaged(f"{name}: {error_line(error)}") from error
         whole = _HEADER_BYTES + rows * self._embed_dim * self._dtype.itemsize
         if (version, shape, fortran_order, dtype, size) != ((1, 0), (rows, self._embed_dim), False, self._dtype, whole):
             raise Damaged(

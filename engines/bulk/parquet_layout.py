@@ -108,14 +108,22 @@ def _rows_of(record: ShardRecord, names: list[str]) -> int:
 
 
 def read_batches(folder: Folder, name: str, columns: list[str]) -> Iterator[tuple[Any, int]]:
-    """The rows of a parquet file one after the other: (batch, index of the row in it)."""
+    """The rows of a parquet file one after the other: (batch, index of the row in it).
+
+    Raises:
+        InputError: there is no such file.
+        Damaged: it cannot be read to its end.
+    """
     _, parquet = import_parquet("reading parquet files")
     with folder.open(name) as opened:
-        for batch in parquet.ParquetFile(opened, pre_buffer=False).iter_batches(
-            _GROUP_ROWS, columns=columns, use_threads=False
-        ):
-            for i in range(batch.num_rows):
-                yield batch, i
+        try:
+            for batch in parquet.ParquetFile(opened, pre_buffer=False).iter_batches(
+                _GROUP_ROWS, columns=columns, use_threads=False
+            ):
+                for i in range(batch.num_rows):
+                    yield batch, i
+        except Exception as error:
+            raise Damaged(error_line(error)) from error
 
 
 class _EarlierRows:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_shards import BROKEN, embed, end_of, jpeg, make_tars, read_out
+from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, make_tars, read_out
 
 from engines.bulk.input_shards import Sources
 from engines.errors import InputError
@@ -96,3 +96,51 @@ def test_kills_between_the_files_of_a_shard(before: int, after: int, demo_bundle
         assert shard.all_keys == ["000000", "000001"]
         assert len(shard.problems) in (before, after)
         assert len(shard.embeds) == 2 - len(shard.problems)
+
+
+@pytest.mark.parametrize("layout", ["parquet", "npy"])
+def test_earlier_rows_that_are_damaged_are_made_again(
+    layout: str, demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damage in the middle of a file whose footer is whole is met only when its rows are read."""
+    keys = make_tars(tmp_path / "in", 1, 40, broken=(30,))
+    out = tmp_path / "out"
+    arguments = [tmp_path / "in", "--format", layout, "--out", out]
+    run(demo_bundle, capsys, *arguments)
+    for file in [out / "00000.parquet"] if layout == "parquet" else out.glob("*/*_00000.parquet"):
+        data = bytearray(file.read_bytes())
+        data[4:60] = bytes(56)
+        file.write_bytes(data)
+    end = run(demo_bundle, capsys, *arguments, "--retry-failed")
+    assert (end["made"], end["rows"], end["errors"]) == (1, 40, 1)
+    assert_whole(out, keys, broken=(30,))
+
+
+def test_arrays_with_a_damaged_header_are_made_again(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = make_tars(tmp_path / "in", 1, 4)
+    out = tmp_path / "out"
+    arguments = [tmp_path / "in", "--format", "npy", "--out", out]
+    run(demo_bundle, capsys, *arguments)
+    file = out / "img_emb" / "img_emb_00000.npy"
+    whole = file.read_bytes()
+    for damage in (b"{'descr': (" + b" " * 107, b"\xff" * 118, b"{'descr': '<f2', 'shape': (4," + b"\0" * 89, b""):
+        file.write_bytes(whole[:10] + damage + whole[10 + len(damage) : 1000 if damage else 9])
+        assert run(demo_bundle, capsys, *arguments)["made"] == 1
+        assert_whole(out, keys)
+
+
+def test_a_lost_file_of_errors_is_made_again(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = make_tars(tmp_path / "in", 1, 4, broken=(2,))
+    arguments = [tmp_path / "in", "--format", "npy", "--out", tmp_path / "out"]
+    run(demo_bundle, capsys, *arguments)
+    errors = tmp_path / "out" / "errors" / "errors_00000.parquet"
+    errors.unlink()
+    assert run(demo_bundle, capsys, *arguments)["made"] == 1
+    errors.write_bytes(errors.read_bytes()[:-9])
+    assert run(demo_bundle, capsys, *arguments)["made"] == 1
+    assert_whole(tmp_path / "out", keys, broken=(2,))
+    assert run(demo_bundle, capsys, *arguments)["there"] == 1
