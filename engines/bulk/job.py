@@ -197,13 +197,17 @@ def remove_outlived(
     if not sources.cut_shards:
         return
     layout = description.make_layout()
-    before, after = layout.done_name(f"{sources.cut_name}-\0").split("\0")
-    for name in sorted(folder.names()):
-        number = name[len(before) : -len(after)]
-        if f"{before}{number}{after}" != name or len(number) != 8 or not number.isdecimal():
-            continue
-        if int(number) < sources.cut_shards:
-            continue
+    outlived: dict[str, str] = {}  # number of a shard to one of its files
+    names = folder.names()
+    for template in layout.names(f"{sources.cut_name}-\0"):
+        before, after = template.split("\0")
+        for name in names:
+            number = name[len(before) : -len(after)]
+            if f"{before}{number}{after}" != name or len(number) != 8 or not number.isdecimal():
+                continue
+            if int(number) >= sources.cut_shards:
+                outlived.setdefault(number, name)
+    for number, name in sorted(outlived.items()):
         shard = f"{sources.cut_name}-{number}"
         if options.replace_changed:
             layout.remove(folder, shard)

@@ -144,3 +144,24 @@ def test_a_lost_file_of_errors_is_made_again(
     assert run(demo_bundle, capsys, *arguments)["made"] == 1
     assert_whole(tmp_path / "out", keys, broken=(2,))
     assert run(demo_bundle, capsys, *arguments)["there"] == 1
+
+
+@pytest.mark.parametrize("on_ray", [False, True])
+@pytest.mark.parametrize("broken", [False, True])
+def test_shards_behind_the_last_one_of_a_list_that_became_shorter(
+    on_ray: bool, broken: bool, demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where they have nothing but errors, and in a job on Ray, which here needs no actor."""
+    pytest.importorskip("ray" if on_ray else "pyarrow")
+    files = [tmp_path / f"{i}.jpg" for i in range(3)]
+    for i, file in enumerate(files):
+        file.write_bytes(BROKEN if broken and i == 2 else jpeg(i))
+    listing, out = tmp_path / "list.txt", tmp_path / "out"
+    arguments = ["--list", listing, "--rows-per-shard", 1, "--format", "npy", "--out", out]
+    listing.write_text("".join(f"{file}\n" for file in files))
+    run(demo_bundle, capsys, *arguments)
+    listing.write_text("".join(f"{file}\n" for file in files[:2]))
+    arguments += ["--ray", "local"] if on_ray else []
+    assert run(demo_bundle, capsys, *arguments, code=1)["failed"] == 1
+    assert run(demo_bundle, capsys, *arguments, "--replace-changed")["there"] == 2
+    assert set(read_out(out)) == {"list-00000000", "list-00000001"}
