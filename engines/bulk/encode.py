@@ -17,8 +17,8 @@ Embedding = npt.NDArray[np.float32]
 class RowEncoder:
     """Encodes images and texts; a row for which the engine fails gets the reason in the place of its embedding.
 
-    An engine that fails for all rows of a batch may be broken, or these rows may be. So a row for which it has worked before is
-    encoded again: if that fails, too, the engine is broken, and its error is raised.
+    An engine that fails for all rows of a batch may be broken, or these rows may be. So a row for which it has worked before, or a
+    neutral one where there is none yet, is encoded: if that fails, too, the engine is broken, and its error is raised.
 
     Args:
         clip: the loaded bundle.
@@ -52,7 +52,7 @@ class RowEncoder:
         except EngineError as error:
             found = [self._alone(row, encode) for row in rows]
             if all(isinstance(item, str) for item in found):
-                self._check_engine(tower, encode, error)
+                self._check_engine(self._good.get(tower, _neutral(rows[0])), encode, error)
         good = next((i for i, item in enumerate(found) if not isinstance(item, str)), None)
         if tower not in self._good and good is not None:
             self._good[tower] = rows[good]
@@ -66,6 +66,11 @@ class RowEncoder:
             return str(error)
         return embedding
 
-    def _check_engine(self, tower: str, encode: Callable[[Sequence[Any]], Embedding], error: EngineError) -> None:
-        if tower not in self._good or isinstance(self._alone(self._good[tower], encode), str):
+    def _check_engine(self, row: Any, encode: Callable[[Sequence[Any]], Embedding], error: EngineError) -> None:
+        if isinstance(self._alone(row, encode), str):
             raise error
+
+
+def _neutral(row: Any) -> Any:
+    """A row of the same kind with which every engine that works copes: gray pixels, or a short text."""
+    return np.full_like(row, 128) if isinstance(row, np.ndarray) else "a picture"

@@ -147,9 +147,10 @@ class Engine:
 
     def encode_text(self, rows: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         self.calls += 1
-        if self.broken or min(rows) < 0:
+        numbers = [0 if isinstance(row, str) else row for row in rows]
+        if self.broken or min(numbers) < 0:
             raise EngineError("the engine gave NaN")
-        return np.array([[row] for row in rows], np.float32)
+        return np.array([[number] for number in numbers], np.float32)
 
 
 class TestRowsThatMakeTheEngineFail:
@@ -164,9 +165,24 @@ class TestRowsThatMakeTheEngineFail:
         encoder.texts([5])  # type: ignore[list-item]
         assert encoder.texts([-1]) == ["the engine gave NaN"]  # type: ignore[list-item]
 
+    def test_bad_rows_before_any_good_one(self) -> None:
+        """As in a job that tries only rows again that failed: a neutral row shows that the engine works."""
+        bad = np.full((2, 2, 3), 255, np.uint8)
+
+        class Images:
+            def encode_image(self, pixels: Any) -> Any:
+                if pixels.max() == 255:
+                    raise EngineError("the engine gave NaN")
+                return np.ones((len(pixels), 1), np.float32)
+
+        assert RowEncoder(Images()).images([bad]) == ["the engine gave NaN"]  # type: ignore[arg-type]
+        assert RowEncoder(Engine()).texts([-1, -2]) == ["the engine gave NaN"] * 2  # type: ignore[arg-type, list-item]
+
     def test_an_engine_that_never_worked(self) -> None:
+        engine = Engine()
+        engine.broken = True
         with pytest.raises(EngineError, match="gave NaN"):
-            RowEncoder(Engine()).texts([-1, -2])  # type: ignore[arg-type, list-item]
+            RowEncoder(engine).texts([-1, -2])  # type: ignore[arg-type, list-item]
 
     def test_an_engine_that_breaks(self) -> None:
         engine = Engine()
