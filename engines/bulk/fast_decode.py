@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from engines.process.terminal import say
 LEAST_MEAN = 0.999
 LEAST_COSINE = 0.99
 PICTURES = 64
+SAMPLES = 6400  # the first of a job, among which JPEG pictures are looked for: a job may have none
 
 _BATCH = 32
 _JPEG = b"\xff\xd8\xff"
@@ -82,7 +84,7 @@ def check_fast_decode(
         raise FastDecodeError(
             f"{figures}, and at least {LEAST_MEAN} in the mean and {LEAST_COSINE} for each are wanted: leave --fast-decode out"
         )
-    return replace(description, fast_decode_cosine=figures.least)
+    return replace(description, fast_decode_cosine=figures.least if figures.pictures else None)
 
 
 def _first_samples(sources: Sources, columns: Columns, towers: tuple[str, ...]) -> Iterator[Sample]:
@@ -96,10 +98,10 @@ def measure_fast_decode(clip: Embedder, samples: Iterable[Sample], max_pixels: i
 
     Args:
         clip: the bundle, loaded with ``fast_decode=True``.
-        samples: the job's first samples; they are drawn until there are enough pictures.
+        samples: the job's first samples; they are drawn until there are enough pictures, 6,400 at most.
         max_pixels: the job's limit of an image's size.
     """
-    images = [image for image, _ in zip(_jpegs(samples), range(PICTURES), strict=False)]
+    images = list(islice(_jpegs(islice(samples, SAMPLES)), PICTURES))
     exact_decoder = Decoder(clip.manifest.preprocess, max_pixels=max_pixels)
     cosines: list[float] = []
     try:

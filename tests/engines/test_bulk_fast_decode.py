@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,21 @@ def test_only_jpeg_pictures_are_compared(demo_bundle: Path, photos: Path) -> Non
         nothing = measure_fast_decode(clip, samples[6:7])
     assert nothing == FastDecodeFigures(0, 1.0, 1.0)
     assert "no JPEG picture" in str(nothing)
+
+
+def test_a_job_without_jpeg_pictures_is_not_read_to_its_end(demo_bundle: Path, tmp_path: Path) -> None:
+    drawn = 0
+
+    def samples() -> Iterator[Sample]:
+        nonlocal drawn
+        while drawn < 100_000:
+            drawn += 1
+            yield Sample(str(drawn), image=b"\x89PNG")
+
+    with engines.load(demo_bundle, towers=("image",), decoder="pillow", fast_decode=True) as clip:
+        assert measure_fast_decode(clip, samples()) == FastDecodeFigures(0, 1.0, 1.0)
+    assert drawn == fast_decode.SAMPLES
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "7.png")
+    assert embed(demo_bundle, tmp_path / "in", tmp_path / "out", "--fast-decode") == 0
+    assert json.loads((tmp_path / "out" / ".job" / "job.json").read_text())["fast_decode_cosine"] is None
