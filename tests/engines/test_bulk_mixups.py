@@ -22,19 +22,6 @@ def run(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: object, co
     return end_of(capsys.readouterr().out)
 
 
-def test_other_columns_of_the_same_file(demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = {"key": ["a", "b"], "english": ["a dog", "a cat"], "french": ["un chien", "un chat"]}
-    pq.write_table(pa.table(table), tmp_path / "x.parquet")
-    arguments = [tmp_path / "x.parquet", "--towers", "text", "--out", tmp_path / "out"]
-    run(demo_bundle, capsys, *arguments, "--caption-column", "english")
-    end = run(demo_bundle, capsys, *arguments, "--caption-column", "french", code=1)
-    assert "or with other columns" in end["problems"][0]["reason"]
-    assert read_out(tmp_path / "out")["x"].captions == ["a dog", "a cat"]
-    assert run(demo_bundle, capsys, *arguments, "--caption-column", "english")["there"] == 1
-    assert run(demo_bundle, capsys, *arguments, "--caption-column", "french", "--replace-changed")["made"] == 1
-    assert read_out(tmp_path / "out")["x"].captions == ["un chien", "un chat"]
-
-
 def test_a_tar_with_the_name_of_a_folders_shard(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(jpeg(0))
