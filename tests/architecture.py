@@ -46,7 +46,7 @@ ROOMS = {
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
         # What a job of embeddings has written is searched, shown, and handed to other libraries.
-        "search": "errors files inputs manifest process",
+        "search": "bulk errors files inputs manifest process",
         "sentence_transformers": "__init__ errors files hub manifest",
         "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process ray runtimes search "
         "verification",

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import engines
+from engines.bulk.samples import Columns
 from engines.commands.common import add_engine_arguments
 from engines.errors import InputError
 from engines.files.json_text import json_text
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="the bundle, where it is no longer at the job's place")
     parser.add_argument("--html", metavar="FILE", help="also write a page with the pictures of the hits")
+    for use in ("image", "key"):
+        parser.add_argument(
+            f"--{use}-column",
+            metavar="NAME",
+            help="for --html: the same as in the job's command, if it had this option",
+        )
     parser.add_argument(
         "--to",
         nargs=2,
@@ -76,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         hits, rows = search_files(shards, queries, args.top)
         answers = [Query(kind, name, found) for (kind, name), found in zip(names, hits, strict=True)]
         if args.html:
-            write_sheet(Path(args.html), answers, f"{rows:,} embeddings of {shards.job.model} in {args.out}")
+            about = f"{rows:,} embeddings of {shards.job.model} in {args.out}"
+            write_sheet(Path(args.html), answers, about, Columns(image=args.image_column, key=args.key_column))
             report["html"] = args.html
         report |= {"rows": rows, "queries": [_plain(answer) for answer in answers]}
         if not args.json:
@@ -86,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         done = hand_over(shards, library, place)
         report["to"] = asdict(done)
         if not args.json:
-            say(visible(f"{done.rows} embeddings: {', '.join(done.files)} ({done.what})"))
+            say(visible(f"{done.rows:,} embeddings: {', '.join(done.files)} ({done.what})"))
     if args.json:
         print(json_text(report))
     elif args.html:
@@ -117,7 +125,7 @@ def _plain(answer: Query) -> dict[str, Any]:
 def _print(answers: list[Query], rows: int, tower: str) -> None:
     width = max(_NARROWEST, shutil.get_terminal_size((120, 24)).columns)
     for answer in answers:
-        say(visible(f"{answer.kind} {answer.name!r}: {len(answer.hits)} of {rows} {tower} embeddings"))
+        say(visible(f"{answer.kind} {answer.name!r}: {len(answer.hits):,} of {rows:,} {tower} embeddings"))
         if answer.hits:
             say(format_table(("score", "key", "caption", "url"), _cells(answer.hits, width)))
         say("")

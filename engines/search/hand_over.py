@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def _to_faiss(shards: Shards, place: str) -> HandedOver:
     for file in (path, ids):
         if file.exists():
             raise InputError(f"{file} is there already: remove it, or pass another file after --to faiss")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; make it, or pass another file")
     width = shards.job.embed_dim
     # Embeddings of float16 are kept as such, in half the memory: they are the same numbers.
     half = shards.job.dtype == "float16"
@@ -71,13 +74,17 @@ def _to_faiss(shards: Shards, place: str) -> HandedOver:
         faiss.write_index(index, os.fspath(made))
         listing.replace(ids)
         made.replace(path)
-    except (OSError, RuntimeError, MemoryError) as error:  # faiss raises RuntimeError for a file that it cannot write
+    except OSError as error:  # pyarrow's text has the name of the temporary file, too
+        reason = os.strerror(error.errno) if error.errno else error_line(error)
+        raise InputError(f"cannot write {path} ({reason}): free space, or pass another file") from error
+    except (RuntimeError, MemoryError) as error:  # faiss raises RuntimeError for a file that it cannot write
         raise InputError(
             f"cannot write {path} ({error_line(error)}): free space or memory, or pass another file"
         ) from error
     finally:
-        made.unlink(missing_ok=True)
-        listing.unlink(missing_ok=True)
+        for file in (made, listing):
+            with suppress(OSError):  # in a folder that is only read nothing was written
+                file.unlink(missing_ok=True)
     what = "IndexScalarQuantizer, QT_fp16" if half else "IndexFlatIP"
     return HandedOver(
         "faiss", int(index.ntotal), [str(path), str(ids)], f"faiss {what}, inner product; row i of the second is id i"

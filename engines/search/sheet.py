@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from engines.bulk.samples import Columns
 from engines.errors import InputError
 from engines.process.terminal import visible
 from engines.search.index import Hit
@@ -45,6 +47,7 @@ li {{ background: var(--tile); border: 1px solid var(--line); border-radius: 6px
 .rank, .key {{ color: var(--faint); }}
 .key, .url {{ font-size: 12px; }}
 .text p {{ margin: 4px 0 0; }}
+.caption {{ max-height: 12em; overflow: auto; }}
 a {{ color: inherit; }}
 </style>
 </head>
@@ -67,18 +70,19 @@ class Query:
     hits: list[Hit]
 
 
-def write_sheet(path: Path, queries: Sequence[Query], about: str) -> None:
+def write_sheet(path: Path, queries: Sequence[Query], about: str, columns: Columns | None = None) -> None:
     """Write the page.
 
     Args:
         path: the file; an older one is replaced.
         queries: queries with their hits.
         about: a line about the folder that was searched.
+        columns: see `engines.search.pictures.small_pictures`.
 
     Raises:
         InputError: the file cannot be written.
     """
-    pictures = small_pictures(dict.fromkeys(hit.row for query in queries for hit in query.hits))
+    pictures = small_pictures(dict.fromkeys(hit.row for query in queries for hit in query.hits), columns)
     title = ", ".join(query.name for query in queries)
     parts = [_HEAD.format(title=_text(title)), f"<h1>{_text(about)}</h1>\n"]
     for query in queries:
@@ -93,6 +97,9 @@ def write_sheet(path: Path, queries: Sequence[Query], about: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path} ({error.strerror or error}): pass another --html") from error
+    finally:
+        with suppress(OSError):  # in a folder that is only read nothing was written
+            temporary.unlink(missing_ok=True)
 
 
 def _tile(rank: int, hit: Hit, picture: str) -> str:
@@ -104,7 +111,7 @@ def _tile(rank: int, hit: Hit, picture: str) -> str:
     )
     lines = [f'<span class="score">{hit.score:.4f}</span> <span class="rank">#{rank}</span>']
     if row.caption:
-        lines.append(f"<p>{_text(row.caption)}</p>")
+        lines.append(f'<p class="caption">{_text(row.caption)}</p>')
     lines.append(f'<p class="key">{_text(row.key)}</p>')
     if row.url and row.url != row.key:
         url = _text(row.url)

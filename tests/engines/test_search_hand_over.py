@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from engines.errors import InputError
 from engines.search.hand_over import TABLE, hand_over
 from engines.search.index import search_files
 from engines.search.shards import Shards
+from engines.search.sheet import Query, write_sheet
 from engines.search.storage import Folder
 
 faiss = pytest.importorskip("faiss")
@@ -104,8 +106,27 @@ def test_a_library_that_cannot_be_imported(shards: Shards, library: str, tmp_pat
 
 
 def test_a_place_that_cannot_be_written(shards: Shards, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match=r"there is no folder .*no folder; make it"):
         hand_over(shards, "faiss", str(tmp_path / "no folder" / "x.index"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [("ro", r"\(Read-only file system\)"), ("size=8192", r"No space left on device")]
+)
+def test_disks_that_cannot_be_written(options: str, reason: str, shards: Shards, tmp_path: Path) -> None:
+    """Read-only and full: one sentence with the reason, and nothing is left."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        with pytest.raises(InputError, match=rf"cannot write \S+/disk/x\.index \(?.*{reason}.*pass another file"):
+            hand_over(shards, "faiss", str(disk / "x.index"))
+        with pytest.raises(InputError, match=rf"cannot write .*{reason}.* pass another --html"):
+            write_sheet(disk / "x.html", [Query("text", "x" * 10_000, [])], "about")
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_the_command_needs_no_bundle(shards: Shards, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from embedding_folders import drawing, write_embeddings, write_tar
 from PIL import Image
 
 from engines.__main__ import main
+from engines.bulk.samples import Columns
 from engines.errors import InputError
 from engines.search.index import Hit
 from engines.search.pictures import SIDE, small_pictures
@@ -136,6 +138,44 @@ def test_rows_of_parquet_files(tmp_path: Path, with_key: bool, nested: bool) -> 
     assert [decoded(uri).width for uri in found.values()] == [43, 109]
 
 
+@pytest.mark.parametrize("keys", [["70", "71"], ["key-0", "key-1"]])
+def test_keys_and_pictures_of_other_columns(tmp_path: Path, keys: list[str]) -> None:
+    """The page reads what the job read: the usual names of key columns, and the columns that the command names."""
+    pictures = [drawing("red", "circle", 40 + i) for i in range(2)]
+    columns = {"id": [70, 71], "name": ["key-0", "key-1"], "jpg": pictures[::-1], "second": pictures}
+    parquet.write_table(pa.table(columns), tmp_path / "data.parquet")
+    named = Columns(image="second", key="name") if keys[0].startswith("key") else None
+    found = small_pictures([row(key, "parquet", tmp_path / "data.parquet") for key in keys], named)
+    assert [decoded(uri).width for uri in found.values()] == ([40, 41] if named else [41, 40])
+
+
+def test_paths_in_a_parquet_file_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "private.png").write_bytes(drawing("red", "circle"))
+    parquet.write_table(pa.table({"image_path": ["private.png"]}), tmp_path / "data.parquet")
+    page = page_of(tmp_path, row("00000000", "parquet", tmp_path / "data.parquet"))
+    assert page.all("img") == []
+    assert "are not opened" in page.text
+
+
+def test_a_tar_that_is_cut_off(tmp_path: Path) -> None:
+    """Rows before the cut have their pictures."""
+    tar = tmp_path / "data.tar"
+    write_tar(tar, [(name, drawing("red", "circle"), "x") for name in "abcdefgh"])
+    data = tar.read_bytes()
+    tar.write_bytes(data[: data.rindex(b"h.png") + 600])
+    found = list(small_pictures([row(key, "tar", tar) for key in "ah"]).values())
+    assert decoded(found[0]).size == (90, 90)
+    assert "is cut off" in found[1]
+
+
+def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    file = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(file, "wb") as target:
+        target.write(drawing("red", "circle"))
+    name = os.fsdecode(file).encode("utf-8", "backslashreplace").decode()
+    assert decoded(small_pictures([row(name, "files", tmp_path, name)]).popitem()[1]).size == (90, 90)
+
+
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "damaged.tar").write_bytes(b"nothing")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -153,7 +193,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert len(page.all("li")) == len(rows)
     for words in (
         "gone.tar is not on",
-        "damaged.tar cannot be read",
+        "damaged.tar is no tar",
         "s3://bucket/data.parquet is not on",
         "gone.png is not",
     ):
