@@ -71,13 +71,13 @@ def _to_faiss(shards: Shards, place: str) -> HandedOver:
             for block in _blocks(shards):
                 index.add(block.vectors.astype("float32", copy=False))
                 writer.write_batch(pa.RecordBatch.from_arrays(block.texts.columns, schema=writer.schema))
-        faiss.write_index(index, os.fspath(made))
+        _write_index(faiss, index, made)
         listing.replace(ids)
         made.replace(path)
     except OSError as error:  # pyarrow's text has the name of the temporary file, too
         reason = os.strerror(error.errno) if error.errno else error_line(error)
         raise InputError(f"cannot write {path} ({reason}): free space, or pass another file") from error
-    except (RuntimeError, MemoryError) as error:  # faiss raises RuntimeError for a file that it cannot write
+    except (RuntimeError, MemoryError) as error:  # faiss raises RuntimeError
         raise InputError(
             f"cannot write {path} ({error_line(error)}): free space or memory, or pass another file"
         ) from error
@@ -89,6 +89,26 @@ def _to_faiss(shards: Shards, place: str) -> HandedOver:
     return HandedOver(
         "faiss", int(index.ntotal), [str(path), str(ids)], f"faiss {what}, inner product; row i of the second is id i"
     )
+
+
+def _write_index(faiss: Any, index: Any, path: Path) -> None:
+    """Write an index through Python's file, because faiss does not notice a disk that is full when it closes its own."""
+    failed: list[OSError] = []
+    with path.open("wb") as file:
+
+        def write(data: bytes) -> None:
+            try:
+                file.write(data)
+            except OSError as error:
+                failed.append(error)
+                raise
+
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write))
+        except RuntimeError as error:
+            if failed:
+                raise failed[0] from error
+            raise
 
 
 def _to_lancedb(shards: Shards, place: str) -> HandedOver:
