@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from engines.errors import InputError
-from engines.process.optional import error_line, import_or_reason
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_url(place: str) -> bool:
-    """Whether a place is a URL such as ``s3://bucket/folder``, and no path of this machine."""
-    return _URL.match(place) is not None
+from engines.files.storage import filesystem, is_remote
+from engines.process.optional import error_line
 
 
 class Folder:
@@ -39,14 +32,8 @@ class Folder:
         self.place = os.fspath(place).rstrip("/") or "/"
         self._system: Any = None
         self._root = self.place
-        if is_url(self.place):
-            fsspec = import_or_reason("fsspec", "fsspec", "pip install 'openclip-engines[remote]'")
-            if isinstance(fsspec, str):
-                raise InputError(f"reading {self.place} needs fsspec: {fsspec}")
-            try:
-                self._system, self._root = fsspec.core.url_to_fs(self.place)
-            except Exception as error:  # each file system has its own errors, and fsspec those of missing libraries
-                raise InputError(f"{self.place} cannot be opened ({error_line(error)}): check the URL") from error
+        if is_remote(self.place):
+            self._system, self._root = filesystem(self.place)
 
     def path(self, name: str) -> str:
         """Path or URL of a file in the folder, for messages."""
