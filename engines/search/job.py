@@ -8,12 +8,12 @@ from typing import Literal
 
 import msgspec
 
+from engines.bulk.description import FILE_NAME
 from engines.errors import BundleError, InputError
 from engines.files.checksums import file_sha256
 from engines.manifest import MANIFEST_NAME, TowerName
 from engines.search.storage import Folder
 
-JOB_FILE = ".job/job.json"
 FORMAT = 1  # the newest format of the folder that this release reads
 
 
@@ -51,11 +51,11 @@ def read_job(folder: Folder) -> Job:
     Raises:
         InputError: there is none, it is damaged, or a newer release wrote it.
     """
-    if not folder.exists(JOB_FILE):
+    if not folder.exists(FILE_NAME):
         raise InputError(
-            f"{folder.place} has no {JOB_FILE}: pass a folder that `python -m engines embed BUNDLE SOURCES --out FOLDER` wrote"
+            f"{folder.place} has no {FILE_NAME}: pass a folder that `python -m engines embed BUNDLE SOURCES --out FOLDER` wrote"
         )
-    with folder.opened(JOB_FILE) as file:
+    with folder.opened(FILE_NAME) as file:
         data = file.read()
     try:
         number = msgspec.json.decode(data, type=_Format).format
@@ -66,10 +66,10 @@ def read_job(folder: Folder) -> Job:
         job = msgspec.json.decode(data, type=Job)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
-            f"{folder.path(JOB_FILE)} is damaged ({error}): run the job again into a new folder"
+            f"{folder.path(FILE_NAME)} is damaged ({error}): run the job again into a new folder"
         ) from error
     if job.embed_dim < 1 or not job.towers:
-        raise InputError(f"{folder.path(JOB_FILE)} names no embeddings: run the job again into a new folder")
+        raise InputError(f"{folder.path(FILE_NAME)} names no embeddings: run the job again into a new folder")
     return job
 
 

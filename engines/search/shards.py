@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from engines.bulk.layouts import RECORD_KEY
 from engines.errors import EngineError, InputError
 from engines.manifest import TowerName
 from engines.process.optional import error_line, import_or_reason
@@ -18,7 +19,6 @@ from engines.search.job import read_job
 from engines.search.storage import Folder
 
 BLOCK = 8192  # rows of a block: 8 MB of float16 with 512 dimensions
-METADATA_KEY = b"openclip_engines"  # in the footer of each parquet file
 # pyarrow's own threads are not used, because with Python's file objects a program can abort or hang at its end (Apache Arrow's
 # issues 34314 and 50482). Shards are read in threads of this project.
 _ONE_THREAD = {"use_threads": False}
@@ -232,7 +232,7 @@ def _array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _described(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
     """The input and its kind from a shard's footer; nothing where they are missing: they only help to find pictures."""
     try:
-        told = json.loads((metadata or {})[METADATA_KEY])
+        told = json.loads((metadata or {})[RECORD_KEY])
         return {name: str(told[name]) for name in ("input", "kind")}
     except (KeyError, TypeError, ValueError):
         return {}
@@ -241,7 +241,7 @@ def _described(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
 def _has_errors(metadata: dict[bytes, bytes] | None) -> bool:
     """Whether a shard has rows without an embedding, by its footer; True where the footer does not say."""
     try:
-        return bool(json.loads((metadata or {})[METADATA_KEY])["errors"])
+        return bool(json.loads((metadata or {})[RECORD_KEY])["errors"])
     except (KeyError, TypeError, ValueError):
         return True
 
