@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import EngineError, InputError
+from engines.files.parquet_library import import_parquet
 from engines.process.optional import error_line, import_or_reason
 from engines.search.shards import TEXTS, Block, Shards
 
@@ -51,8 +52,7 @@ def hand_over(shards: Shards, library: str, place: str) -> HandedOver:
 
 def _to_faiss(shards: Shards, place: str) -> HandedOver:
     """An exact index of inner products in memory, then in a file; beside it a parquet file, whose row i belongs to faiss' id i."""
-    faiss = _library("faiss", "faiss")
-    parquet, pa = _library("pyarrow.parquet", "parquet"), _library("pyarrow", "parquet")
+    faiss, (pa, parquet) = _library("faiss"), import_parquet("writing for another library")
     path = Path(place)
     ids = path.with_name(path.name + ".ids.parquet")
     for file in (path, ids):
@@ -113,7 +113,7 @@ def _write_index(faiss: Any, index: Any, path: Path) -> None:
 
 def _to_lancedb(shards: Shards, place: str) -> HandedOver:
     """A table with the columns key, url, caption and vector; rows are streamed into it."""
-    lancedb, pa = _library("lancedb", "lancedb"), _library("pyarrow", "parquet")
+    lancedb, (pa, _) = _library("lancedb"), import_parquet("writing for another library")
     width = shards.job.embed_dim
     value = pa.float16() if shards.job.dtype == "float16" else pa.float32()
     schema = pa.schema([*(pa.field(name, pa.string()) for name in TEXTS), pa.field("vector", pa.list_(value, width))])
@@ -148,9 +148,8 @@ def _blocks(shards: Shards) -> Iterator[Block]:
                 yield block
 
 
-def _library(module: str, extra: str) -> Any:
-    name = module.split(".")[0]
-    library = import_or_reason(module, name, f"pip install 'openclip-engines[{extra}]'")
+def _library(name: str) -> Any:
+    library = import_or_reason(name, name, f"pip install 'openclip-engines[{name}]'")
     if isinstance(library, str):
         raise InputError(f"writing for another library needs {name}: {library}")
     return library

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from engines.bulk.layouts import RECORD_KEY
 from engines.errors import EngineError, InputError
+from engines.files.parquet_library import import_parquet
 from engines.manifest import TowerName
-from engines.process.optional import error_line, import_or_reason
+from engines.process.optional import error_line
 from engines.search.job import read_job
 from engines.search.storage import Folder
 
@@ -83,8 +84,7 @@ class Shards:
         Raises:
             InputError: it is no such folder, it has no embeddings of that tower or no shard, or pyarrow is missing.
         """
-        self._parquet = _pyarrow("pyarrow.parquet")
-        self._pa = _pyarrow("pyarrow")
+        self._pa, self._parquet = import_parquet("reading embeddings and their metadata")
         self.folder, self.job = folder, read_job(folder)
         self.tower = tower or ("image" if "image" in self.job.towers else self.job.towers[0])
         if self.tower not in self.job.towers:
@@ -244,10 +244,3 @@ def _has_errors(metadata: dict[bytes, bytes] | None) -> bool:
         return bool(json.loads((metadata or {})[RECORD_KEY])["errors"])
     except (KeyError, TypeError, ValueError):
         return True
-
-
-def _pyarrow(module: str) -> Any:
-    library = import_or_reason(module, "pyarrow", "pip install 'openclip-engines[parquet]'")
-    if isinstance(library, str):
-        raise InputError(f"reading embeddings and their metadata needs pyarrow: {library}")
-    return library
