@@ -295,4 +295,4 @@ def _earlier(sample: Sample, tower: TowerName) -> Embedding | None:
 
 def _named(message: str, sample: Sample) -> str:
     """An error of an image; one of bytes is named by its row's key."""
-    return message if sample.key in message else f"{sample.key}: {message}"
+    return message if message.startswith(sample.key) else f"{sample.key}: {message}"

@@ -208,20 +208,24 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
         say(f"{summary.rows - summary.errors:,} of {summary.rows:,} rows embedded{rate}")
     if summary.errors:
         _list(
-            f"{summary.errors:,} rows have no embedding; their column `error` says why:",
+            f"{_count(summary.errors, 'row')} without an embedding; the reasons are in the column `error` (npy: in errors/):",
             summary.first_errors,
             summary.errors,
         )
     if summary.cut:
         _list("inputs that are cut off:", summary.cut, len(summary.cut))
     if summary.duplicate_keys:
-        say(f"{summary.duplicate_keys:,} rows have a key that an earlier row of the same shard has")
+        say(f"{_count(summary.duplicate_keys, 'row')} with the key of an earlier row of the same shard")
     if summary.again:
         lines = [f"{name}: {reason}" for name, reason in summary.again]
         _list("made again:", lines, len(lines))
     if summary.failed:
         lines = [f"{name}: {reason}" for name, reason in summary.problems]
-        _list(f"{summary.failed:,} shards failed:", lines, summary.failed)
+        _list(f"failed: {_count(summary.failed, 'shard')}:", lines, summary.failed)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 import engines
-from engines.bulk.samples import Columns
 from engines.commands.common import add_engine_arguments
 from engines.errors import InputError
 from engines.files.json_text import json_text
@@ -51,12 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", metavar="BUNDLE", help="the bundle, where it is no longer at the job's place")
     parser.add_argument("--html", metavar="FILE", help="also write a page with the pictures of the hits")
-    for use in ("image", "key"):
-        parser.add_argument(
-            f"--{use}-column",
-            metavar="NAME",
-            help="for --html: the same as in the job's command, if it had this option",
-        )
     parser.add_argument(
         "--to",
         nargs=2,
@@ -84,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         answers = [Query(kind, name, found) for (kind, name), found in zip(names, hits, strict=True)]
         if args.html:
             about = f"{rows:,} embeddings of {shards.job.model} in {args.out}"
-            write_sheet(Path(args.html), answers, about, Columns(image=args.image_column, key=args.key_column))
+            write_sheet(Path(args.html), answers, about, shards.job.columns)
             report["html"] = args.html
         report |= {"rows": rows, "queries": [_plain(answer) for answer in answers]}
         if not args.json:

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from engines.bulk.description import FILE_NAME
+from engines.bulk.samples import Columns
 from engines.errors import BundleError, InputError
 from engines.files.checksums import file_sha256
 from engines.manifest import MANIFEST_NAME, TowerName
@@ -33,6 +34,7 @@ class Job(msgspec.Struct):
         layout: kind of the shards.
         dtype: type of the embeddings.
         embed_dim: number of dimensions of an embedding.
+        columns: the columns of parquet files that the job's command named.
     """
 
     format: int
@@ -43,6 +45,7 @@ class Job(msgspec.Struct):
     layout: Literal["parquet", "npy"]
     dtype: Literal["float16", "float32"]
     embed_dim: int
+    columns: Columns = Columns()
 
 
 def read_job(folder: Folder) -> Job:
