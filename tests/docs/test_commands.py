@@ -64,6 +64,7 @@ NEEDS = {
         python -m benchmarks peers
         python -m benchmarks bulk BUNDLE --ways 20000
         python -m benchmarks bulk BUNDLE --overhead 600
+        python -m benchmarks bulk BUNDLE --search 1000000
         python -m benchmarks parity BUNDLE --data wds_dtd --clip-benchmark
         python -m benchmarks cold-start ViT-L-14 --precision int8 --calibration photos/ --engine onnxruntime \
 --engine tensorrt-rtx --target sm80
