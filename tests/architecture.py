@@ -41,15 +41,16 @@ ROOMS = {
         # Pixels and ids become embeddings; shards of inputs become shards of embeddings; the bundle's own samples prove it; the
         # command line.
         "embedder": "bundle_files device errors files inputs manifest process runtimes",
-        "bulk": "embedder errors files inputs manifest process",
-        "ray": "bulk embedder errors files manifest process",
+        "shards": "errors files inputs manifest process",
+        "bulk": "embedder errors files inputs manifest process shards",
+        "ray": "bulk embedder errors files manifest process shards",
         "verification": "bundle_files errors files inputs manifest runtimes schema",
         "__init__": "embedder errors hub inputs manifest runtimes tensorrt",
         # What a job of embeddings has written is searched, shown, and handed to other libraries.
-        "search": "bulk errors files inputs manifest process",
+        "search": "bulk errors files inputs manifest process shards",
         "sentence_transformers": "__init__ errors files hub manifest",
         "commands": "__init__ bulk bundle_files embedder engine_kinds errors files hub inputs manifest process ray runtimes search "
-        "verification",
+        "shards verification",
         "__main__": "errors hub process",
     },
     "exporter": {

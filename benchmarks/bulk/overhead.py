@@ -14,12 +14,12 @@ import engines
 from benchmarks.bulk.inputs import TARS, BulkInputs
 from benchmarks.records.estimates import Estimate, estimate
 from engines.bulk.description import JobDescription, agree
-from engines.bulk.input_shards import Sources
 from engines.bulk.job import Summary, run_job
 from engines.bulk.maker import MakeOptions, Outcome
 from engines.embedder import Embedder
 from engines.errors import ImageError
 from engines.files.output_folder import output_folder
+from engines.shards.input_shards import Sources
 
 _BATCH = 32
 

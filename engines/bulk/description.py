@@ -11,10 +11,10 @@ from typing import Any
 from engines.bulk.layouts import DType, Layout, LayoutName
 from engines.bulk.npy_layout import NpyLayout
 from engines.bulk.parquet_layout import ParquetLayout
-from engines.bulk.samples import Columns
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.manifest import TowerName
+from engines.shards.samples import Columns
 
 FILE_NAME = ".job/job.json"
 _FORMAT = 1

@@ -11,14 +11,14 @@ from itertools import islice
 import numpy as np
 
 from engines.bulk.description import JobDescription, read_description
-from engines.bulk.input_shards import Sources
-from engines.bulk.read_shard import read_samples
-from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.embedder import Embedder
 from engines.errors import EngineError, ImageError, InputError
 from engines.files.output_folder import Folder
 from engines.inputs.decode import Decoder
 from engines.process.terminal import say
+from engines.shards.input_shards import Sources
+from engines.shards.read_shard import read_samples
+from engines.shards.samples import Columns, ReaderNotes, Sample
 
 # Limits of the cosine between both embeddings of a picture: its mean, and the least.
 LEAST_MEAN = 0.999

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.bulk.description import JobDescription
-from engines.bulk.input_shards import InputShard, Sources
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
+from engines.shards.input_shards import InputShard, Sources
 
 _NAMED = 100  # failed and cut shards that a summary names; more are counted
 _FIRST_WAIT_SECONDS = 0.25

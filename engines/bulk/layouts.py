@@ -26,7 +26,7 @@ class Rows:
     """Finished rows.
 
     Attributes:
-        keys, urls, captions: see `engines.bulk.samples.Sample`.
+        keys, urls, captions: see `engines.shards.samples.Sample`.
         problems: for each row the reason why it has no embedding; None where all is well.
         embeds: tower to (rows, D) float32; rows that have none are zero.
         present: tower to (rows,) bool: which rows have an embedding.
@@ -47,7 +47,7 @@ class ShardRecord:
     Attributes:
         identity: hash of the job and of the shard's input.
         input: path or URL of the input.
-        kind: how the input was read, see `engines.bulk.input_shards.InputShard`.
+        kind: how the input was read, see `engines.shards.input_shards.InputShard`.
         rows: number of input rows, each of which is in the output once.
         errors: number of those without an embedding.
         cut: the sentence about an input that ended too early.

@@ -14,17 +14,17 @@ from functools import partial
 from typing import Literal
 
 from engines.bulk.description import JobDescription
-from engines.bulk.input_shards import InputShard
 from engines.bulk.layouts import Damaged, EarlierRows, ShardRecord
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
-from engines.bulk.read_shard import read_samples
-from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.embedder import Embedder
 from engines.errors import EngineError, InputError
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 from engines.files.storage import is_remote
+from engines.shards.input_shards import InputShard
+from engines.shards.read_shard import read_samples
+from engines.shards.samples import Columns, ReaderNotes, Sample
 
 Status = Literal["made", "was there", "failed", "busy"]
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from engines.bulk.encode import Embedding, RowEncoder
 from engines.bulk.layouts import Rows, ShardRecord, ShardWriter
 from engines.bulk.read_ahead import ReadAhead, ShardBegins, ShardEnds, ShardTask
-from engines.bulk.samples import Sample, clean_text
 from engines.embedder import Embedder
 from engines.errors import ImageError
 from engines.manifest import TowerName
+from engines.shards.samples import Sample, clean_text
 
 _WRITE_ROWS = 256  # rows that are embedded as texts, and written, together
 _MOST_QUEUED = (

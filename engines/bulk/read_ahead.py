@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from engines.bulk.input_shards import InputShard
 from engines.bulk.layouts import ShardWriter
-from engines.bulk.samples import ReaderNotes, Sample
 from engines.errors import InputError
+from engines.shards.input_shards import InputShard
+from engines.shards.samples import ReaderNotes, Sample
 
 _AHEAD_SAMPLES = 256  # samples that are read ahead, at most,
 _AHEAD_BYTES = 256 << 20  # and their bytes

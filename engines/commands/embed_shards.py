@@ -17,10 +17,8 @@ from typing import Any, cast
 import engines
 from engines.bulk.description import JobDescription, agree
 from engines.bulk.fast_decode import FastDecodeError, check_fast_decode
-from engines.bulk.input_shards import TAR_SUFFIXES, Sources
 from engines.bulk.job import Reporter, Summary, run_job
 from engines.bulk.maker import MakeOptions
-from engines.bulk.samples import Columns
 from engines.commands.common import load_options, tell_left_out
 from engines.commands.embed_progress import JsonReporter, TerminalReporter, tell_summary
 from engines.embedder import Embedder
@@ -33,6 +31,8 @@ from engines.process.terminal import say, visible
 from engines.ray.actor import ActorSettings
 from engines.ray.cluster import RayOptions, import_ray
 from engines.ray.front import run_on_ray
+from engines.shards.input_shards import TAR_SUFFIXES, Sources
+from engines.shards.samples import Columns
 
 _ROWS = 10_000
 _PART = re.compile(r"(\d+)/(\d+)")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from engines.bulk.description import JobDescription
-from engines.bulk.input_shards import InputShard
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
 from engines.errors import EngineError
@@ -25,6 +24,7 @@ from engines.files.storage import reading
 from engines.manifest import MANIFEST_NAME
 from engines.process.cores import usable_cores
 from engines.process.identity import process_name
+from engines.shards.input_shards import InputShard
 
 _STOP_SECONDS = 2.0
 

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from engines.bulk.input_shards import InputShard, Sources
 from engines.bulk.job import Reporter, Summary, Tally, remove_outlived
 from engines.bulk.maker import Checker, Outcome
 from engines.errors import EngineError
@@ -26,6 +25,7 @@ from engines.process.terminal import say
 from engines.ray.actor import ActorSettings
 from engines.ray.cluster import Layout, RayOptions, actor_layout, check_running, cluster, import_ray
 from engines.ray.workers import Fault, Job, Worker
+from engines.shards.input_shards import InputShard, Sources
 
 _ATTEMPTS = 3  # times that a shard is made at most, if workers die on it
 _FAILED_STARTS = 3  # times in a row that an actor may fail to start before its place is given up

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from engines.bulk.input_shards import InputShard
 from engines.ray.actor import ActorSettings, Opened, ShardActor
 from engines.ray.cluster import Layout
+from engines.shards.input_shards import InputShard
 
 _AHEAD = 2  # shards that a worker has at a time: while one is embedded, the next is read
 _BACKOFF_SECONDS = 1.0

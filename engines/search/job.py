@@ -9,11 +9,11 @@ from typing import Literal
 import msgspec
 
 from engines.bulk.description import FILE_NAME
-from engines.bulk.samples import Columns
 from engines.errors import BundleError, InputError
 from engines.files.checksums import file_sha256
 from engines.manifest import MANIFEST_NAME, TowerName
 from engines.search.storage import Folder
+from engines.shards.samples import Columns
 
 FORMAT = 1  # the newest format of the folder that this release reads
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from engines.bulk.read_parquet import read_parquet
-from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.errors import EngineError, ImageError
 from engines.inputs.image_inputs import opened_image
 from engines.process.optional import error_line
 from engines.search.shards import Row
+from engines.shards.read_parquet import read_parquet
+from engines.shards.read_tar import read_tar
+from engines.shards.samples import Columns, ReaderNotes, Sample
 
 SIDE = 224  # longest side of a small picture, in pixels
 _QUALITY = 80

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from engines.bulk.samples import Columns
 from engines.errors import InputError
 from engines.process.terminal import visible
 from engines.search.index import Hit
 from engines.search.pictures import small_pictures
+from engines.shards.samples import Columns
 
 # The policy forbids scripts and every address, should a text ever get past the escaping.
 _HEAD = """<!doctype html>

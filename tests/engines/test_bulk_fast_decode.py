@@ -13,7 +13,7 @@ import engines
 from engines.__main__ import main
 from engines.bulk import fast_decode
 from engines.bulk.fast_decode import FastDecodeFigures, measure_fast_decode
-from engines.bulk.samples import Sample
+from engines.shards.samples import Sample
 from exporter.reference.parity_data import load_parity_data
 
 

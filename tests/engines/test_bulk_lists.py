@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from made_shards import BROKEN, Shard, embed, end_of, jpeg, read_out
 
-from engines.bulk.input_shards import Sources
 from engines.errors import InputError
+from engines.shards.input_shards import Sources
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import numpy as np
 
 import engines
 from engines.bulk.description import JobDescription, agree
-from engines.bulk.input_shards import Sources
+from engines.shards.input_shards import Sources
 from engines.bulk.job import run_job
 from engines.bulk.maker import MakeOptions
 from engines.commands.embed_progress import TerminalReporter

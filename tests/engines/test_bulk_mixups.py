@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, make_tars, read_out
 
-from engines.bulk.input_shards import Sources
 from engines.errors import InputError
 from engines.files.output_folder import LocalFolder
+from engines.shards.input_shards import Sources
 
 
 def run(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> dict[str, Any]:

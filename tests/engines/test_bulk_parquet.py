@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, read_out
 
-from engines.bulk.read_parquet import read_parquet
-from engines.bulk.samples import Columns, ReaderNotes, Sample
 from engines.errors import InputError
+from engines.shards.read_parquet import read_parquet
+from engines.shards.samples import Columns, ReaderNotes, Sample
 
 BOTH = ("image", "text")
 USUAL = Columns()

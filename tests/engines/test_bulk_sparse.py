@@ -11,11 +11,11 @@ from made_shards import jpeg
 
 import engines
 from engines.bulk import pipeline
-from engines.bulk.input_shards import InputShard
 from engines.bulk.layouts import Rows, ShardRecord
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
-from engines.bulk.samples import ReaderNotes, Sample
+from engines.shards.input_shards import InputShard
+from engines.shards.samples import ReaderNotes, Sample
 
 SHARDS, ROWS = 12, 500
 

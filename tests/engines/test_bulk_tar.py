@@ -16,9 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from made_shards import jpeg, sample, tar_bytes
 
-from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import MOST_BYTES, ReaderNotes, Sample
 from engines.errors import InputError
+from engines.shards.read_tar import read_tar
+from engines.shards.samples import MOST_BYTES, ReaderNotes, Sample
 
 COUNT = 4
 STYLES = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

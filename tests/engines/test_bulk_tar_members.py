@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from made_shards import jpeg, member, sample, tar_bytes
 
-from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import ReaderNotes, Sample
+from engines.shards.read_tar import read_tar
+from engines.shards.samples import ReaderNotes, Sample
 
 STYLES = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -27,7 +27,7 @@ def read(file: Path, data: bytes) -> tuple[list[Sample], ReaderNotes]:
 
 
 def test_a_picture_that_is_too_large_is_an_error_of_its_row(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.bulk.read_tar.MOST_BYTES", 1000)
+    monkeypatch.setattr("engines.shards.read_tar.MOST_BYTES", 1000)
     files = [member("a.jpg", bytes(1001)), member("a.txt", b"a"), *sample("b", 1)]
     samples, notes = read(file, tar_bytes(files))
     assert [found.problem is None for found in samples] == [False, True]

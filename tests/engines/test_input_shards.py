@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.bulk.input_shards import Sources
 from engines.commands.embed_shards import parse_part
 from engines.errors import InputError
+from engines.shards.input_shards import Sources
 
 
 @pytest.fixture

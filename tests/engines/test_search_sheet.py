@@ -16,12 +16,12 @@ from embedding_folders import drawing, write_embeddings, write_tar
 from PIL import Image
 
 from engines.__main__ import main
-from engines.bulk.samples import Columns
 from engines.errors import InputError
 from engines.search.index import Hit
 from engines.search.pictures import SIDE, small_pictures
 from engines.search.shards import Row
 from engines.search.sheet import Query, write_sheet
+from engines.shards.samples import Columns
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>' & \u202e\x00\ud800"
 

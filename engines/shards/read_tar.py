@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import IO, Any, cast
 
-from engines.bulk.samples import MOST_BYTES, ReaderNotes, Sample, clean_text
 from engines.errors import InputError
 from engines.files.storage import open_input, reading
 from engines.inputs.image_formats import is_image_name
+from engines.shards.samples import MOST_BYTES, ReaderNotes, Sample, clean_text
 
 # All that the standard library raises at damaged tars and compressed streams, but for errors of the system.
 _CUT = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError, RecursionError)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.bulk.input_shards import InputShard
-from engines.bulk.read_parquet import read_parquet
-from engines.bulk.read_tar import read_tar
-from engines.bulk.samples import Columns, ReaderNotes, Sample
+from engines.shards.input_shards import InputShard
+from engines.shards.read_parquet import read_parquet
+from engines.shards.read_tar import read_tar
+from engines.shards.samples import Columns, ReaderNotes, Sample
 
 
 def read_samples(shard: InputShard, notes: ReaderNotes, columns: Columns, towers: tuple[str, ...]) -> Iterator[Sample]:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from engines.bulk.samples import MOST_BYTES, Columns, ReaderNotes, Sample
 from engines.errors import InputError
 from engines.files.parquet_library import import_parquet
 from engines.files.storage import is_remote, open_input, reading
 from engines.process.optional import error_line
+from engines.shards.samples import MOST_BYTES, Columns, ReaderNotes, Sample
 
 _ROWS = 64  # rows of a batch: their pictures are in memory together
 _BUFFER_BYTES = 1 << 20
