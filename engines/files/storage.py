@@ -79,7 +79,9 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise InputError(f"reading and writing {url} needs fsspec: {fsspec}")
     try:
         system, name = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise InputError(f"{url} cannot be opened: {error_line(error)} (by pip, into this environment)") from error
+    except ValueError as error:
         raise InputError(f"{url} cannot be opened: {error_line(error)}") from error
     return system, name
 

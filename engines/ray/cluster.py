@@ -100,8 +100,12 @@ def _connect(ray: Any, address: str) -> None:
         raise KeyboardInterrupt from error
     except Exception as error:  # whatever a cluster of another version or a wrong address raises
         place = "be started here" if address == "local" else f"be reached at {address}"
-        hint = "" if address == "local" else " (a cluster with tokens needs RAY_AUTH_MODE=token)"
-        raise InputError(f"Ray cannot {place}: {error_line(error)}{hint}") from error
+        reason, hint = error_line(error), ""
+        if isinstance(error, ConnectionError) and address == "auto":
+            reason = "no Ray runs on this machine; start one, pass the address of one, or --ray local"
+        elif address != "local":
+            hint = " (a cluster with tokens needs RAY_AUTH_MODE=token)"
+        raise InputError(f"Ray cannot {place}: {reason}{hint}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
