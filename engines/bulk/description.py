@@ -10,7 +10,7 @@ from typing import Any
 
 from engines.bulk.layouts import DType, Layout, LayoutName
 from engines.bulk.npy_layout import NpyLayout
-from engines.bulk.parquet_layout import ParquetLayout
+from engines.bulk.parquet_layout import ParquetLayout, has_record
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.manifest import TowerName
@@ -82,9 +82,7 @@ def read_description(folder: Folder) -> JobDescription | None:
         fields: Any = json.loads(data)
         number = fields["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(
-            f"{place} is damaged: remove it if the shards beside it are from the same job, or pass another --out"
-        ) from error
+        raise EngineError(f"{place} is damaged: pass another --out") from error
     if number != _FORMAT:
         raise EngineError(
             f"{place} has format {number!r}, and this release reads format {_FORMAT}: use the release that wrote it"
@@ -93,7 +91,7 @@ def read_description(folder: Folder) -> JobDescription | None:
         columns = Columns(**fields["columns"])
         return JobDescription(**{**fields, "towers": tuple(fields["towers"]), "columns": columns})
     except (KeyError, TypeError) as error:
-        raise EngineError(f"{place} is damaged ({error}): remove it, or pass another --out") from error
+        raise EngineError(f"{place} is damaged ({error}): pass another --out") from error
 
 
 def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
@@ -103,13 +101,14 @@ def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
         The description in the folder.
 
     Raises:
-        InputError: the folder belongs to a job that would make other rows.
+        InputError: the folder belongs to a job that would make other rows, or has files that no job wrote.
         EngineError: see `read_description`.
     """
     data = json.dumps(asdict(wanted), indent=1).encode()
     for _ in range(3):
         there = read_description(folder)
         if there is None:
+            _refuse_foreign_files(folder)
             if folder.create(FILE_NAME, data):
                 return wanted
             continue
@@ -119,6 +118,16 @@ def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
             )
         return there
     raise EngineError(f"{folder.url}/{FILE_NAME} cannot be written: other jobs write and remove it")
+
+
+def _refuse_foreign_files(folder: Folder) -> None:
+    """Refuse a folder that no job has begun and that has parquet files without a job's record: a job might replace them."""
+    for name in sorted(name for name in folder.names() if name.endswith(".parquet")):
+        with folder.open(name) as file:
+            if not has_record(file):
+                raise InputError(
+                    f"{folder.url} has {name}, which no job wrote and a job might replace: pass an empty folder as --out"
+                )
 
 
 def _difference(there: JobDescription, wanted: JobDescription) -> str:

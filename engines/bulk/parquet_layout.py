@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord, record_from
+from engines.bulk.layouts import RECORD_KEY, Damaged, DType, LayoutName, Rows, ShardRecord, record_from
 from engines.errors import EngineError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
@@ -74,6 +74,15 @@ class ParquetLayout:
     def write(self, folder: Folder, shard: str) -> _Writer:
         """See `Layout`."""
         return _Writer(folder, self.done_name(shard), self._schema, self._columns)
+
+
+def has_record(opened: Any) -> bool:
+    """Whether a parquet file's footer has the record of a job, of whatever form."""
+    _, parquet = import_parquet("reading parquet files")
+    try:
+        return RECORD_KEY in (parquet.ParquetFile(opened, pre_buffer=False).metadata.metadata or {})
+    except Exception:  # noqa: BLE001 - a damaged file raises errors of several classes, and has no record
+        return False
 
 
 def read_footer(opened: Any, schema: Any) -> ShardRecord:

@@ -152,6 +152,7 @@ def run_shards(args: argparse.Namespace) -> int:
     description.make_layout()  # refuses a missing library before the folder is made
     options = MakeOptions(columns, args.retry_failed, args.replace_changed)
     reporter: Reporter = JsonReporter() if args.json else TerminalReporter()
+    sources.check_output(args.out)
     folder = output_folder(args.out)
     try:
         with _terminated_as_interrupted():

@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import os
@@ -50,7 +51,8 @@ class InputShard:
     items: tuple[str, ...] = ()
 
     def identity(self) -> str:
-        """A hash of what the shard holds. It is another one after its input was changed, but not after all was moved elsewhere.
+        """A hash of what the shard holds. It is another one after its input was changed, but not after tars and parquet files
+        were moved elsewhere; files of folders and lists are known by their paths, which are their rows' keys.
 
         Raises:
             InputError: the input is not there.
@@ -127,6 +129,26 @@ class Sources:
         name = PurePosixPath(self.texts or self.listing or self._folder()).stem
         return name.lstrip("._") or "images"  # other programs do not see files that begin with them
 
+    def check_output(self, out: str) -> None:
+        """Refuse an output folder in which a job would replace its inputs, or read its outputs as inputs.
+
+        Raises:
+            InputError: it is the folder of a parquet file among the inputs, or a folder among them.
+        """
+        if is_remote(out):
+            own = {source.rpartition("/")[0] for _, source in self._packed if source.endswith(".parquet")}
+            same = out.rstrip("/") in own
+        else:
+            folders = [
+                os.path.dirname(source)
+                for _, source in self._packed
+                if source.endswith(".parquet") and not is_remote(source)
+            ]
+            folders += [path for path in self._pictures if os.path.isdir(path)]
+            same = os.path.realpath(out) in {os.path.realpath(folder) for folder in folders}
+        if same:
+            raise InputError(f"--out {out} is a folder of the inputs, which the job might replace: pass another folder")
+
     def shards(self, part: tuple[int, int] = (0, 1)) -> Iterator[InputShard]:
         """The shards number i, i + n, i + 2 n, … in their order.
 
@@ -138,7 +160,7 @@ class Sources:
     def _all(self) -> Iterator[InputShard]:
         self.left_out.clear()
         for name, source in self._packed:
-            yield InputShard(name, "parquet" if source.endswith(".parquet") else "tar", source)
+            yield InputShard(name, "parquet" if source.lower().endswith(".parquet") else "tar", source)
         kind: Kind = "lines" if self.texts is not None else "files"
         source = str(self.texts or self.listing or self._folder())
         items = self._items(self.left_out)
@@ -171,15 +193,18 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]
         if not found:
             raise InputError(f"{path} matches no file")
         for file in found:
-            suffix = _packed_suffix(file)
+            # A parquet dataset may be a folder that is named like a file.
+            is_folder = not is_remote(file) and os.path.isdir(file)
+            suffix = None if is_folder else _packed_suffix(file)
             if is_remote(file) and not packed:
                 filesystem(file)  # a library that is missing is one error, and not one of each shard
             if suffix is not None:
                 packed.append((_name(file, path, suffix), file))
             elif is_remote(file):
                 raise InputError(f"{file} is neither a .tar nor a .parquet: only these are read from a URL")
-            elif os.path.isdir(file):
-                inside = [name for name in matching(f"{file.rstrip('/')}/*") if _packed_suffix(name) is not None]
+            elif is_folder:
+                escaped = glob.escape(file.rstrip("/"))
+                inside = [name for name in matching(f"{escaped}/*") if _packed_suffix(name) is not None]
                 packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
                 if not inside:
                     pictures.append(file)
@@ -220,7 +245,7 @@ def _braces(pattern: str) -> Iterator[str]:
 
 
 def _packed_suffix(path: str) -> str | None:
-    return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.endswith(suffix)), None)
+    return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.lower().endswith(suffix)), None)
 
 
 def _name(file: str, pattern: str, suffix: str) -> str:

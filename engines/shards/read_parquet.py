@@ -107,6 +107,10 @@ def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
     )
     image = values.get("image")
     if isinstance(image, dict):
+        if not image.keys() & {"bytes", "path"}:
+            raise InputError(
+                f"a picture has the fields {', '.join(image)}, and neither bytes nor path: pass another --image-column"
+            )
         image = image.get("bytes") or image.get("path")
     if isinstance(image, str):
         sample.image = image if os.path.isabs(image) else os.path.join(folder, image)

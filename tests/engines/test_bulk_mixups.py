@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_shards import BROKEN, assert_whole, embed, end_of, jpeg, make_tars, read_out
 
+from engines.__main__ import main
 from engines.errors import InputError
 from engines.files.output_folder import LocalFolder
 from engines.shards.input_shards import Sources
@@ -152,3 +153,30 @@ def test_shards_behind_the_last_one_of_a_list_that_became_shorter(
     assert run(demo_bundle, capsys, *arguments, code=1)["failed"] == 1
     assert run(demo_bundle, capsys, *arguments, "--replace-changed")["there"] == 2
     assert set(read_out(out)) == {"list-00000000", "list-00000001"}
+
+
+@pytest.mark.parametrize("out", ["in", "in/", "./in"])
+def test_inputs_are_never_replaced(
+    out: str, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A parquet file of pictures in the output folder would have the name of its own output."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"jpg": [b"x"], "caption": ["a"]}), "in/x.parquet")
+    before = (tmp_path / "in/x.parquet").read_bytes()
+    for source in ("in/*.parquet", "in", str(tmp_path / "in/x.parquet")):
+        assert main(["embed", str(demo_bundle), source, "--out", out]) == 1
+    assert (tmp_path / "in/x.parquet").read_bytes() == before
+
+
+def test_a_folder_with_files_that_no_job_wrote_is_refused(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Downloaders put x.parquet beside x.tar."""
+    (tmp_path / "out").mkdir()
+    pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "out" / "x.parquet")
+    before = (tmp_path / "out" / "x.parquet").read_bytes()
+    (tmp_path / "x.txt").write_text("a\n")
+    assert main(["embed", str(demo_bundle), "--texts", str(tmp_path / "x.txt"), "--out", str(tmp_path / "out")]) == 1
+    assert "has x.parquet, which no job wrote" in capsys.readouterr().err
+    assert (tmp_path / "out" / "x.parquet").read_bytes() == before

@@ -184,3 +184,12 @@ def test_part(text: str | None, part: tuple[int, int]) -> None:
 def test_wrong_part(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         parse_part(text)
+
+
+@pytest.mark.parametrize("folder", ["plain", "tars[1]", "data.parquet"])
+def test_folders_of_any_name(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "A.TAR").write_bytes(b"")
+    (tmp_path / folder / "b.parquet").write_bytes(b"")
+    shards = list(Sources((str(tmp_path / folder),)).shards())
+    assert [(shard.name.rpartition("/")[2], shard.kind) for shard in shards] == [("A", "tar"), ("b", "parquet")]
