@@ -16,6 +16,8 @@ from translated_once import keep_translations
 # Set before PyTorch is imported. Otherwise each process that compiles for the CPU first tries every instruction set that the
 # processor has with the compiler, two seconds each.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+# Set before Ray is imported: several tests share one Ray, whose lines about workers that were killed would come at any later time.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from engines.bulk.job import Summary
 from engines.bulk.maker import Outcome
@@ -119,16 +119,21 @@ class TerminalReporter:
 
 
 class JsonReporter:
-    """One JSON object a line on standard output: ``begin``, ``shard``, ``progress`` every ten seconds, ``wait``, ``end``."""
+    """One JSON object a line on standard output: ``begin``, ``shard``, ``progress`` every ten seconds, ``wait``, ``end``.
+
+    What libraries print goes elsewhere while Ray runs (`engines.ray.cluster.cluster`), so this class keeps the stream that it was
+    made with.
+    """
 
     def __init__(self) -> None:
+        self._stream = sys.stdout
         self._course: _Course | None = None
         self._told = time.monotonic()
 
     def begin(self, summary: Summary) -> None:
         """See `Reporter`."""
         self._course = _Course(summary)
-        _print({"event": "begin", "shards": summary.shards})
+        self._print({"event": "begin", "shards": summary.shards})
 
     def shard(self, outcome: Outcome) -> None:
         """See `Reporter`."""
@@ -148,7 +153,7 @@ class JsonReporter:
                 "cut": record.cut,
                 "seconds": round(outcome.seconds, 3),
             }
-        _print(fields)
+        self._print(fields)
 
     def rows(self, count: int) -> None:
         """See `Reporter`."""
@@ -159,7 +164,7 @@ class JsonReporter:
         if time.monotonic() - self._told >= _JSON_SECONDS:
             self._told = time.monotonic()
             left = course.seconds_left
-            _print(
+            self._print(
                 {
                     "event": "progress",
                     "shards": course.summary.shards,
@@ -172,10 +177,13 @@ class JsonReporter:
 
     def wait(self, busy: int) -> None:
         """See `Reporter`."""
-        _print({"event": "wait", "busy": busy})
+        self._print({"event": "wait", "busy": busy})
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _print(self, fields: dict[str, Any]) -> None:
+        _print(fields, self._stream)
 
 
 def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_json: bool) -> None:
@@ -248,5 +256,5 @@ def _list(title: str, lines: list[str], total: int) -> None:
         say(f"  … and {total - _SHOWN:,} more")
 
 
-def _print(fields: Mapping[str, Any]) -> None:
-    print(json_text(fields, indent=None), flush=True)
+def _print(fields: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    print(json_text(fields, indent=None), file=stream, flush=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from engines.process.cores import usable_cores
 from engines.process.optional import error_line, import_or_reason
 
 _OBJECT_STORE_BYTES = 100 << 20  # only lists of files and outcomes pass through it
-# Nothing is sent to Ray's makers, and Ray's own lines about workers would stand among the lines of --json on standard output.
+# Nothing is sent to Ray's makers, and Ray's own lines about workers, which repeat what this program says, are left out. The second
+# has an effect only if Ray was not imported before.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
 
@@ -67,22 +69,27 @@ def import_ray() -> Any:
 def cluster(ray: Any, address: str) -> Iterator[None]:
     """A context in which this process is connected with Ray; a connection that was there before stays.
 
+    A thread of Ray's prints lines about workers that died on standard output, whatever it is told about logs. Standard output is
+    the program's, perhaps lines of JSON, so until the context ends `sys.stdout` is standard error: who writes results meanwhile
+    needs the stream from before.
+
     Raises:
         InputError: there is no Ray at that address, it refuses, or it cannot be started.
     """
-    if ray.is_initialized():
-        yield
-        return
-    ended = False
-    try:
-        _connect(ray, address)
-        yield
-    except RayEndedError:
-        ended = True
-        raise
-    finally:
-        if not ended:  # it would end this process before the reason is said
-            ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        if ray.is_initialized():
+            yield
+            return
+        ended = False
+        try:
+            _connect(ray, address)
+            yield
+        except RayEndedError:
+            ended = True
+            raise
+        finally:
+            if not ended:  # it would end this process before the reason is said
+                ray.shutdown()
 
 
 def _connect(ray: Any, address: str) -> None:

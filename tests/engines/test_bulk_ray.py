@@ -245,6 +245,22 @@ def test_an_interrupted_job_leaves_nothing(
 
 
 @pytest.mark.long
+def test_lines_of_ray_do_not_stand_among_lines_of_json(demo_bundle: Path, tars: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "engines", "embed", str(demo_bundle), f"{tars}/{PATTERN}", "--out", f"{out}/"]
+    # With these settings Ray says all that it has to say.
+    environment = {**os.environ, "RAY_DEDUP_LOGS": "0"}
+    killer = WhereverItIsMade(out, NAMES[1], signal.SIGKILL, times=1)
+    with killer:
+        job = subprocess.run(
+            [*command, "--ray", "local", "--json"], env=environment, capture_output=True, text=True, check=True
+        )
+    assert len(killer.met) == 1
+    assert "(raylet)" in job.stderr
+    assert [line["event"] for line in events(job.stdout)] == ["begin", *["shard"] * SHARDS, "end"]
+
+
+@pytest.mark.long
 def test_ray_itself_is_killed(demo_bundle: Path, tars: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "engines", "embed", str(demo_bundle), f"{tars}/{PATTERN}", "--out", f"{out}/"]
