@@ -12,11 +12,11 @@ HERE = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
 CPP_OUT ?= build
 
-.PHONY: cpp cpp-asan fuzz cpp-lint demo test test-long test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
+.PHONY: cpp cpp-asan fuzz cpp-lint demo test test-long test-ci test-all test-floor gpu gpu-tests gpu-kit bench bench-int8 report tables lint format zoo cold-start clean help
 
 help:
 	@echo "make demo      export the bundled demo model, load the bundle, classify pictures, print a table"
-	@echo "make test      run the fast tests (test-long: those that take long or a compiler; test-all: all that need no GPU)"
+	@echo "make test      run the fast tests (test-long: those that take long or a compiler; test-ci: both; test-all: all that need no GPU)"
 	@echo "make test-floor  the tests that depend on versions, with the lowest ones that pyproject.toml allows (PYTHON_FLOOR=python3.12)"
 	@echo "make cpp       the C++ library, its engine modules and programs -> build/ (cpp-asan: its tests with sanitizers; fuzz: 60 s a target)"
 	@echo "make lint      ruff and mypy"
@@ -41,6 +41,10 @@ test: $(STAMP)
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "long and not slow and not gpu" $(PYTEST_FLAGS)
 
+# Both in one session, as CI runs them: what the tests share is made once, and no worker waits for the end of the first half.
+test-ci: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not gpu" $(PYTEST_FLAGS)
+
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
@@ -64,7 +68,7 @@ cpp: $(STAMP)
 cpp-asan: $(STAMP)
 	$(BIN)/python engines/cpp/tools/build.py --quiet --out build-asan -- -DOCE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 OCE_TEST_FOLDER=$(CURDIR)/build-asan \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/cpp -m "not slow" -k "not speed" $(PYTEST_FLAGS)
+	  $(BIN)/python $(PYTEST) -p no:cacheprovider tests/cpp -m "not slow" -k "not speed" $(PYTEST_FLAGS)
 
 FUZZ_SECONDS ?= 60
 fuzz: $(STAMP)
