@@ -27,12 +27,14 @@ class Summary:
     Attributes:
         shards: number of shards of this job's part.
         made, there, failed: number of shards that were made, were whole already, and failed.
-        rows, errors: rows of the shards that were made, and those of them without an embedding.
+        rows, errors: rows of the shards that were made, and those of them with an error.
+        missing: for each tower of the job the number of those rows of which it made no embedding.
+        missing_all: number of those rows of which no tower made an embedding.
         duplicate_keys: rows of the shards that were made whose key an earlier row of the same shard has.
         problems: names and reasons of the first failed shards.
         cut: the sentences about the first inputs that ended too early.
         again: names and reasons of the first shards that were made again.
-        first_errors: the reasons of the first rows without an embedding.
+        first_errors: the reasons of the first rows with an error.
         seconds: duration of the job.
     """
 
@@ -42,6 +44,8 @@ class Summary:
     failed: int = 0
     rows: int = 0
     errors: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+    missing_all: int = 0
     duplicate_keys: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
@@ -62,6 +66,9 @@ class Summary:
             self.made += 1
             self.rows += record.rows
             self.errors += record.errors
+            for tower, count in record.missing.items():
+                self.missing[tower] = self.missing.get(tower, 0) + count
+            self.missing_all += record.missing_all
             self.duplicate_keys += record.duplicate_keys
             if record.cut is not None and len(self.cut) < _NAMED:
                 self.cut.append(record.cut)
@@ -122,7 +129,7 @@ def run_job(
     Raises:
         EngineError: the engine failed, or the output cannot be written. What is finished stays; the same command goes on.
     """
-    tally = Tally(sources, part, reporter)
+    tally = Tally(sources, part, description.towers, reporter)
     leases = Leases(folder)
     try:
         maker = ShardMaker(clip, folder, description, options, leases)
@@ -143,10 +150,10 @@ def run_job(
 class Tally:
     """Counts outcomes, which arrive from several threads, and passes them to a reporter."""
 
-    def __init__(self, sources: Sources, part: tuple[int, int], reporter: Reporter) -> None:
+    def __init__(self, sources: Sources, part: tuple[int, int], towers: tuple[str, ...], reporter: Reporter) -> None:
         self._reporter, self._began = reporter, time.monotonic()
         self._lock = threading.Lock()
-        self.summary = Summary(len(range(part[0], sources.count(), part[1])))
+        self.summary = Summary(len(range(part[0], sources.count(), part[1])), missing=dict.fromkeys(towers, 0))
         self.busy: list[InputShard] = []
         reporter.begin(self.summary)
 

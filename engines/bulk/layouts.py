@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -49,10 +49,12 @@ class ShardRecord:
         input: path or URL of the input.
         kind: how the input was read, see `engines.shards.input_shards.InputShard`.
         rows: number of input rows, each of which is in the output once.
-        errors: number of those without an embedding.
+        errors: number of those with an error.
         cut: the sentence about an input that ended too early.
         duplicate_keys: number of rows whose key an earlier row has.
         engines: description of the engine of each tower.
+        missing: for each tower the number of rows of which it made no embedding.
+        missing_all: number of rows of which no tower made an embedding.
     """
 
     identity: str
@@ -63,6 +65,8 @@ class ShardRecord:
     cut: str | None
     duplicate_keys: int
     engines: Mapping[str, str]
+    missing: Mapping[str, int] = field(default_factory=dict)
+    missing_all: int = 0
 
     def metadata(self) -> dict[bytes, bytes]:
         """The record as metadata of a parquet file."""
@@ -81,8 +85,9 @@ def record_from(metadata: Mapping[bytes, bytes] | None) -> ShardRecord:
     """
     try:
         data: Any = json.loads((metadata or {})[RECORD_KEY])
-        return ShardRecord(**data)
-    except (KeyError, ValueError, TypeError) as error:
+        known = {item.name for item in fields(ShardRecord)}
+        return ShardRecord(**{name: value for name, value in data.items() if name in known})
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise Damaged("it has no record of the job that wrote it") from error
 
 

@@ -56,7 +56,7 @@ class Outcome:
         status: ``made``; ``was there``: it was whole already; ``failed``: `reason` says why; ``busy``: another job works on it.
         record: the shard's record, where it is whole.
         reason: why it failed, or which process works on it; of a shard that was made, why it was made again, if it was.
-        first_errors: the reasons of the first rows without an embedding.
+        first_errors: the reasons of the first rows with an error.
         seconds: time since the job began the shard before.
     """
 

@@ -235,6 +235,8 @@ class _Work:
             end.notes.cut,
             end.notes.duplicate_keys,
             dict(self._clip.engines),
+            shard.missing,
+            shard.missing_all,
         )
         shard.writer.publish(record)
         self._current = None
@@ -277,13 +279,17 @@ class _Shard:
 
     def __init__(self, task: ShardTask, writer: ShardWriter) -> None:
         self.task, self.writer = task, writer
-        self.rows = self.errors = 0
+        self.rows = self.errors = self.missing_all = 0
+        self.missing: dict[str, int] = {}
         self.first_errors: list[str] = []
 
     def add(self, rows: Rows) -> None:
         self.rows += len(rows.keys)
         problems = [problem for problem in rows.problems if problem is not None]
         self.errors += len(problems)
+        for tower, present in rows.present.items():
+            self.missing[tower] = self.missing.get(tower, 0) + int(np.count_nonzero(~present))
+        self.missing_all += int(np.count_nonzero(~np.any(list(rows.present.values()), axis=0)))
         self.first_errors = [*self.first_errors, *problems][:20]
         self.writer.add(rows)
 

@@ -150,6 +150,8 @@ class JsonReporter:
             fields |= {
                 "rows": record.rows,
                 "errors": record.errors,
+                "missing": dict(record.missing),
+                "missing_all": record.missing_all,
                 "cut": record.cut,
                 "seconds": round(outcome.seconds, 3),
             }
@@ -199,6 +201,8 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
                 "failed": summary.failed,
                 "rows": summary.rows,
                 "errors": summary.errors,
+                "missing": summary.missing,
+                "missing_all": summary.missing_all,
                 "duplicate_keys": summary.duplicate_keys,
                 "seconds": round(summary.seconds, 3),
                 "problems": [{"shard": name, "reason": reason} for name, reason in summary.problems],
@@ -213,10 +217,11 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
     there = f", {summary.there:,} were there already" if summary.there else ""
     say(visible(f"{summary.made:,} of {summary.shards:,} shards made in {duration(summary.seconds)}{there}: {url}"))
     if summary.made:
-        say(f"{summary.rows - summary.errors:,} of {summary.rows:,} rows embedded{rate}")
+        by = " by both towers" if len(summary.missing) > 1 else ""
+        say(f"{summary.rows - summary.errors:,} of {summary.rows:,} rows embedded{by}{rate}")
     if summary.errors:
         _list(
-            f"{_count(summary.errors, 'row')} without an embedding; the reasons are in the column `error` (npy: in errors/):",
+            f"{_failures(summary)}; the reasons are in the column `error` (npy: in errors/):",
             summary.first_errors,
             summary.errors,
         )
@@ -230,6 +235,15 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
     if summary.failed:
         lines = [f"{name}: {reason}" for name, reason in summary.problems]
         _list(f"failed: {_count(summary.failed, 'shard')}:", lines, summary.failed)
+
+
+def _failures(summary: Summary) -> str:
+    """The numbers of rows with an error, by what they lack."""
+    rows = _count(summary.errors, "row")
+    if len(summary.missing) == 1:
+        return f"{rows} without an embedding" if summary.missing_all == summary.errors else f"{rows} with an error"
+    lacks = [f"no {tower} embedding: {count - summary.missing_all:,}" for tower, count in summary.missing.items()]
+    return f"{rows} with an error ({', '.join(lacks)}, neither: {summary.missing_all:,})"
 
 
 def _count(number: int, noun: str) -> str:

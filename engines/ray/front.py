@@ -64,7 +64,7 @@ def run_on_ray(
         EngineError: no actor can open the bundle, an engine failed repeatedly, or the output cannot be written.
     """
     ray = import_ray()
-    tally = Tally(sources, part, reporter)
+    tally = Tally(sources, part, settings.description.towers, reporter)
     leases = Leases(folder)
     with ExitStack() as stack:
         stack.callback(leases.close)
