@@ -31,6 +31,7 @@ class Summary:
         missing: for each tower of the job the number of those rows of which it made no embedding.
         missing_all: number of those rows of which no tower made an embedding.
         duplicate_keys: rows of the shards that were made whose key an earlier row of the same shard has.
+        further_pictures: pictures in the inputs of those shards that were left out, because an earlier one is that of their row.
         problems: names and reasons of the first failed shards.
         cut: the sentences about the first inputs that ended too early.
         again: names and reasons of the first shards that were made again.
@@ -47,6 +48,7 @@ class Summary:
     missing: dict[str, int] = field(default_factory=dict)
     missing_all: int = 0
     duplicate_keys: int = 0
+    further_pictures: int = 0
     problems: list[tuple[str, str]] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     again: list[tuple[str, str]] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Summary:
                 self.missing[tower] = self.missing.get(tower, 0) + count
             self.missing_all += record.missing_all
             self.duplicate_keys += record.duplicate_keys
+            self.further_pictures += record.further_pictures
             if record.cut is not None and len(self.cut) < _NAMED:
                 self.cut.append(record.cut)
             if outcome.reason is not None and len(self.again) < _NAMED:

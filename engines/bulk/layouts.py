@@ -55,6 +55,7 @@ class ShardRecord:
         engines: description of the engine of each tower.
         missing: for each tower the number of rows of which it made no embedding.
         missing_all: number of rows of which no tower made an embedding.
+        further_pictures: number of the input's pictures that were left out, because an earlier one is that of their row.
     """
 
     identity: str
@@ -67,6 +68,7 @@ class ShardRecord:
     engines: Mapping[str, str]
     missing: Mapping[str, int] = field(default_factory=dict)
     missing_all: int = 0
+    further_pictures: int = 0
 
     def metadata(self) -> dict[bytes, bytes]:
         """The record as metadata of a parquet file."""

@@ -222,10 +222,13 @@ class Checker:
         if record.identity != identity:
             if self._options.replace_changed:
                 return Check(shard, identity, reason="its input has changed")
-            reason = (
-                f"{self._folder.url}/{self._layout.done_name(shard.name)} was made from another input than {shard.source} "
-                "is now: pass --replace-changed to make such shards again"
-            )
+            done = f"{self._folder.url}/{self._layout.done_name(shard.name)}"
+            reason = f"{done} was made from another input than {shard.source} is now: pass --replace-changed to make such shards again"
+            if shard.kind == "files" and record.input != shard.source:
+                reason = (
+                    f"{done} was made from {record.input}, and rows have the names of their files: name it so and not "
+                    f"{shard.source}, or pass --replace-changed to make such shards again"
+                )
             return Check(shard, identity, Outcome(shard, "failed", record, reason))
         if self._options.retry_failed and (record.errors or record.cut):
             return Check(shard, identity, reason="it had rows that failed", again=True)

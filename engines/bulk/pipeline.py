@@ -237,6 +237,7 @@ class _Work:
             dict(self._clip.engines),
             shard.missing,
             shard.missing_all,
+            end.notes.further_pictures,
         )
         shard.writer.publish(record)
         self._current = None

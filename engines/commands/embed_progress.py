@@ -204,6 +204,7 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
                 "missing": summary.missing,
                 "missing_all": summary.missing_all,
                 "duplicate_keys": summary.duplicate_keys,
+                "further_pictures": summary.further_pictures,
                 "seconds": round(summary.seconds, 3),
                 "problems": [{"shard": name, "reason": reason} for name, reason in summary.problems],
                 "cut": summary.cut,
@@ -229,6 +230,9 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
         _list("inputs that are cut off:", summary.cut, len(summary.cut))
     if summary.duplicate_keys:
         say(f"{_count(summary.duplicate_keys, 'row')} with the key of an earlier row of the same shard")
+    if summary.further_pictures:
+        pictures = _count(summary.further_pictures, "picture")
+        say(f"left out: {pictures} in tars, because a row has the first picture of its sample only")
     if summary.again:
         lines = [f"{name}: {reason}" for name, reason in summary.again]
         _list("made again:", lines, len(lines))

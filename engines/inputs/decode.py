@@ -132,7 +132,7 @@ class Decoder:
         library = find_library()
         try:
             if not isinstance(library, Library):
-                raise EngineError(f"decoder='native' cannot be used: {library}; {REMEDY}")
+                raise EngineError(f"the decoder 'native' cannot be used: {library}; {REMEDY}")
             known = library  # the type that the function below captures
             self._native = PerProcess(
                 lambda: NativeDecoder(known, bundle, self._config, threads, self._max_pixels, fast)
@@ -191,7 +191,7 @@ class Decoder:
             if self._closed:
                 raise _closed() from error
             raise EngineError(
-                f"no thread for decoding can be started ({error}): pass a smaller workers=, or raise the limit of processes"
+                f"no thread for decoding can be started ({error}): use fewer workers, or raise the limit of processes"
             ) from error
 
     @staticmethod

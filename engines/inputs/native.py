@@ -25,7 +25,7 @@ from engines.manifest import Preprocess
 VARIABLE = "OPENCLIP_ENGINES_LIBRARY"
 NAME = "libopenclip_engines.so.0"
 VERSION = (0, 1)  # major and minor of this package; a library with others may have other structs or pixels
-REMEDY = f"build it with `make cpp` and set {VARIABLE} to its path, or pass decoder='pillow'"
+REMEDY = f"build it with `make cpp` and set {VARIABLE} to its path, or choose the decoder 'pillow'"
 
 DecoderName: TypeAlias = Literal["auto", "pillow", "native"]
 NativeImage: TypeAlias = "str | bytes | npt.NDArray[np.uint8]"
@@ -159,7 +159,7 @@ class NativeDecoder:
         options.fast_decode, options.plain_files = int(fast_decode), 1
         if self._api.oce_clip_open(os.fsencode(bundle), ctypes.byref(options), ctypes.byref(self._handle)):
             words = self._api.oce_last_error().decode("utf-8", "replace")
-            raise EngineError(f"the C++ library cannot open {Path(bundle)} ({words}): pass decoder='pillow'")
+            raise EngineError(f"the C++ library cannot open {Path(bundle)} ({words}): choose the decoder 'pillow'")
 
     def takes(self, image: PrivateImage) -> bool:
         """Whether the library may read an image: a path, bytes, or an array whose rows have no gaps between their pixels."""

@@ -24,6 +24,8 @@ from engines.files.storage import filesystem, is_remote, matching, version_of
 from engines.files.text_files import iterate_lines
 from engines.inputs.image_files import iterate_images
 from engines.inputs.image_formats import is_image_name
+from engines.shards.local_paths import local_path
+from engines.shards.named_twice import beside, refuse_named_twice
 
 Kind = Literal["tar", "parquet", "files", "lines"]
 
@@ -52,7 +54,7 @@ class InputShard:
 
     def identity(self) -> str:
         """A hash of what the shard holds. It is another one after its input was changed, but not after tars and parquet files
-        were moved elsewhere; files of folders and lists are known by their paths, which are their rows' keys.
+        were moved elsewhere; files of folders and lists are known by their paths as they were named, which are their rows' keys.
 
         Raises:
             InputError: the input is not there.
@@ -64,7 +66,7 @@ class InputShard:
             data = item.encode("utf-8", "surrogatepass")
             digest.update(b"%d:" % len(data) + data)
             if self.kind == "files":
-                digest.update(_state(item))
+                digest.update(_state(local_path(item)[0] or item))
         return digest.hexdigest()
 
 
@@ -93,14 +95,14 @@ class Sources:
                 raise InputError(
                     f"{file} is not a regular file, and it is read more than once: save its lines to a file"
                 )
-        self._packed, self._pictures = _sorted_out(self.paths)
+        self._beside = Counter[str]()
+        self._packed, self._pictures = _sorted_out(self.paths, self._beside)
+        refuse_named_twice([source for _, source in self._packed], self._pictures)
         # The layout `npy` writes a/b and a_b to the same name.
         flat = [name.replace("/", "_") for name, _ in self._packed]
         twice = next((name for name, count in Counter(flat).items() if count > 1), None)
         if twice is not None:
             first, second = [source for name, (_, source) in zip(flat, self._packed, strict=True) if name == twice][:2]
-            if first == second:
-                raise InputError(f"{first} is named twice: name it once")
             raise InputError(
                 f"{first} and {second} would both be written to {twice}: pass one pattern that matches both (the part of the path "
                 "after the pattern's fixed folder is the name), or make two jobs"
@@ -159,6 +161,7 @@ class Sources:
 
     def _all(self) -> Iterator[InputShard]:
         self.left_out.clear()
+        self.left_out.update(self._beside)
         for name, source in self._packed:
             yield InputShard(name, "parquet" if source.lower().endswith(".parquet") else "tar", source)
         kind: Kind = "lines" if self.texts is not None else "files"
@@ -184,8 +187,8 @@ class Sources:
             return ""
 
 
-def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Names of outputs with their tars and parquet files, and folders and image files."""
+def _sorted_out(paths: Iterable[str], left_out: Counter[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Names of outputs with their tars and parquet files, and folders and image files. `left_out` gets what is not read."""
     packed: list[tuple[str, str]] = []
     pictures: list[str] = []
     for path in paths:
@@ -206,7 +209,9 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]
                 escaped = glob.escape(file.rstrip("/"))
                 inside = [name for name in matching(f"{escaped}/*") if _packed_suffix(name) is not None]
                 packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
-                if not inside:
+                if inside:
+                    left_out.update(beside(file, inside))
+                else:
                     pictures.append(file)
             elif is_image_name(file) or not os.path.exists(file) or found == [path]:
                 pictures.append(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from engines.errors import InputError
 from engines.files.parquet_library import import_parquet
 from engines.files.storage import is_remote, open_input, reading
 from engines.process.optional import error_line
+from engines.shards.local_paths import local_path
 from engines.shards.samples import MOST_BYTES, Columns, ReaderNotes, Sample
 
 _ROWS = 64  # rows of a batch: their pictures are in memory together
@@ -59,7 +61,7 @@ def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tupl
                 f"{source} is no parquet file or is damaged ({error_line(error)}): fetch it again"
             ) from error
         names = _chosen(source, file.schema_arrow.names, columns, towers)
-        folder = "" if is_remote(source) else os.path.dirname(source)
+        folder = None if is_remote(source) else os.path.dirname(source)
         row = 0
         try:
             for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(names.values())), use_threads=False):
@@ -98,13 +100,10 @@ def _chosen(source: str, have: list[str], columns: Columns, towers: tuple[str, .
     return chosen
 
 
-def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
-    key, url, caption = values.get("key"), values.get("url"), values.get("caption")
-    sample = Sample(
-        f"{row:08d}" if key is None else _text(key),
-        None if url is None else _text(url),
-        None if caption is None else _text(caption),
-    )
+def _sample(values: dict[str, Any], row: int, folder: str | None) -> Sample:
+    """A row's sample; `folder` is that of the parquet file, None where it is remote."""
+    key, url, caption = (_text(values.get(name)) for name in ("key", "url", "caption"))
+    sample = Sample(f"{row:08d}" if key is None else key, url, caption)
     image = values.get("image")
     if isinstance(image, dict):
         if not image.keys() & {"bytes", "path"}:
@@ -113,8 +112,12 @@ def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
             )
         image = image.get("bytes") or image.get("path")
     if isinstance(image, str):
-        sample.image = image if os.path.isabs(image) else os.path.join(folder, image)
-        sample.url = sample.url or sample.image
+        path, sample.problem = local_path(image)
+        if path is not None and not os.path.isabs(path):
+            path = None if folder is None else os.path.join(folder, path)
+            if path is None:
+                sample.problem = f"{image} is relative to a file that is not on this machine: make tars of the pictures"
+        sample.image, sample.url = path, sample.url or path or image
     elif isinstance(image, bytes):
         if len(image) > MOST_BYTES:
             sample.problem = f"the picture has {len(image):,} bytes, more than {MOST_BYTES:,}: scale it down first"
@@ -125,7 +128,10 @@ def _sample(values: dict[str, Any], row: int, folder: str) -> Sample:
     return sample
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | None:
+    """A value as text; None for none, which pandas writes as NaN in some columns."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
@@ -133,5 +139,5 @@ def _values(pa: Any, column: Any) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:  # some programs write texts that are no UTF-8; the other rows are whole
-        values = [None if value is None else _text(value) for value in column.cast(pa.large_binary()).to_pylist()]
+        values = [_text(value) for value in column.cast(pa.large_binary()).to_pylist()]
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engines.shards.input_shards import InputShard
+from engines.shards.local_paths import local_path
 from engines.shards.read_parquet import read_parquet
 from engines.shards.read_tar import read_tar
 from engines.shards.samples import Columns, ReaderNotes, Sample
@@ -30,10 +31,11 @@ def read_samples(shard: InputShard, notes: ReaderNotes, columns: Columns, towers
 
 
 def read_files(files: tuple[str, ...]) -> Iterator[Sample]:
-    """A sample for each image file: its path is its key and its url. The file is opened only when it is decoded."""
+    """A sample for each image file: its path, or its line of a list, is its key and its url. It is opened when it is decoded."""
     for file in files:
         name = file.encode("utf-8", "backslashreplace").decode()
-        yield Sample(name, url=name, image=file)
+        path, problem = local_path(file)
+        yield Sample(name, url=name, image=path, problem=problem)
 
 
 def read_texts(lines: tuple[str, ...], first: int) -> Iterator[Sample]:

@@ -53,8 +53,9 @@ class _Member(tarfile.TarInfo):
 def read_tar(source: str, notes: ReaderNotes) -> Iterator[Sample]:
     """The samples of a tar, plain or compressed, read once from its start to its end.
 
-    A sample's picture is its first file with the suffix of a picture, its caption the file ``.txt``, or ``caption`` in the file
-    ``.json``, which also may have its ``url``. Where the tar is cut off, the sample that is cut has a problem, and `notes` says so.
+    A sample's picture is its first file with the suffix of a picture (`notes` counts further ones), its caption the file ``.txt``,
+    or ``caption`` in the file ``.json``, which also may have its ``url``. Where the tar is cut off, the sample that is cut has a
+    problem, and `notes` says so.
 
     Raises:
         InputError: the file is not there, or is no tar.
@@ -101,7 +102,7 @@ def _samples(archive: tarfile.TarFile, source: str, notes: ReaderNotes) -> Itera
                         yield _finished(sample, notes)
                     sample, suffixes = Sample(key), set()
                 suffixes.add(suffix)
-                _add(sample, suffix, member, archive)
+                _add(sample, suffix, member, archive, notes)
             _skip(archive)
         _check_end(archive)
     except (*_CUT, OSError) as error:
@@ -160,9 +161,10 @@ def _visible(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _add(sample: Sample, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+def _add(sample: Sample, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile, notes: ReaderNotes) -> None:
     if is_image_name(f"x.{suffix}"):
         if sample.image is not None:
+            notes.further_pictures += 1
             return
         name = _visible(member.name)
         if not member.isfile():

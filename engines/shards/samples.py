@@ -69,11 +69,13 @@ class ReaderNotes:
     Attributes:
         cut: the sentence about an input that ends too early; None if it does not.
         duplicate_keys: number of rows whose key an earlier row of the shard has.
+        further_pictures: number of pictures that were left out, because an earlier one is that of their sample.
         keys: hashes of the keys until now.
     """
 
     cut: str | None = None
     duplicate_keys: int = 0
+    further_pictures: int = 0
     keys: set[int] = field(default_factory=set)
 
     def count_key(self, key: str) -> None:

@@ -57,7 +57,7 @@ def test_without_the_library(
     monkeypatch.delenv(native.VARIABLE, raising=False)
     monkeypatch.setattr(native, "NAME", "libopenclip_engines.so.absent")
     assert command.main(["--bundle", str(demo_bundle), "--files", "2"]) == 1
-    assert "error: decoder='native' cannot be used: the C++ library cannot be loaded" in capsys.readouterr().err
+    assert "error: the decoder 'native' cannot be used: the C++ library cannot be loaded" in capsys.readouterr().err
 
 
 def test_pixels_that_differ_are_an_error() -> None:

@@ -169,6 +169,19 @@ def test_names_of_folders_that_would_hide_the_shards(name: str, demo_bundle: Pat
     assert not shard.startswith((".", "_"))
 
 
+def test_urls_in_a_list(photos: Path, demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file: URL is the path; what is elsewhere is not fetched, and its row says so."""
+    listing, url = tmp_path / "list.txt", (photos / "0.jpg").as_uri()
+    listing.write_text(f"{url}\nhttps://x/1.jpg\n")
+    arguments = ["--list", listing, "--out", tmp_path / "out"]
+    assert run(demo_bundle, capsys, *arguments)["errors"] == 1
+    shard = read_out(tmp_path / "out")["list-00000000"]
+    assert shard.keys == [url]
+    assert "https://x/1.jpg is a URL, and pictures are not fetched" in shard.problems[0][1]
+    (photos / "0.jpg").write_bytes(jpeg(8))
+    assert run(demo_bundle, capsys, *arguments, code=1)["failed"] == 1
+
+
 def test_patterns(tmp_path: Path) -> None:
     for name in ("a/00.tar", "a/01.tar", "b/00.tar", "b/02.tgz", "b/x.parquet", "b/y.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -77,6 +77,45 @@ def test_paths_are_relative_to_the_file(file: Path) -> None:
         assert [sample.image for sample in samples] == [str(file.parent / "a.jpg"), "/b.jpg"]
 
 
+def test_pictures_at_urls(file: Path) -> None:
+    places = [
+        "file:///data/a%20b.jpg",
+        "FILE://localhost/c.jpg",
+        "file://host/d.jpg",
+        "https://x/e.jpg",
+        "s3://b/f.jpg",
+    ]
+    samples = read(file, pa.table({"image_path": [*places, "/data/g:h.jpg"]}), towers=("image",))
+    assert [sample.image for sample in samples] == ["/data/a b.jpg", "/c.jpg", None, None, None, "/data/g:h.jpg"]
+    assert [sample.url for sample in samples] == ["/data/a b.jpg", "/c.jpg", *places[2:], "/data/g:h.jpg"]
+    reasons = [sample.problem or "" for sample in samples]
+    assert reasons[:2] == ["", ""]
+    assert reasons[2] == "file://host/d.jpg is on another machine, host: write file:/// and the path here"
+    for place, reason in zip(places[3:], reasons[3:5], strict=True):
+        assert reason.startswith(f"{place} is a URL, and pictures are not fetched: download them first")
+
+
+def test_a_relative_path_in_a_remote_file(tmp_path: Path) -> None:
+    """It does not name a file in the working directory."""
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://relative/x.parquet", "wb") as file:
+        pq.write_table(pa.table({"image_path": ["a.jpg"]}), file)
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        (sample,) = read_parquet("memory://relative/x.parquet", ReaderNotes(), Columns(), ("image",))
+    assert (sample.image, sample.url) == (None, "a.jpg")
+    assert sample.problem == "a.jpg is relative to a file that is not on this machine: make tars of the pictures"
+
+
+def test_nan_is_no_key_and_no_caption(file: Path) -> None:
+    """Pandas writes it in columns of numbers and of objects."""
+    nothing = pa.array([float("nan"), 2.5, None], pa.float64())
+    samples = read(file, pa.table({"image": [jpeg(0)] * 3, "key": nothing, "caption": nothing, "url": nothing}))
+    assert [sample.key for sample in samples] == ["00000000", "2.5", "00000002"]
+    assert [sample.caption for sample in samples] == [sample.url for sample in samples] == [None, "2.5", None]
+
+
 @pytest.mark.parametrize(
     ("images", "kind"), [([1, 2], "int"), ([[1], [2]], "list"), ([1.5], "float"), ([{"x": 1}, {"x": 2}], None)]
 )

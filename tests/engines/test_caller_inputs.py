@@ -332,7 +332,7 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, demo_bundle: 
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(decoder._pool.get(), "submit", submit)
-    with pytest.raises(EngineError, match=r"no thread for decoding can be started .*smaller workers="):
+    with pytest.raises(EngineError, match=r"no thread for decoding can be started .*use fewer workers"):
         next(decoder.batches([b"x"], 1))
     decoder.close()
     with pytest.raises(EngineError, match="closed"):
