@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engines.bulk.layouts import DType, Layout, LayoutName
+import msgspec
+
+from engines.bulk.layouts import DType, Layout, LayoutName, NotOfAJob
 from engines.bulk.npy_layout import NpyLayout
-from engines.bulk.parquet_layout import ParquetLayout, has_record
+from engines.bulk.parquet_layout import ParquetLayout, check_is_of_a_job
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.manifest import TowerName
@@ -68,30 +70,42 @@ class JobDescription:
         return make(self.towers, self.dtype, self.embed_dim)
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
+def decode_description(data: bytes, place: str) -> JobDescription:
+    """The description in the content of a ``job.json``; fields that this release does not know are ignored.
+
+    Args:
+        data: the content.
+        place: path or URL of the file, for messages.
+
+    Raises:
+        InputError: it is damaged, or a newer release wrote it.
+    """
+    try:
+        number = msgspec.json.decode(data, type=_Format).format
+        if number > _FORMAT:
+            raise InputError(
+                f"{place} has format {number}, and this release reads format {_FORMAT}: use the release that wrote it"
+            )
+        description = msgspec.json.decode(data, type=JobDescription)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{place} is damaged ({error}): run the job again into a new folder") from error
+    if description.embed_dim < 1 or not description.towers:
+        raise InputError(f"{place} names no embeddings: run the job again into a new folder")
+    return description
+
+
 def read_description(folder: Folder) -> JobDescription | None:
     """The description in an output folder; None where there is none.
 
     Raises:
-        EngineError: it is damaged, or a newer release wrote it.
+        InputError: see `decode_description`.
     """
     data = folder.read(FILE_NAME)
-    if data is None:
-        return None
-    place = f"{folder.url}/{FILE_NAME}"
-    try:
-        fields: Any = json.loads(data)
-        number = fields["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{place} is damaged: pass another --out") from error
-    if number != _FORMAT:
-        raise EngineError(
-            f"{place} has format {number!r}, and this release reads format {_FORMAT}: use the release that wrote it"
-        )
-    try:
-        columns = Columns(**fields["columns"])
-        return JobDescription(**{**fields, "towers": tuple(fields["towers"]), "columns": columns})
-    except (KeyError, TypeError) as error:
-        raise EngineError(f"{place} is damaged ({error}): pass another --out") from error
+    return None if data is None else decode_description(data, f"{folder.url}/{FILE_NAME}")
 
 
 def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
@@ -101,8 +115,8 @@ def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
         The description in the folder.
 
     Raises:
-        InputError: the folder belongs to a job that would make other rows, or has files that no job wrote.
-        EngineError: see `read_description`.
+        InputError: the folder belongs to a job that would make other rows, or has files that no job wrote; or see
+            `decode_description`.
     """
     data = json.dumps(asdict(wanted), indent=1).encode()
     for _ in range(3):
@@ -124,10 +138,12 @@ def _refuse_foreign_files(folder: Folder) -> None:
     """Refuse a folder that no job has begun and that has parquet files without a job's record: a job might replace them."""
     for name in sorted(name for name in folder.names() if name.endswith(".parquet")):
         with folder.open(name) as file:
-            if not has_record(file):
+            try:
+                check_is_of_a_job(file)
+            except NotOfAJob as error:
                 raise InputError(
-                    f"{folder.url} has {name}, which no job wrote and a job might replace: pass an empty folder as --out"
-                )
+                    f"{folder.url} has {name}, which no job wrote ({error}): pass an empty folder as --out"
+                ) from error
 
 
 def _difference(there: JobDescription, wanted: JobDescription) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.bulk.description import JobDescription
+from engines.bulk.layouts import Damaged, NotOfAJob
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
+from engines.errors import InputError
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
 from engines.shards.input_shards import InputShard, Sources
@@ -219,8 +222,14 @@ def remove_outlived(
                 outlived.setdefault(number, name)
     for number, name in sorted(outlived.items()):
         shard = f"{sources.cut_name}-{number}"
-        if options.replace_changed:
-            layout.remove(folder, shard)
-            continue
         reason = f"{folder.url}/{name} was made from an input that had more rows: pass --replace-changed to remove such shards"
+        if options.replace_changed:
+            try:
+                with contextlib.suppress(Damaged, InputError):
+                    layout.read_record(folder, shard)
+            except NotOfAJob as error:
+                reason = f"{folder.url}/{name} was written by no job ({error}), and is not removed: move it away"
+            else:
+                layout.remove(folder, shard)
+                continue
         report(Outcome(InputShard(shard, "files", ""), "failed", reason=reason))

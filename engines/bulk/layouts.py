@@ -79,6 +79,10 @@ class Damaged(EngineError):
     """An output file is not whole."""
 
 
+class NotOfAJob(EngineError):
+    """A file has the name of an output, and no job wrote it: it is never replaced."""
+
+
 def record_from(metadata: Mapping[bytes, bytes] | None) -> ShardRecord:
     """The record in a parquet file's metadata.
 
@@ -135,7 +139,9 @@ class Layout(Protocol):
         """The record of a finished shard.
 
         Raises:
+            InputError: it is not there.
             Damaged: one of its files is missing, cut, or of another form.
+            NotOfAJob: one of its parquet files was written by another program.
         """
 
     def read_rows(self, folder: Folder, shard: str) -> EarlierRows:

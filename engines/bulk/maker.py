@@ -14,7 +14,7 @@ from functools import partial
 from typing import Literal
 
 from engines.bulk.description import JobDescription
-from engines.bulk.layouts import Damaged, EarlierRows, ShardRecord
+from engines.bulk.layouts import Damaged, EarlierRows, NotOfAJob, ShardRecord
 from engines.bulk.pipeline import embed_shards
 from engines.bulk.read_ahead import ShardTask
 from engines.embedder import Embedder
@@ -112,7 +112,10 @@ class ShardMaker:
         ):
             shard, now = finished.task.shard, time.monotonic()
             self._leases.release(shard.name)
-            if finished.problem is not None:
+            if finished.is_lost:
+                reasons.pop(shard.name, None)
+                report(Outcome(shard, "busy", reason="another job", seconds=now - began))
+            elif finished.problem is not None:
                 report(Outcome(shard, "failed", reason=finished.problem, seconds=now - began))
             else:
                 reason = reasons.pop(shard.name, None)
@@ -140,7 +143,7 @@ class ShardMaker:
                 reasons[shard.name] = check.reason
             begin = partial(self._layout.write, self._folder, shard.name)
             read = self._read_again if check.again else self._read
-            yield ShardTask(shard, check.identity, partial(read, shard), begin)
+            yield ShardTask(shard, check.identity, partial(read, shard), begin, partial(self._leases.holds, shard.name))
 
     def _read_again(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
         """The samples of a shard, those with an embedding of an earlier run without their pictures."""
@@ -210,7 +213,14 @@ class Checker:
             shard: the shard.
             fresh: whether the file is looked for itself, and not in the listing of the folder, which is up to a minute old.
         """
-        record, damage = self._record(shard, fresh)
+        try:
+            record, damage = self._record(shard, fresh)
+        except NotOfAJob as error:
+            reason = (
+                f"{self._folder.url} has a file with the name of this shard's output, which no job wrote ({error}): move it "
+                "away, or pass another --out"
+            )
+            return Check(shard, outcome=Outcome(shard, "failed", reason=reason))
         try:
             identity = self._identity(shard)
         except InputError as error:
@@ -223,11 +233,12 @@ class Checker:
             if self._options.replace_changed:
                 return Check(shard, identity, reason="its input has changed")
             done = f"{self._folder.url}/{self._layout.done_name(shard.name)}"
-            reason = f"{done} was made from another input than {shard.source} is now: pass --replace-changed to make such shards again"
+            remedy = "pass --replace-changed to make such shards again"
+            reason = f"{done} was made from another input than {shard.source} is now: {remedy}"
             if shard.kind == "files" and record.input != shard.source:
                 reason = (
                     f"{done} was made from {record.input}, and rows have the names of their files: name it so and not "
-                    f"{shard.source}, or pass --replace-changed to make such shards again"
+                    f"{shard.source}, or {remedy}"
                 )
             return Check(shard, identity, Outcome(shard, "failed", record, reason))
         if self._options.retry_failed and (record.errors or record.cut):

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bulk.layouts import Damaged, DType, LayoutName, Rows, ShardRecord
+from engines.bulk.layouts import Damaged, DType, LayoutName, NotOfAJob, Rows, ShardRecord
 from engines.bulk.parquet_layout import ParquetFile, read_batches, read_footer
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
@@ -124,6 +124,8 @@ class NpyLayout:
         try:
             with folder.open(name) as opened:
                 same = read_footer(opened, self._errors) == record
+        except NotOfAJob:
+            raise
         except EngineError as error:
             raise Damaged(f"{name}: {error}") from error
         if not same:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engines.bulk.layouts import RECORD_KEY, Damaged, DType, LayoutName, Rows, ShardRecord, record_from
+from engines.bulk.layouts import RECORD_KEY, Damaged, DType, LayoutName, NotOfAJob, Rows, ShardRecord, record_from
 from engines.errors import EngineError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
@@ -18,6 +18,7 @@ from engines.files.storage import writing
 from engines.manifest import TowerName
 from engines.process.optional import error_line
 
+_MAGIC = b"PAR1"  # the first bytes of every parquet file
 _GROUP_ROWS = 4096  # rows of a row group: so many embeddings are in memory before they are written
 
 
@@ -76,13 +77,28 @@ class ParquetLayout:
         return _Writer(folder, self.done_name(shard), self._schema, self._columns)
 
 
-def has_record(opened: Any) -> bool:
-    """Whether a parquet file's footer has the record of a job, of whatever form."""
+def check_is_of_a_job(opened: Any) -> None:
+    """Check that a job of this project may have written a file, so that it may be replaced.
+
+    A parquet file with a footer is a job's if the footer has the record. Without a footer it is a job's that a disk or a copy cut
+    off if it begins as every parquet file, or if it begins with zeros or is empty, as files whose content never reached the disk.
+
+    Raises:
+        NotOfAJob: another program wrote it.
+    """
     _, parquet = import_parquet("reading parquet files")
+    head, metadata = b"", None
     try:
-        return RECORD_KEY in (parquet.ParquetFile(opened, pre_buffer=False).metadata.metadata or {})
-    except Exception:  # noqa: BLE001 - a damaged file raises errors of several classes, and has no record
-        return False
+        opened.seek(0)
+        head = opened.read(len(_MAGIC))
+        opened.seek(0)
+        metadata = parquet.ParquetFile(opened, pre_buffer=False).metadata.metadata
+    except Exception as error:  # a damaged file, and a store's client, raise errors of several classes
+        if head not in (_MAGIC, bytes(len(head))):
+            raise NotOfAJob("it is no parquet file") from error
+        return
+    if RECORD_KEY not in (metadata or {}):
+        raise NotOfAJob("it is a parquet file without the record of a job")
 
 
 def read_footer(opened: Any, schema: Any) -> ShardRecord:
@@ -94,13 +110,17 @@ def read_footer(opened: Any, schema: Any) -> ShardRecord:
 
     Raises:
         Damaged: the footer is missing or damaged, or the file has other columns or another number of rows.
+        NotOfAJob: another program wrote the file.
     """
     _, parquet = import_parquet("reading parquet files")
     try:
         file = parquet.ParquetFile(opened, pre_buffer=False)
         found, rows, metadata = file.schema_arrow, file.metadata.num_rows, file.metadata.metadata
     except Exception as error:
+        check_is_of_a_job(opened)
         raise Damaged(error_line(error)) from error
+    if RECORD_KEY not in (metadata or {}):
+        raise NotOfAJob("it is a parquet file without the record of a job")
     if not found.equals(schema):
         raise Damaged(f"it has the columns {', '.join(found.names)}, or others of their types")
     record = record_from(metadata)

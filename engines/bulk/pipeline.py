@@ -30,11 +30,12 @@ _MOST_QUEUED = (
 
 @dataclass
 class Finished:
-    """A shard that was published, or that failed: then `problem` has the reason, and nothing was published."""
+    """A shard that was published; or that failed: then `problem` has the reason; or that another job has taken over: `is_lost`."""
 
     task: ShardTask
     record: ShardRecord | None = None
     problem: str | None = None
+    is_lost: bool = False
     first_errors: list[str] = field(default_factory=list)  # the reasons of the first rows that have no embedding
 
 
@@ -239,6 +240,9 @@ class _Work:
             shard.missing_all,
             end.notes.further_pictures,
         )
+        if not shard.task.is_ours():
+            self._abandon()
+            return Finished(shard.task, is_lost=True)
         shard.writer.publish(record)
         self._current = None
         return Finished(shard.task, record, first_errors=shard.first_errors)

@@ -27,12 +27,14 @@ class ShardTask:
         identity: hash of the job and of the input.
         read: a function that reads its samples.
         begin: a function that begins its output.
+        is_ours: a function that says whether this job still has the shard's lease; without it, the output is not published.
     """
 
     shard: InputShard
     identity: str
     read: Callable[[ReaderNotes], Iterator[Sample]]
     begin: Callable[[], ShardWriter]
+    is_ours: Callable[[], bool] = lambda: True
 
 
 @dataclass

@@ -31,7 +31,8 @@ from engines.process.terminal import say, visible
 from engines.ray.actor import ActorSettings
 from engines.ray.cluster import RayOptions, import_ray
 from engines.ray.front import run_on_ray
-from engines.shards.input_shards import TAR_SUFFIXES, Sources
+from engines.shards.input_shards import Sources
+from engines.shards.patterns import TAR_SUFFIXES
 from engines.shards.samples import Columns
 
 _ROWS = 10_000
@@ -153,6 +154,8 @@ def run_shards(args: argparse.Namespace) -> int:
     options = MakeOptions(columns, args.retry_failed, args.replace_changed)
     reporter: Reporter = JsonReporter() if args.json else TerminalReporter()
     sources.check_output(args.out)
+    sources.check_columns(columns, towers)
+    sources.count()  # refuses inputs without a shard
     folder = output_folder(args.out)
     try:
         with _terminated_as_interrupted():

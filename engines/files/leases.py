@@ -1,7 +1,8 @@
 """Leases of shards: a job that works on a shard says so in the output folder, so that another job takes another shard.
 
-Only speed depends on leases, correctness does not: two jobs that make the same shard write the same file, each under a name of its
-own that is renamed at the end.
+Correctness hardly depends on leases: two jobs that make the same shard write the same file, each under a name of its own that is
+renamed at the end. Where a shard has several files, those of two jobs could mix, so a job whose lease was taken over while it
+stood still does not publish.
 
 A lease is a small file with the name of the process that holds it and a number that the holder raises every few seconds. Another
 job takes it over where the holder has ended on the same machine, or where the number did not change for a minute by the other
@@ -89,6 +90,14 @@ class Leases:
             if content is not None and _holder(content) == self._job:
                 self._folder.remove(_file_name(shard))
 
+    def holds(self, shard: str) -> bool:
+        """Whether this job still has the lease of a shard that it took; True where the store does not answer."""
+        try:
+            content = self._folder.read(_file_name(shard))
+        except EngineError:
+            return True
+        return content is not None and _holder(content) == self._job
+
     def end(self, shard: str, process: str) -> None:
         """Remove a shard's lease if it belongs to a process that is known to have ended."""
         content = self._folder.read(_file_name(shard))
@@ -123,6 +132,8 @@ class Leases:
             with self._lock:
                 self._beat += 1
                 for shard in self._held:
+                    if not self.holds(shard):  # taken over while this process stood still
+                        continue
                     try:
                         self._folder.write(_file_name(shard), self._content())
                     except EngineError:

@@ -58,11 +58,10 @@ class Folder(Protocol):
 
 
 def output_folder(path: str) -> Folder:
-    """The folder for a job's output, which is made where it is missing.
+    """The folder for a job's output. Where it is missing it is made as soon as a file is written.
 
     Raises:
         InputError: it is a file, or cannot be reached.
-        EngineError: it cannot be made.
     """
     if path.startswith(("file://", "local://")):
         return LocalFolder(Path(filesystem(path)[1]))
@@ -78,9 +77,9 @@ class LocalFolder:
         if mode is not None and not stat.S_ISDIR(mode):
             raise InputError(f"--out {path} is a file: pass a folder")
         self._unfinished, self._owner = path / ".job" / "tmp", f"{process_name()} {uuid.uuid4().hex[:12]}"
-        with writing(self.url):
-            self._unfinished.mkdir(parents=True, exist_ok=True)
-            self._sweep()
+        if mode is not None:
+            with writing(self.url):
+                self._sweep()
 
     def names(self) -> set[str]:
         """See `Folder`."""
@@ -164,6 +163,8 @@ class LocalFolder:
 
     def unfinished(self) -> Path:
         """See `Folder`."""
+        with writing(self.url):
+            self._unfinished.mkdir(parents=True, exist_ok=True)
         return self._unfinished / f"{self._owner} {uuid.uuid4().hex}"
 
     def publish(self, file: Path, name: str) -> None:
@@ -185,7 +186,7 @@ class LocalFolder:
     def _sweep(self, owner: str | None = None) -> None:
         """Remove unfinished files of processes that were killed, and of an owner."""
         now = time.time()
-        for entry in os.scandir(self._unfinished):
+        for entry in os.scandir(self._unfinished) if self._unfinished.is_dir() else ():
             with contextlib.suppress(OSError):  # another job may remove it at the same time
                 ended = has_ended(entry.name.partition(" ")[0]) or now - entry.stat().st_mtime > _LEFT_SECONDS
                 if ended or entry.name.rpartition(" ")[0] == owner:

@@ -14,7 +14,7 @@ from engines.process.optional import error_line
 
 
 class Folder:
-    """A folder that is only read.
+    """A folder that is only read: unlike `engines.files.output_folder.Folder` it makes nothing and removes nothing in it.
 
     Attributes:
         place: path or URL, as it stands in messages.

@@ -6,32 +6,30 @@ time.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import itertools
 import os
-import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from engines.errors import InputError
 from engines.files.file_kinds import mode_of
-from engines.files.storage import filesystem, is_remote, matching, version_of
+from engines.files.storage import is_remote, version_of
 from engines.files.text_files import iterate_lines
 from engines.inputs.image_files import iterate_images
-from engines.inputs.image_formats import is_image_name
 from engines.shards.local_paths import local_path
-from engines.shards.named_twice import beside, refuse_named_twice
+from engines.shards.named_twice import refuse_named_twice
+from engines.shards.patterns import sorted_out
+from engines.shards.read_parquet import MissingColumnError, check_columns
+from engines.shards.samples import Columns
 
 Kind = Literal["tar", "parquet", "files", "lines"]
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<choices>[^{}]*,[^{}]*))\}")
-_MAGIC = re.compile(r"[*?\[{]")
+_CHECKED_FILES = 3
 
 
 @dataclass(frozen=True)
@@ -95,8 +93,8 @@ class Sources:
                 raise InputError(
                     f"{file} is not a regular file, and it is read more than once: save its lines to a file"
                 )
-        self._beside = Counter[str]()
-        self._packed, self._pictures = _sorted_out(self.paths, self._beside)
+        self._counted, self._beside = 0, Counter[str]()
+        self._packed, self._pictures = sorted_out(self.paths, self._beside)
         refuse_named_twice([source for _, source in self._packed], self._pictures)
         # The layout `npy` writes a/b and a_b to the same name.
         flat = [name.replace("/", "_") for name, _ in self._packed]
@@ -109,11 +107,13 @@ class Sources:
             )
 
     def count(self) -> int:
-        """The number of shards; folders and lists are read once for it.
+        """The number of shards; folders and lists are read once for it, at the first call.
 
         Raises:
             InputError: there is none.
         """
+        if self._counted:
+            return self._counted
         self.cut_shards = -(-sum(1 for _ in self._items()) // self.rows)
         if not self.cut_shards and not self._packed:
             raise InputError(f"{self.texts} has no line" if self.texts else f"the list {self.listing} names no file")
@@ -123,7 +123,8 @@ class Sources:
                 raise InputError(
                     f"{source} and a part of {self._folder()} would both be written to {name}: make two jobs, each with its --out"
                 )
-        return len(self._packed) + self.cut_shards
+        self._counted = len(self._packed) + self.cut_shards
+        return self._counted
 
     @property
     def cut_name(self) -> str:
@@ -150,6 +151,25 @@ class Sources:
             same = os.path.realpath(out) in {os.path.realpath(folder) for folder in folders}
         if same:
             raise InputError(f"--out {out} is a folder of the inputs, which the job might replace: pass another folder")
+
+    def check_columns(self, columns: Columns, towers: tuple[str, ...]) -> None:
+        """Refuse names of columns that none of the first parquet files has, before a job is begun under them.
+
+        Raises:
+            InputError: all of the first few files that can be read lack a column; without files, nothing is checked.
+        """
+        missing: InputError | None = None
+        for source in [source for _, source in self._packed if source.lower().endswith(".parquet")][:_CHECKED_FILES]:
+            try:
+                check_columns(source, columns, towers)
+            except MissingColumnError as error:
+                missing = missing or error
+            except InputError:  # the job itself reports a shard that cannot be read
+                continue
+            else:
+                return
+        if missing is not None:
+            raise missing
 
     def shards(self, part: tuple[int, int] = (0, 1)) -> Iterator[InputShard]:
         """The shards number i, i + n, i + 2 n, … in their order.
@@ -185,87 +205,6 @@ class Sources:
             return self._pictures[0] if len(self._pictures) == 1 else os.path.commonpath(self._pictures)
         except ValueError:  # there is none, or some are relative to the working directory and others are not
             return ""
-
-
-def _sorted_out(paths: Iterable[str], left_out: Counter[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Names of outputs with their tars and parquet files, and folders and image files. `left_out` gets what is not read."""
-    packed: list[tuple[str, str]] = []
-    pictures: list[str] = []
-    for path in paths:
-        found = list(_expanded(path))
-        if not found:
-            raise InputError(f"{path} matches no file")
-        for file in found:
-            # A parquet dataset may be a folder that is named like a file.
-            is_folder = not is_remote(file) and os.path.isdir(file)
-            suffix = None if is_folder else _packed_suffix(file)
-            if is_remote(file) and not packed:
-                filesystem(file)  # a library that is missing is one error, and not one of each shard
-            if suffix is not None:
-                packed.append((_name(file, path, suffix), file))
-            elif is_remote(file):
-                raise InputError(f"{file} is neither a .tar nor a .parquet: only these are read from a URL")
-            elif is_folder:
-                escaped = glob.escape(file.rstrip("/"))
-                inside = [name for name in matching(f"{escaped}/*") if _packed_suffix(name) is not None]
-                packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
-                if inside:
-                    left_out.update(beside(file, inside))
-                else:
-                    pictures.append(file)
-            elif is_image_name(file) or not os.path.exists(file) or found == [path]:
-                pictures.append(file)
-            else:
-                raise InputError(f"{file} is neither a .tar, a .parquet, a folder nor an image file")
-    return packed, pictures
-
-
-def _expanded(pattern: str) -> Iterator[str]:
-    """The paths of a pattern with ``{000..123}``, ``{a,b}``, ``*``, ``?``, ``[…]``; braces name files that need not be there."""
-    if not is_remote(pattern) and os.path.exists(pattern):
-        yield pattern
-        return
-    for name in _braces(pattern):
-        if re.search(r"[*?\[]", name):
-            yield from matching(name)
-        else:
-            yield name
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    match = _BRACES.search(pattern)  # the first one varies slowest, as in a shell
-    if match is None:
-        yield pattern
-        return
-    first, last, choices = match.group("first", "last", "choices")
-    if choices is not None:
-        words: Iterable[str] = choices.split(",")
-    elif int(first) > int(last):
-        raise InputError(f"{pattern}: the range {match.group()} runs backwards")
-    else:
-        width = len(first) if len(first) == len(last) or first.startswith("0") else 0
-        words = (f"{number:0{width}d}" for number in range(int(first), int(last) + 1))
-    for word in words:
-        yield from _braces(f"{pattern[: match.start()]}{word}{pattern[match.end() :]}")
-
-
-def _packed_suffix(path: str) -> str | None:
-    return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.lower().endswith(suffix)), None)
-
-
-def _name(file: str, pattern: str, suffix: str) -> str:
-    """The part of a file's path behind the folders of its pattern that are the same for all files, without the suffix."""
-    magic = _MAGIC.search(pattern) if pattern != file else None
-    folder = _path(pattern[: magic.start()] if magic is not None else pattern).rpartition("/")[0]
-    path = _path(file)
-    inside = path[len(folder) + 1 :] if folder and path.startswith(f"{folder}/") else path
-    name = inside[: -len(suffix)] if suffix else inside
-    parts = [part.lstrip("._") or "shard" for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts)
-
-
-def _path(url: str) -> str:
-    return url.partition("://")[2].lstrip("/") if is_remote(url) else url
 
 
 def _state(file: str) -> bytes:

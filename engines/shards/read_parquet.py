@@ -37,6 +37,26 @@ _USUAL = {
 }
 
 
+class MissingColumnError(InputError):
+    """A parquet file has no column that a tower of the job needs, or none of a name that the user gave."""
+
+
+def check_columns(source: str, columns: Columns, towers: tuple[str, ...]) -> None:
+    """Check that a parquet file has the columns of a job; see `read_parquet`.
+
+    Raises:
+        MissingColumnError: it has not.
+        InputError: it cannot be read.
+    """
+    _, parquet = import_parquet(f"reading {source}")
+    with open_input(source) as opened, reading(source):
+        try:
+            names = parquet.ParquetFile(opened, pre_buffer=False).schema_arrow.names
+        except Exception as error:
+            raise InputError(f"{source} is no parquet file or is damaged ({error_line(error)})") from error
+        _chosen(source, names, columns, towers)
+
+
 def read_parquet(source: str, notes: ReaderNotes, columns: Columns, towers: tuple[str, ...]) -> Iterator[Sample]:
     """The samples of a parquet file, batch by batch.
 
@@ -83,13 +103,15 @@ def _chosen(source: str, have: list[str], columns: Columns, towers: tuple[str, .
     for use, usual in _USUAL.items():
         named = getattr(columns, use)
         if named is not None and named not in have:
-            raise InputError(f"{source} has no column {named!r}, only {', '.join(have)}: pass another --{use}-column")
+            raise MissingColumnError(
+                f"{source} has no column {named!r}, only {', '.join(have)}: pass another --{use}-column"
+            )
         found = named or next((name for name in usual if name in have), None)
         if found is not None:
             chosen[use] = found
     for tower, use in (("image", "image"), ("text", "caption")):
         if tower in towers and use not in chosen:
-            raise InputError(
+            raise MissingColumnError(
                 f"{source} has no column of {use}s that is known by its name, only {', '.join(have)}: pass --{use}-column"
             )
     if "image" not in towers:

@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_shards import assert_whole, embed, end_of, make_tars
 
 from engines.files.leases import Holder, Leases
-from engines.files.output_folder import Folder, output_folder
+from engines.files.output_folder import Folder, LocalFolder, output_folder
 from engines.process.identity import has_ended, process_name
 
 LOCK = ".job/locks/a.json"
@@ -121,6 +123,61 @@ def test_a_job_that_comes_back_after_its_lease_was_taken_over_does_not_remove_th
     assert folder.read(LOCK) is not None
     other.close()
     assert folder.read(LOCK) is None
+
+
+def test_a_job_that_stood_still_neither_renews_nor_publishes(folder: Folder) -> None:
+    clock = Clock()
+    stood, other = Leases(folder, renew_seconds=1e6), Leases(folder, clock, renew_seconds=1e6)
+    assert stood.take("a") is None
+    assert stood.holds("a")
+    other.take("a")
+    clock.now = 61
+    assert other.take("a") is None
+    assert (stood.holds("a"), other.holds("a")) == (False, True)
+    waking = threading.Thread(target=stood._renew, args=(0.01,))
+    waking.start()
+    time.sleep(0.1)
+    stood.close()
+    waking.join()
+    assert other.holds("a")
+    other.close()
+    assert not other.holds("a")
+
+
+@pytest.mark.parametrize("layout", ["parquet", "npy"])
+def test_a_shard_that_another_job_took_over_is_not_published(
+    layout: str, demo_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job waits for the other one, which here gives the shard back without having made it, and then makes it."""
+    pytest.importorskip("pyarrow")
+    keys = make_tars(tmp_path / "in", 2, 4)
+    out, lock = tmp_path / "out", tmp_path / "out" / ".job/locks/00000.json"
+    published: list[str] = []
+    taken_over = threading.Event()
+    publish, unfinished = LocalFolder.publish, LocalFolder.unfinished
+
+    def take_over(self: LocalFolder) -> Path:
+        # While files of the shard are begun, another job of a living process has taken its lease over.
+        if not published and lock.exists():
+            lock.write_bytes(lease_of(process_name(), beat=7))
+            taken_over.set()
+        return unfinished(self)
+
+    def note(self: LocalFolder, file: Path, name: str) -> None:
+        published.append(name)
+        publish(self, file, name)
+        if "00001" in name:
+            lock.unlink(missing_ok=True)  # the other job gives it back
+
+    monkeypatch.setattr(LocalFolder, "unfinished", take_over)
+    monkeypatch.setattr(LocalFolder, "publish", note)
+    assert embed(demo_bundle, tmp_path / "in", "--format", layout, "--out", out, "--json") == 0
+    end = end_of(capsys.readouterr().out)
+    assert (end["made"], end["failed"]) == (2, 0)
+    assert taken_over.is_set()
+    shards = ["00001" in name for name in published]
+    assert shards == sorted(shards, reverse=True), published
+    assert_whole(out, keys)
 
 
 def test_names_of_processes() -> None:

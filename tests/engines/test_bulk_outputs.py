@@ -41,7 +41,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def other_columns(path: Path) -> None:
+def other_table(path: Path) -> None:
     pq.write_table(pa.table({"key": ["a"], "x": [1]}), path)
 
 
@@ -50,12 +50,21 @@ def no_record(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({}), path)
 
 
+def other_columns(path: Path) -> None:
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.drop_columns(["url"]), path)
+
+
+def text(path: Path) -> None:
+    path.write_text("my notes\n")
+
+
 def fewer_rows(path: Path) -> None:
     table = pq.ParquetFile(path).read()
     pq.write_table(table.slice(1), path)
 
 
-@pytest.mark.parametrize("damage", [cut, zeros, empty, other_columns, no_record, fewer_rows, Path.unlink])
+@pytest.mark.parametrize("damage", [cut, zeros, empty, other_columns, fewer_rows, Path.unlink])
 @pytest.mark.parametrize("layout", ["parquet", "npy"])
 def test_a_damaged_output_is_found_and_made_again(
     damage: Callable[[Path], None],
@@ -75,6 +84,89 @@ def test_a_damaged_output_is_found_and_made_again(
     assert (end["made"], end["there"]) == (1, 2)
     assert [again["shard"] for again in end["again"]] == ([] if damage is Path.unlink else ["00001"])
     assert_same_embeddings(assert_whole(tmp_path / "out", tars, broken=(2, 5)), expected)
+
+
+@pytest.mark.parametrize("write", [other_table, no_record, text])
+@pytest.mark.parametrize("file", ["00001.parquet", "metadata/metadata_00001.parquet", "errors/errors_00001.parquet"])
+def test_a_file_that_no_job_wrote_is_never_replaced(
+    file: str,
+    write: Callable[[Path], None],
+    demo_bundle: Path,
+    tmp_path: Path,
+    tars: dict[str, list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It came into the folder later, or another program wrote the job's own file again, without the record."""
+    layout = "npy" if "/" in file else "parquet"
+    out = tmp_path / "out"
+    arguments = [tmp_path / "in", "--format", layout, "--out", out, "--json"]
+    assert embed(demo_bundle, *arguments) == 0
+    write(out / file)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for more in ((), ("--retry-failed",), ("--replace-changed",)):
+        capsys.readouterr()
+        assert embed(demo_bundle, *arguments, *more) == 1
+        end = end_of(capsys.readouterr().out)
+        assert end["failed"] == 1
+        assert "which no job wrote (it is " in end["problems"][0]["reason"]
+        assert (out / file).read_bytes() == before[out / file]
+    (out / file).unlink()
+    assert embed(demo_bundle, *arguments) == 0
+    assert_whole(out, tars, broken=(2, 5))
+
+
+def test_a_file_that_no_job_wrote_is_not_removed_behind_a_shorter_list(demo_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("one\n")
+    arguments = ["--texts", tmp_path / "list.txt", "--out", tmp_path / "out", "--replace-changed"]
+    assert embed(demo_bundle, *arguments) == 0
+    mine = tmp_path / "out" / "list-00000007.parquet"
+    other_table(mine)
+    assert embed(demo_bundle, *arguments) == 1
+    assert mine.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("x.parquet --image-column picture", "has no column 'picture', only image, words: pass another --image-column"),
+        ("x.parquet y.parquet --towers image,text", "has no column of captions that is known by its name"),
+        ("x.parquet --engine openvino", "has no engine 'openvino'"),
+        ("--texts empty.txt", "empty.txt has no line"),
+        ("empty", "empty has no image file"),
+        ("none/*.tar", "none/*.tar matches no file"),
+        ("x.parquet --format npy --towers image,audio", "there is no tower 'audio'"),
+    ],
+)
+def test_a_mistake_makes_no_folder(
+    arguments: str,
+    words: str,
+    demo_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.parquet", "y.parquet"):
+        pq.write_table(pa.table({"image": [jpeg(0)], "words": ["a"]}), name)
+    Path("empty.txt").write_text("")
+    Path("empty").mkdir()
+    assert embed(demo_bundle, *arguments.split(), "--out", "out") == 1
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_a_column_that_only_some_files_lack(
+    demo_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are made."""
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"no parquet")
+    pq.write_table(pa.table({"image": [jpeg(0)]}), tmp_path / "c.parquet")
+    assert embed(demo_bundle, tmp_path / "*.parquet", "--out", tmp_path / "out", "--json") == 1
+    end = end_of(capsys.readouterr().out)
+    assert (end["made"], end["failed"]) == (1, 2)
 
 
 @pytest.mark.parametrize("damage", [cut, zeros, empty, Path.unlink])

@@ -152,7 +152,8 @@ def test_stores_that_cannot_be_reached(demo_bundle: Path, tmp_path: Path, capsys
 def test_a_url_of_a_file_is_a_local_folder(tmp_path: Path) -> None:
     for protocol in ("file", "local"):
         assert isinstance(output_folder(f"{protocol}://{tmp_path}/a b"), LocalFolder)
-    assert (tmp_path / "a b/.job/tmp").is_dir()
+    output_folder(f"file://{tmp_path}/a b").write("x", b"1")  # which makes it
+    assert (tmp_path / "a b/x").read_bytes() == b"1"
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file: pass a folder"):
         output_folder(f"file://{tmp_path}/file")

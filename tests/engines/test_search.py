@@ -224,7 +224,7 @@ class TestErrors:
         assert "has no .job/job.json" in error(capsys, str(tmp_path), "--text", "x")
         (tmp_path / ".job").mkdir()
         (tmp_path / ".job" / "job.json").write_text('{"format": 2}')
-        assert "upgrade openclip-engines" in error(capsys, str(tmp_path), "--text", "x")
+        assert "use the release that wrote it" in error(capsys, str(tmp_path), "--text", "x")
         (tmp_path / ".job" / "job.json").write_text('{"format": 1, "bundle": 3')
         assert "is damaged" in error(capsys, str(tmp_path), "--text", "x")
 
