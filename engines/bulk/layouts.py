@@ -98,13 +98,22 @@ def record_from(metadata: Mapping[bytes, bytes] | None) -> ShardRecord:
 
 
 class ShardWriter(Protocol):
-    """An output shard that is being written under temporary names."""
+    """An output shard that is being written under temporary names.
+
+    Attributes:
+        several_files: whether the shard has several files, which another job could replace one by one.
+    """
+
+    several_files: bool
 
     def add(self, rows: Rows) -> None:
         """Write rows."""
 
     def publish(self, record: ShardRecord) -> None:
         """Complete the files and give them their final names."""
+
+    def withdraw(self) -> None:
+        """Remove the files with their final names, after `publish`."""
 
     def abandon(self) -> None:
         """Remove what was written; nothing after `publish`."""

@@ -1,6 +1,10 @@
 """The layout of clip-retrieval: arrays in ``img_emb/`` and ``text_emb/``, rows that belong to them in ``metadata/``.
 
 Rows without an embedding are in ``errors/``, because programs that read this layout take each row of an array for an embedding.
+
+A shard has several files. A job whose lease was taken over while it published them removes them, and the shard is made again. What
+no check finds: a job that is suspended for longer than a lease between two of its files, and killed as soon as it has published
+the next one, if another job failed for other rows, equally many, in between.
 """
 
 from __future__ import annotations
@@ -176,6 +180,8 @@ class _EarlierRows:
 
 
 class _Writer:
+    several_files = True
+
     def __init__(
         self,
         folder: Folder,
@@ -220,6 +226,10 @@ class _Writer:
         else:
             errors.unlink()
         self._folder.publish(metadata, done_name)
+
+    def withdraw(self) -> None:
+        for name in (*self._names, *self._arrays):
+            self._folder.remove(name)
 
     def abandon(self) -> None:
         self._metadata.abandon()

@@ -175,6 +175,8 @@ class _EarlierRows:
 
 
 class _Writer:
+    several_files = False
+
     def __init__(self, folder: Folder, name: str, schema: Any, columns: dict[TowerName, str]) -> None:
         self._folder, self._name, self._columns = folder, name, columns
         self._file = ParquetFile(folder, schema)
@@ -185,6 +187,9 @@ class _Writer:
 
     def publish(self, record: ShardRecord) -> None:
         self._folder.publish(self._file.finish(record), self._name)
+
+    def withdraw(self) -> None:
+        self._folder.remove(self._name)
 
     def abandon(self) -> None:
         self._file.abandon()

@@ -238,12 +238,17 @@ class _Work:
             dict(self._clip.engines),
             shard.missing,
             shard.missing_all,
-            end.notes.further_pictures,
+            end.notes.further_pictures if "image" in self._towers else 0,
         )
         if not shard.task.is_ours():
             self._abandon()
             return Finished(shard.task, is_lost=True)
         shard.writer.publish(record)
+        if shard.writer.several_files and not shard.task.is_ours():
+            # This process stood still between two files, and another job has published its own meanwhile: some may be of each.
+            shard.writer.withdraw()
+            self._current = None
+            return Finished(shard.task, is_lost=True)
         self._current = None
         return Finished(shard.task, record, first_errors=shard.first_errors)
 

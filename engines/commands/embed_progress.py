@@ -232,7 +232,9 @@ def tell_summary(summary: Summary, left_out: Mapping[str, int], url: str, as_jso
         say(f"{_count(summary.duplicate_keys, 'row')} with the key of an earlier row of the same shard")
     if summary.further_pictures:
         pictures = _count(summary.further_pictures, "picture")
-        say(f"left out: {pictures} in tars, because a row has the first picture of its sample only")
+        say(
+            f"left out: {pictures} in tars, because a sample is one row: `.jpg` goes before `.0.jpg`, then the first one counts"
+        )
     if summary.again:
         lines = [f"{name}: {reason}" for name, reason in summary.again]
         _list("made again:", lines, len(lines))

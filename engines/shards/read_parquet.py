@@ -145,7 +145,7 @@ def _sample(values: dict[str, Any], row: int, folder: str | None) -> Sample:
             sample.problem = f"the picture has {len(image):,} bytes, more than {MOST_BYTES:,}: scale it down first"
         else:
             sample.image = image
-    elif image is not None:
+    elif _text(image) is not None:  # NaN is no picture
         raise InputError(f"the column of pictures holds {type(image).__name__} values: pass one with bytes or paths")
     return sample
 

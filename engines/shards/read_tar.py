@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from engines.errors import InputError
@@ -53,9 +54,10 @@ class _Member(tarfile.TarInfo):
 def read_tar(source: str, notes: ReaderNotes) -> Iterator[Sample]:
     """The samples of a tar, plain or compressed, read once from its start to its end.
 
-    A sample's picture is its first file with the suffix of a picture (`notes` counts further ones), its caption the file ``.txt``,
-    or ``caption`` in the file ``.json``, which also may have its ``url``. Where the tar is cut off, the sample that is cut has a
-    problem, and `notes` says so.
+    A sample's picture is its file with the suffix of a picture. Of several, one whose extension is that suffix alone (``a.jpg``,
+    which readers that ask webdataset for ``jpg`` take) goes before those with more (``a.0.jpg``, ``a.thumb.jpg``), and among equal
+    ones the first in the tar; `notes` counts the others. Its caption is the file ``.txt``, or ``caption`` in the file ``.json``,
+    which also may have its ``url``. Where the tar is cut off, the sample that is cut has a problem, and `notes` says so.
 
     Raises:
         InputError: the file is not there, or is no tar.
@@ -89,30 +91,29 @@ def _open(file: IO[bytes], source: str) -> tarfile.TarFile:
 
 
 def _samples(archive: tarfile.TarFile, source: str, notes: ReaderNotes) -> Iterator[Sample]:
-    sample: Sample | None = None
-    suffixes: set[str] = set()
+    found: _Found | None = None
     members: list[tarfile.TarInfo] = vars(archive)["members"]
     try:
         while (member := archive.next()) is not None:
             members.clear()  # tarfile keeps all of them otherwise
             key, suffix = _split(member.name)
             if key and suffix and (member.isfile() or member.issym() or member.islnk()):
-                if sample is None or key != sample.key or suffix in suffixes:
-                    if sample is not None:
-                        yield _finished(sample, notes)
-                    sample, suffixes = Sample(key), set()
-                suffixes.add(suffix)
-                _add(sample, suffix, member, archive, notes)
+                if found is None or key != found.sample.key or suffix in found.suffixes:
+                    if found is not None:
+                        yield _finished(found, notes)
+                    found = _Found(Sample(key))
+                found.suffixes.add(suffix)
+                _add(found, suffix, member, archive)
             _skip(archive)
         _check_end(archive)
     except (*_CUT, OSError) as error:
         if _is_failure(error):
             raise
         notes.cut = f"{source} is cut off or damaged ({_visible(str(error))}): fetch it again"
-    if sample is not None:
+    if found is not None:
         if notes.cut is not None:
-            sample.problem = notes.cut
-        yield _finished(sample, notes)
+            found.sample.problem = notes.cut
+        yield _finished(found, notes)
 
 
 def _is_failure(error: Exception) -> bool:
@@ -143,9 +144,27 @@ def _check_end(archive: tarfile.TarFile) -> None:
             raise tarfile.ReadError("zeros in its middle, or several tars in one file; what follows them is not read")
 
 
-def _finished(sample: Sample, notes: ReaderNotes) -> Sample:
-    notes.count_key(sample.key)
-    return sample
+@dataclass
+class _Found:
+    """A sample of which files were found, until the first one that is not its own.
+
+    Attributes:
+        sample: the sample.
+        suffixes: extensions of its files.
+        pictures: number of its pictures.
+        plain: whether the extension of the picture that was taken is a suffix alone.
+    """
+
+    sample: Sample
+    suffixes: set[str] = field(default_factory=set)
+    pictures: int = 0
+    plain: bool = False
+
+
+def _finished(found: _Found, notes: ReaderNotes) -> Sample:
+    notes.count_key(found.sample.key)
+    notes.further_pictures += max(found.pictures - 1, 0)
+    return found.sample
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -161,11 +180,14 @@ def _visible(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _add(sample: Sample, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile, notes: ReaderNotes) -> None:
+def _add(found: _Found, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+    sample = found.sample
     if is_image_name(f"x.{suffix}"):
-        if sample.image is not None:
-            notes.further_pictures += 1
+        found.pictures += 1
+        plain = "." not in suffix
+        if found.pictures > 1 and (found.plain or not plain):
             return
+        found.plain, sample.image, sample.problem = plain, None, None
         name = _visible(member.name)
         if not member.isfile():
             sample.problem = (

@@ -102,5 +102,5 @@ def test_further_pictures_of_a_sample_are_counted(
     shard = read_out(Path("out"))["many"]
     assert (shard.keys, shard.record["further_pictures"]) == (["a", "b", "c"], 5)
     assert embed(demo_bundle, "many.tar", "--out", "again") == 0
-    words = "left out: 5 pictures in tars, because a row has the first picture of its sample only"
+    words = "left out: 5 pictures in tars, because a sample is one row"
     assert words in capsys.readouterr().out

@@ -23,6 +23,8 @@ SHARDS, ROWS = 12, 500
 class Writer:
     """Keeps the keys of its rows."""
 
+    several_files = False
+
     def __init__(self) -> None:
         self.keys: list[str] = []
 
