@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engines.bulk.layouts import DType, Layout, LayoutName, NotOfAJob
-from engines.bulk.npy_layout import NpyLayout
+from engines.bulk.npy_layout import ARRAY_FOLDERS, NpyLayout
 from engines.bulk.parquet_layout import ParquetLayout, check_is_of_a_job
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
@@ -108,6 +108,27 @@ def read_description(folder: Folder) -> JobDescription | None:
     return None if data is None else decode_description(data, f"{folder.url}/{FILE_NAME}")
 
 
+def check_agrees(folder: Folder, wanted: JobDescription) -> JobDescription:
+    """Compare a job's description with the one in its folder; nothing is written.
+
+    Returns:
+        The description in the folder; `wanted` where there is none.
+
+    Raises:
+        InputError: the folder belongs to a job that would make other rows, or has files that no job wrote; or see
+            `decode_description`.
+    """
+    there = read_description(folder)
+    if there is None:
+        _refuse_foreign_files(folder)
+        return wanted
+    if there.digest() != wanted.digest():
+        raise InputError(
+            f"{folder.url} holds embeddings of another job ({_difference(there, wanted)}): pass another --out"
+        )
+    return there
+
+
 def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
     """Write a job's description into its folder, or compare it with the one that is there.
 
@@ -115,35 +136,40 @@ def agree(folder: Folder, wanted: JobDescription) -> JobDescription:
         The description in the folder.
 
     Raises:
-        InputError: the folder belongs to a job that would make other rows, or has files that no job wrote; or see
-            `decode_description`.
+        InputError: see `check_agrees`.
+        EngineError: it cannot be written.
     """
     data = json.dumps(asdict(wanted), indent=1).encode()
     for _ in range(3):
-        there = read_description(folder)
-        if there is None:
-            _refuse_foreign_files(folder)
-            if folder.create(FILE_NAME, data):
-                return wanted
-            continue
-        if there.digest() != wanted.digest():
-            raise InputError(
-                f"{folder.url} holds embeddings of another job ({_difference(there, wanted)}): pass another --out"
-            )
-        return there
+        there = check_agrees(folder, wanted)
+        if there is not wanted or folder.create(FILE_NAME, data):
+            return there
     raise EngineError(f"{folder.url}/{FILE_NAME} cannot be written: other jobs write and remove it")
 
 
 def _refuse_foreign_files(folder: Folder) -> None:
-    """Refuse a folder that no job has begun and that has parquet files without a job's record: a job might replace them."""
-    for name in sorted(name for name in folder.names() if name.endswith(".parquet")):
-        with folder.open(name) as file:
-            try:
-                check_is_of_a_job(file)
-            except NotOfAJob as error:
+    """Refuse a folder that no job has begun and that has files which no job wrote, because a job might replace them.
+
+    Raises:
+        InputError: there is a parquet file without a job's record, or an array of clip-retrieval's layout without its metadata.
+    """
+    names = folder.names()
+    for name in sorted(names):
+        place, _, array = name.partition("/")
+        if name.endswith(".parquet"):
+            with folder.open(name) as file:
+                try:
+                    check_is_of_a_job(file)
+                except (NotOfAJob, InputError) as error:
+                    raise InputError(
+                        f"{folder.url} has {name}, which no job wrote ({error}): pass an empty folder as --out"
+                    ) from error
+        elif place in ARRAY_FOLDERS and array.startswith(f"{place}_") and array.endswith(".npy"):
+            shard = array[len(place) + 1 : -len(".npy")]
+            if f"metadata/metadata_{shard}.parquet" not in names:
                 raise InputError(
-                    f"{folder.url} has {name}, which no job wrote ({error}): pass an empty folder as --out"
-                ) from error
+                    f"{folder.url} has {name}, which no job wrote (it has no metadata): pass an empty folder as --out"
+                )
 
 
 def _difference(there: JobDescription, wanted: JobDescription) -> str:

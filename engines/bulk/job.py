@@ -16,6 +16,7 @@ from engines.embedder import Embedder
 from engines.errors import InputError
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
+from engines.files.storage import NotThereError
 from engines.shards.input_shards import InputShard, Sources
 
 _NAMED = 100  # failed and cut shards that a summary names; more are counted
@@ -225,10 +226,12 @@ def remove_outlived(
         reason = f"{folder.url}/{name} was made from an input that had more rows: pass --replace-changed to remove such shards"
         if options.replace_changed:
             try:
-                with contextlib.suppress(Damaged, InputError):
+                with contextlib.suppress(Damaged, NotThereError):
                     layout.read_record(folder, shard)
             except NotOfAJob as error:
                 reason = f"{folder.url}/{name} was written by no job ({error}), and is not removed: move it away"
+            except InputError as error:
+                reason = f"{folder.url}/{name} cannot be looked at ({error}), and is not removed"
             else:
                 layout.remove(folder, shard)
                 continue

@@ -148,7 +148,8 @@ class Layout(Protocol):
         """The record of a finished shard.
 
         Raises:
-            InputError: it is not there.
+            NotThereError: it is not there.
+            InputError: it cannot be read now.
             Damaged: one of its files is missing, cut, or of another form.
             NotOfAJob: one of its parquet files was written by another program.
         """

@@ -21,7 +21,7 @@ from engines.embedder import Embedder
 from engines.errors import EngineError, InputError
 from engines.files.leases import Leases
 from engines.files.output_folder import Folder
-from engines.files.storage import is_remote
+from engines.files.storage import NotThereError, is_remote
 from engines.shards.input_shards import InputShard
 from engines.shards.read_shard import read_samples
 from engines.shards.samples import Columns, ReaderNotes, Sample
@@ -143,7 +143,8 @@ class ShardMaker:
                 reasons[shard.name] = check.reason
             begin = partial(self._layout.write, self._folder, shard.name)
             read = self._read_again if check.again else self._read
-            yield ShardTask(shard, check.identity, partial(read, shard), begin, partial(self._leases.holds, shard.name))
+            is_ours, refusal = partial(self._leases.holds, shard.name), partial(self._checker.refusal, shard)
+            yield ShardTask(shard, check.identity, partial(read, shard), begin, is_ours, refusal)
 
     def _read_again(self, shard: InputShard, notes: ReaderNotes) -> Iterator[Sample]:
         """The samples of a shard, those with an embedding of an earlier run without their pictures."""
@@ -216,10 +217,9 @@ class Checker:
         try:
             record, damage = self._record(shard, fresh)
         except NotOfAJob as error:
-            reason = (
-                f"{self._folder.url} has a file with the name of this shard's output, which no job wrote ({error}): move it "
-                "away, or pass another --out"
-            )
+            return Check(shard, outcome=Outcome(shard, "failed", reason=self._foreign(error)))
+        except InputError as error:
+            reason = f"its output in {self._folder.url} cannot be looked at ({error})"
             return Check(shard, outcome=Outcome(shard, "failed", reason=reason))
         try:
             identity = self._identity(shard)
@@ -237,8 +237,8 @@ class Checker:
             reason = f"{done} was made from another input than {shard.source} is now: {remedy}"
             if shard.kind == "files" and record.input != shard.source:
                 reason = (
-                    f"{done} was made from {record.input}, and rows have the names of their files: name it so and not "
-                    f"{shard.source}, or {remedy}"
+                    f"{done} was made from {record.input}, and this job names {shard.source}: if it is the same folder, name it as "
+                    "before, because rows have the names of their files; if it is another one, pass another --out"
                 )
             return Check(shard, identity, Outcome(shard, "failed", record, reason))
         if self._options.retry_failed and (record.errors or record.cut):
@@ -252,8 +252,23 @@ class Checker:
             return self._layout.read_record(self._folder, shard.name), None
         except Damaged as error:
             return None, f"it was damaged ({error})"
-        except InputError:
+        except NotThereError:
             return None, None
+
+    def refusal(self, shard: InputShard) -> str | None:
+        """The reason why a shard's files may not be published: another program wrote one meanwhile; None where they may."""
+        try:
+            with contextlib.suppress(Damaged, InputError):
+                self._layout.read_record(self._folder, shard.name)
+        except NotOfAJob as error:
+            return self._foreign(error)
+        return None
+
+    def _foreign(self, error: NotOfAJob) -> str:
+        return (
+            f"{self._folder.url} has a file with the name of this shard's output, which no job wrote ({error}): move it "
+            "away, or pass another --out"
+        )
 
     def _listing(self) -> set[str]:
         with self._lock:

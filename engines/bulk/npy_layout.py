@@ -22,11 +22,12 @@ from engines.bulk.parquet_layout import ParquetFile, read_batches, read_footer
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
-from engines.files.storage import writing
+from engines.files.storage import NotThereError, writing
 from engines.manifest import TowerName
 from engines.process.optional import error_line
 
 _FOLDERS: dict[TowerName, str] = {"image": "img_emb", "text": "text_emb"}
+ARRAY_FOLDERS = frozenset(_FOLDERS.values())
 _HEADER_BYTES = 128
 _READ_ROWS = 4096
 
@@ -68,7 +69,7 @@ class NpyLayout:
         """See `Layout`."""
         try:
             opened = folder.open(self.done_name(shard))
-        except InputError:
+        except NotThereError:
             return self._read_empty(folder, shard)
         with opened:
             record = read_footer(opened, self._metadata)
@@ -83,7 +84,7 @@ class NpyLayout:
         with folder.open(_name("errors", shard, "parquet")) as opened:
             record = read_footer(opened, self._errors)
         if record.errors != record.rows:
-            raise InputError(f"{self.done_name(shard)} is not there")
+            raise NotThereError(f"{self.done_name(shard)} is not there")
         return record
 
     def read_rows(self, folder: Folder, shard: str) -> _EarlierRows:

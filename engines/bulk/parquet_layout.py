@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bulk.layouts import RECORD_KEY, Damaged, DType, LayoutName, NotOfAJob, Rows, ShardRecord, record_from
-from engines.errors import EngineError
+from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
 from engines.files.storage import writing
 from engines.manifest import TowerName
 from engines.process.optional import error_line
 
-_MAGIC = b"PAR1"  # the first bytes of every parquet file
+_MAGIC = b"PAR1"  # the first and the last bytes of every parquet file
+_TAIL_BYTES = 8  # length of the footer, and the magic
 _GROUP_ROWS = 4096  # rows of a row group: so many embeddings are in memory before they are written
 
 
@@ -84,16 +85,25 @@ def check_is_of_a_job(opened: Any) -> None:
     off if it begins as every parquet file, or if it begins with zeros or is empty, as files whose content never reached the disk.
 
     Raises:
+        InputError: it cannot be read now, so nobody knows.
         NotOfAJob: another program wrote it.
     """
     _, parquet = import_parquet("reading parquet files")
-    head, metadata = b"", None
-    try:
+    try:  # the ends of the file that say what it is, so that an error of the disk or the network is not taken for damage
+        size = opened.seek(0, 2)
         opened.seek(0)
         head = opened.read(len(_MAGIC))
+        opened.seek(max(0, size - _TAIL_BYTES))
+        tail = opened.read(_TAIL_BYTES)
+        length = int.from_bytes(tail[:4], "little") if tail.endswith(_MAGIC) else 0
+        opened.seek(max(0, size - _TAIL_BYTES - length))
+        opened.read(length)
         opened.seek(0)
+    except Exception as error:  # clients of stores have exceptions of their own
+        raise InputError(f"it cannot be read ({error_line(error)})") from error
+    try:
         metadata = parquet.ParquetFile(opened, pre_buffer=False).metadata.metadata
-    except Exception as error:  # a damaged file, and a store's client, raise errors of several classes
+    except Exception as error:  # a damaged file raises errors of several classes
         if head not in (_MAGIC, bytes(len(head))):
             raise NotOfAJob("it is no parquet file") from error
         return
@@ -109,6 +119,7 @@ def read_footer(opened: Any, schema: Any) -> ShardRecord:
         schema: the columns that it must have, a ``pyarrow.Schema``.
 
     Raises:
+        InputError: the file cannot be read now.
         Damaged: the footer is missing or damaged, or the file has other columns or another number of rows.
         NotOfAJob: another program wrote the file.
     """

@@ -243,6 +243,10 @@ class _Work:
         if not shard.task.is_ours():
             self._abandon()
             return Finished(shard.task, is_lost=True)
+        refusal = shard.task.refusal()
+        if refusal is not None:
+            self._abandon()
+            return Finished(shard.task, problem=refusal)
         shard.writer.publish(record)
         if shard.writer.several_files and not shard.task.is_ours():
             # This process stood still between two files, and another job has published its own meanwhile: some may be of each.

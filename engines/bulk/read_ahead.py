@@ -28,6 +28,7 @@ class ShardTask:
         read: a function that reads its samples.
         begin: a function that begins its output.
         is_ours: a function that says whether this job still has the shard's lease; without it, the output is not published.
+        refusal: a function that says why the output may not be published all the same; None where it may.
     """
 
     shard: InputShard
@@ -35,6 +36,7 @@ class ShardTask:
     read: Callable[[ReaderNotes], Iterator[Sample]]
     begin: Callable[[], ShardWriter]
     is_ours: Callable[[], bool] = lambda: True
+    refusal: Callable[[], str | None] = lambda: None
 
 
 @dataclass

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, cast
 
 import engines
-from engines.bulk.description import JobDescription, agree
+from engines.bulk.description import JobDescription, agree, check_agrees
 from engines.bulk.fast_decode import FastDecodeError, check_fast_decode
 from engines.bulk.job import Reporter, Summary, run_job
 from engines.bulk.maker import MakeOptions
@@ -31,6 +31,7 @@ from engines.process.terminal import say, visible
 from engines.ray.actor import ActorSettings
 from engines.ray.cluster import RayOptions, import_ray
 from engines.ray.front import run_on_ray
+from engines.runtimes.choice import check_kind
 from engines.shards.input_shards import Sources
 from engines.shards.patterns import TAR_SUFFIXES
 from engines.shards.samples import Columns
@@ -137,6 +138,8 @@ def run_shards(args: argparse.Namespace) -> int:
     part = parse_part(args.shard)
     manifest = read_manifest(Path(args.bundle))
     towers = _towers(args, tuple(manifest.towers))
+    for tower in towers:
+        check_kind(manifest, tower, args.engine)  # the machines of a cluster would say so later
     columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
     description = JobDescription(
         bundle=str(Path(args.bundle).absolute()),
@@ -174,7 +177,7 @@ def run_shards(args: argparse.Namespace) -> int:
                     args.device,
                     load_options(args),
                     args.out,
-                    agree(folder, description),
+                    check_agrees(folder, description),
                     options,
                 )
                 summary = run_on_ray(on_ray, settings, sources, part, folder, reporter)

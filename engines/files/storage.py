@@ -86,16 +86,20 @@ def filesystem(url: str) -> tuple[Any, str]:
     return system, name
 
 
+class NotThereError(InputError):
+    """A file is not there. Any other error of reading leaves open whether it is."""
+
+
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """A context that turns errors of a file or a store into an `InputError` with the path.
+    """A context that turns errors of a file or a store into an `InputError` with the path, a `NotThereError` where it is missing.
 
     Clients of stores have exceptions of their own, such as those for missing credentials.
     """
     try:
         yield
     except FileNotFoundError as error:
-        raise InputError(f"{path} is not there") from error
+        raise NotThereError(f"{path} is not there") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error_line(error)}") from error
     except EngineError:

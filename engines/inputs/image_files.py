@@ -17,13 +17,18 @@ from engines.inputs.image_formats import HEIF_SUFFIXES, SUFFIXES, heif_problem, 
 
 _NO_SUFFIX = "without a suffix"
 _LINK, _CLOSED, _SPECIAL = "linked folder", "folder that cannot be read", "pipe or device that is named as a picture"
-PICTURE_BESIDE, FOLDER_BESIDE = "picture beside tars or parquet files", "folder beside tars or parquet files"
+PICTURE_BESIDE, FOLDER_BESIDE, FILE_BESIDE = (
+    f"{kind} beside tars or parquet files" for kind in ("picture", "folder", "other file")
+)
+FOLDER_MATCHED = "folder that a pattern matches"
 _PLURALS = {
     _LINK: "linked folders",
     _CLOSED: "folders that cannot be read",
     _SPECIAL: "pipes or devices that are named as pictures",
     PICTURE_BESIDE: "pictures beside tars or parquet files",
     FOLDER_BESIDE: "folders beside tars or parquet files",
+    FILE_BESIDE: "other files beside tars or parquet files",
+    FOLDER_MATCHED: "folders that a pattern matches",
 }
 _SUFFIX = re.compile(r"\.[a-z0-9_+-]{1,12}")
 _NAMED = 8  # largest number of kinds in one line

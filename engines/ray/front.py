@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from engines.bulk.description import agree
 from engines.bulk.job import Reporter, Summary, Tally, remove_outlived
 from engines.bulk.maker import Checker, Outcome
 from engines.errors import EngineError
@@ -92,7 +93,7 @@ class _Driver:
         stack: ExitStack,
     ) -> None:
         self._ray, self._options, self._settings = ray, options, settings
-        self._leases, self._tally, self._reporter, self._stack = leases, tally, reporter, stack
+        self._folder, self._leases, self._tally, self._reporter, self._stack = folder, leases, tally, reporter, stack
         self._checker = Checker(folder, settings.description, settings.make_options)
         self._workers: list[Worker] = []
         self._fresh: deque[Job] = deque()
@@ -158,6 +159,9 @@ class _Driver:
         """Connect with Ray, and start actors."""
         self._stack.enter_context(cluster(self._ray, self._options.address))
         self._layout = actor_layout(self._ray, self._options, self._settings.device)
+        agree(
+            self._folder, self._settings.description
+        )  # not before Ray runs, so that a mistake leaves no folder behind
         self._began = time.monotonic()
         left = self._tally.summary.shards - self._tally.summary.finished
         count = max(1, min(self._layout.actors, left))

@@ -80,6 +80,27 @@ def choose_engine(
     """
     if device not in DEVICES:
         raise EngineUnavailableError(f"device {device!r} is none of {', '.join(DEVICES)}")
+    check_kind(manifest, tower, engine)
+    refused = []
+    for item in best_first(bundle, manifest, tower, device, None if engine == "auto" else engine):
+        if item.why_not is None:
+            return item.engine
+        refused.append(f"{label(item.engine)}: {item.why_not}")
+    reasons = "; ".join(refused)
+    raise EngineUnavailableError(f"no engine of the bundle can run its {tower} tower here ({reasons})")
+
+
+def check_kind(manifest: Manifest, tower: TowerName, engine: str) -> None:
+    """Check that a bundle has an engine of a kind for a tower, whether it can run here or not.
+
+    Args:
+        manifest: the bundle's manifest.
+        tower: the tower's name.
+        engine: a kind, or ``auto`` for any.
+
+    Raises:
+        EngineUnavailableError: it has none.
+    """
     kinds = list(dict.fromkeys(item.kind for item in _ranked(manifest, tower)))
     if not kinds:
         raise EngineUnavailableError(
@@ -90,13 +111,6 @@ def choose_engine(
         raise EngineUnavailableError(
             f"the bundle has no engine {engine!r} for its {tower} tower: it has {', '.join(kinds)}"
         )
-    refused = []
-    for item in best_first(bundle, manifest, tower, device, None if engine == "auto" else engine):
-        if item.why_not is None:
-            return item.engine
-        refused.append(f"{label(item.engine)}: {item.why_not}")
-    reasons = "; ".join(refused)
-    raise EngineUnavailableError(f"no engine of the bundle can run its {tower} tower here ({reasons})")
 
 
 def report_choice(bundle: Path, manifest: Manifest, chosen: Engine, device: str, chosen_here: bool) -> None:

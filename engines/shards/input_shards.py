@@ -22,8 +22,8 @@ from engines.files.storage import is_remote, version_of
 from engines.files.text_files import iterate_lines
 from engines.inputs.image_files import iterate_images
 from engines.shards.local_paths import local_path
-from engines.shards.named_twice import refuse_named_twice
-from engines.shards.patterns import sorted_out
+from engines.shards.named_twice import place_of, refuse_named_twice
+from engines.shards.patterns import fixed_folder, sorted_out
 from engines.shards.read_parquet import MissingColumnError, check_columns
 from engines.shards.samples import Columns
 
@@ -96,6 +96,13 @@ class Sources:
         self._counted, self._beside = 0, Counter[str]()
         self._packed, self._pictures = sorted_out(self.paths, self._beside)
         refuse_named_twice([source for _, source in self._packed], self._pictures)
+        try:
+            self._folder = self._pictures[0] if len(self._pictures) == 1 else os.path.commonpath(self._pictures)
+        except ValueError:  # there is none, or some are relative to the working directory and others are not
+            self._folder = ""
+        # The name of the shards that are cut from folders or lists, before ``-00000000``. Programs do not see files that begin with
+        # a dot or an underscore.
+        self.cut_name = PurePosixPath(self.texts or self.listing or self._folder).stem.lstrip("._") or "images"
         # The layout `npy` writes a/b and a_b to the same name.
         flat = [name.replace("/", "_") for name, _ in self._packed]
         twice = next((name for name, count in Counter(flat).items() if count > 1), None)
@@ -121,36 +128,31 @@ class Sources:
             number = name.removeprefix(f"{self.cut_name}-")
             if number != name and len(number) == 8 and number.isdecimal() and int(number) < self.cut_shards:
                 raise InputError(
-                    f"{source} and a part of {self._folder()} would both be written to {name}: make two jobs, each with its --out"
+                    f"{source} and a part of {self._folder} would both be written to {name}: make two jobs, each with its --out"
                 )
         self._counted = len(self._packed) + self.cut_shards
         return self._counted
 
-    @property
-    def cut_name(self) -> str:
-        """The name of the shards that are cut from folders or lists, before ``-00000000``."""
-        name = PurePosixPath(self.texts or self.listing or self._folder()).stem
-        return name.lstrip("._") or "images"  # other programs do not see files that begin with them
-
     def check_output(self, out: str) -> None:
-        """Refuse an output folder in which a job would replace its inputs, or read its outputs as inputs.
+        """Refuse an output folder in which a job would replace inputs, or in which the next job would take outputs for inputs.
 
         Raises:
-            InputError: it is the folder of a parquet file among the inputs, or a folder among them.
+            InputError: it is a folder among the inputs, that of a parquet file among them, or one that a pattern with ``**``
+                searches.
         """
-        if is_remote(out):
-            own = {source.rpartition("/")[0] for _, source in self._packed if source.endswith(".parquet")}
-            same = out.rstrip("/") in own
-        else:
-            folders = [
-                os.path.dirname(source)
-                for _, source in self._packed
-                if source.endswith(".parquet") and not is_remote(source)
-            ]
-            folders += [path for path in self._pictures if os.path.isdir(path)]
-            same = os.path.realpath(out) in {os.path.realpath(folder) for folder in folders}
-        if same:
-            raise InputError(f"--out {out} is a folder of the inputs, which the job might replace: pass another folder")
+        if not out:
+            raise InputError("--out is empty: pass a folder")
+        own = {os.path.dirname(source) for _, source in self._packed if source.lower().endswith(".parquet")}
+        own |= {path for path in {*self.paths, *self._pictures} if not is_remote(path) and os.path.isdir(path)}
+        place = place_of(out)
+        searched = [fixed_folder(path) for path in self.paths if "**" in path and own]
+        if place in {place_of(folder) for folder in own} or any(
+            place.startswith(f"{place_of(folder)}/") for folder in searched
+        ):
+            raise InputError(
+                f"--out {out} is a folder of the inputs, which the job might replace, or outputs be taken for inputs next time: "
+                "pass another folder"
+            )
 
     def check_columns(self, columns: Columns, towers: tuple[str, ...]) -> None:
         """Refuse names of columns that none of the first parquet files has, before a job is begun under them.
@@ -185,7 +187,7 @@ class Sources:
         for name, source in self._packed:
             yield InputShard(name, "parquet" if source.lower().endswith(".parquet") else "tar", source)
         kind: Kind = "lines" if self.texts is not None else "files"
-        source = str(self.texts or self.listing or self._folder())
+        source = str(self.texts or self.listing or self._folder)
         items = self._items(self.left_out)
         first = 0
         while chunk := tuple(itertools.islice(items, self.rows)):
@@ -199,12 +201,6 @@ class Sources:
             return (line for line in iterate_lines(self.listing, "the list") if line.strip())
         counted = Counter[str]() if left_out is None else left_out
         return (str(file) for path in self._pictures for file in iterate_images(Path(path), counted))
-
-    def _folder(self) -> str:
-        try:
-            return self._pictures[0] if len(self._pictures) == 1 else os.path.commonpath(self._pictures)
-        except ValueError:  # there is none, or some are relative to the working directory and others are not
-            return ""
 
 
 def _state(file: str) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
 
@@ -22,7 +22,7 @@ def local_path(place: str) -> tuple[str | None, str | None]:
         return None, (
             f"{place} is a URL, and pictures are not fetched: download them first, for example with img2dataset, which writes tars"
         )
-    host, path = urlsplit(place).netloc, place[match.end() :].partition("/")[2]
-    if host not in ("", "localhost"):
+    host, _, path = place[match.end() :].partition("/")
+    if host.lower() not in ("", "localhost"):
         return None, f"{place} is on another machine, {host}: write file:/// and the path here"
     return f"/{unquote(path, errors='surrogateescape')}", None

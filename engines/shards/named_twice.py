@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from engines.errors import InputError
 from engines.files.storage import is_remote
-from engines.inputs.image_files import FOLDER_BESIDE, PICTURE_BESIDE
+from engines.inputs.image_files import FILE_BESIDE, FOLDER_BESIDE, PICTURE_BESIDE
 from engines.inputs.image_formats import is_image_name
+from engines.shards.local_paths import local_path
+
+_NOTES = (".json", ".txt", ".md", ".log")  # of files that downloaders write beside their shards
 
 
 def refuse_named_twice(packed: Iterable[str], pictures: Iterable[str]) -> None:
@@ -24,40 +27,54 @@ def refuse_named_twice(packed: Iterable[str], pictures: Iterable[str]) -> None:
     """
     named: dict[str, str] = {}
     for path in (*packed, *pictures):
-        place = _place(path)
+        place = place_of(path)
         earlier = named.get(place)
         if earlier is not None:
             raise InputError(f"{path} is named twice{f', also as {earlier}' if earlier != path else ''}: name it once")
         named[place] = path
     folders = {place for place, path in named.items() if not is_remote(path) and os.path.isdir(place)}
     for path in pictures:
-        above = next((folder for folder in _above(_place(path)) if folder in folders), None)
+        above = next((folder for folder in _above(place_of(path)) if folder in folders), None)
         if above is not None:
             raise InputError(f"{path} is in {named[above]}, which is named, too: name one of them")
 
 
-def beside(folder: str, packed: Iterable[str]) -> Counter[str]:
-    """Counts of the pictures and folders beside the tars or parquet files of a folder: they are not read.
+def beside(folder: str, read: Iterable[str]) -> Counter[str]:
+    """Counts of the pictures, folders and other files beside the tars or parquet files of a folder: they are not read.
+
+    Hidden ones are not counted, nor notes such as ``00000_stats.json``.
 
     Args:
         folder: path of the folder.
-        packed: paths of its tars and parquet files, of which one may be a folder.
+        read: paths of what is read all the same: its tars and parquet files, and what else the user named.
     """
-    read, counted = {os.path.basename(path) for path in packed}, Counter[str]()
+    places, counted = {os.path.normpath(path) for path in read}, Counter[str]()
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in read or entry.name.startswith("."):
+            if entry.name.startswith(".") or os.path.normpath(entry.path) in places:
                 continue
-            if entry.is_dir():
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself, or to a place that this user may not read
+                is_folder = False
+            if is_folder:
                 counted[FOLDER_BESIDE] += 1
             elif is_image_name(entry.name):
                 counted[PICTURE_BESIDE] += 1
+            elif not entry.name.lower().endswith(_NOTES):
+                counted[FILE_BESIDE] += 1
     return counted
 
 
-def _place(path: str) -> str:
+def place_of(path: str) -> str:
+    """A text that is the same for all spellings of a path or URL: links to folders are followed, those to files are not."""
     if is_remote(path):
-        return path
+        local, _ = local_path(path)
+        if local is None:
+            scheme, _, name = path.partition("://")
+            return f"{scheme}://{'/'.join(part for part in name.split('/') if part not in ('', '.'))}"
+        path = local
+    path = path.rstrip("/") or ("/" if path else ".")
     if os.path.isdir(path):
         return os.path.realpath(path)
     folder, name = os.path.split(path)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from engines.errors import InputError
 from engines.files.storage import filesystem, is_remote, matching
+from engines.inputs.image_files import FOLDER_MATCHED
 from engines.inputs.image_formats import is_image_name
 from engines.shards.named_twice import beside
 
@@ -33,8 +34,9 @@ def sorted_out(paths: Iterable[str], left_out: Counter[str]) -> tuple[list[tuple
     """
     packed: list[tuple[str, str]] = []
     pictures: list[str] = []
+    paths = list(paths)
     for path in paths:
-        found = list(_expanded(path))
+        found = list(dict.fromkeys(_expanded(path)))  # glob gives some files twice where a pattern has several **
         if not found:
             raise InputError(f"{path} matches no file")
         for file in found:
@@ -52,13 +54,18 @@ def sorted_out(paths: Iterable[str], left_out: Counter[str]) -> tuple[list[tuple
                 inside = [name for name in matching(f"{escaped}/*") if _packed_suffix(name) is not None]
                 packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
                 if inside:
-                    left_out.update(beside(file, inside))
+                    left_out.update(beside(file, [*inside, *paths]))
                 else:
                     pictures.append(file)
             elif is_image_name(file) or not os.path.exists(file) or found == [path]:
                 pictures.append(file)
             else:
                 raise InputError(f"{file} is neither a .tar, a .parquet, a folder nor an image file")
+        if (
+            found != [path] and not is_remote(path) and "**" not in path
+        ):  # a shell names them, too, where it sees the pattern
+            folders = sum(os.path.isdir(name) for braced in _braces(path) for name in glob.iglob(braced))
+            left_out.update({FOLDER_MATCHED: folders} if folders else {})
     return packed, pictures
 
 
@@ -93,6 +100,12 @@ def _braces(pattern: str) -> Iterator[str]:
 
 def _packed_suffix(path: str) -> str | None:
     return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.lower().endswith(suffix)), None)
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folders of a pattern that are the same for all that it matches."""
+    magic = _MAGIC.search(pattern)
+    return (pattern[: magic.start()] if magic is not None else pattern).rpartition("/")[0] or "."
 
 
 def _name(file: str, pattern: str, suffix: str) -> str:

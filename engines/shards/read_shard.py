@@ -27,14 +27,15 @@ def read_samples(shard: InputShard, notes: ReaderNotes, columns: Columns, towers
         return read_tar(shard.source, notes)
     if shard.kind == "parquet":
         return read_parquet(shard.source, notes, columns, towers)
-    return read_files(shard.items) if shard.kind == "files" else read_texts(shard.items, shard.first)
+    return read_files(shard.items, notes) if shard.kind == "files" else read_texts(shard.items, shard.first)
 
 
-def read_files(files: tuple[str, ...]) -> Iterator[Sample]:
+def read_files(files: tuple[str, ...], notes: ReaderNotes) -> Iterator[Sample]:
     """A sample for each image file: its path, or its line of a list, is its key and its url. It is opened when it is decoded."""
     for file in files:
         name = file.encode("utf-8", "backslashreplace").decode()
         path, problem = local_path(file)
+        notes.count_key(name)
         yield Sample(name, url=name, image=path, problem=problem)
 
 

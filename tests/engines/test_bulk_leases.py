@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from made_shards import assert_whole, embed, end_of, make_tars
 
+from engines.errors import EngineError
 from engines.files.leases import Holder, Leases
 from engines.files.output_folder import Folder, LocalFolder, output_folder
 from engines.process.identity import has_ended, process_name
@@ -142,6 +143,19 @@ def test_a_job_that_stood_still_neither_renews_nor_publishes(folder: Folder) -> 
     assert other.holds("a")
     other.close()
     assert not other.holds("a")
+
+
+def test_a_store_that_does_not_answer_loses_no_work(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = Leases(folder, renew_seconds=1e6)
+    assert leases.take("a") is None
+
+    def failing(name: str) -> bytes | None:
+        raise EngineError(f"cannot read {name}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "read", failing)
+        assert leases.holds("a")
+    leases.close()
 
 
 @pytest.mark.parametrize("layout", ["parquet", "npy"])

@@ -41,22 +41,9 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def other_table(path: Path) -> None:
-    pq.write_table(pa.table({"key": ["a"], "x": [1]}), path)
-
-
-def no_record(path: Path) -> None:
-    table = pq.ParquetFile(path).read()
-    pq.write_table(table.replace_schema_metadata({}), path)
-
-
 def other_columns(path: Path) -> None:
     table = pq.ParquetFile(path).read()
     pq.write_table(table.drop_columns(["url"]), path)
-
-
-def text(path: Path) -> None:
-    path.write_text("my notes\n")
 
 
 def fewer_rows(path: Path) -> None:
@@ -86,45 +73,6 @@ def test_a_damaged_output_is_found_and_made_again(
     assert_same_embeddings(assert_whole(tmp_path / "out", tars, broken=(2, 5)), expected)
 
 
-@pytest.mark.parametrize("write", [other_table, no_record, text])
-@pytest.mark.parametrize("file", ["00001.parquet", "metadata/metadata_00001.parquet", "errors/errors_00001.parquet"])
-def test_a_file_that_no_job_wrote_is_never_replaced(
-    file: str,
-    write: Callable[[Path], None],
-    demo_bundle: Path,
-    tmp_path: Path,
-    tars: dict[str, list[str]],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It came into the folder later, or another program wrote the job's own file again, without the record."""
-    layout = "npy" if "/" in file else "parquet"
-    out = tmp_path / "out"
-    arguments = [tmp_path / "in", "--format", layout, "--out", out, "--json"]
-    assert embed(demo_bundle, *arguments) == 0
-    write(out / file)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for more in ((), ("--retry-failed",), ("--replace-changed",)):
-        capsys.readouterr()
-        assert embed(demo_bundle, *arguments, *more) == 1
-        end = end_of(capsys.readouterr().out)
-        assert end["failed"] == 1
-        assert "which no job wrote (it is " in end["problems"][0]["reason"]
-        assert (out / file).read_bytes() == before[out / file]
-    (out / file).unlink()
-    assert embed(demo_bundle, *arguments) == 0
-    assert_whole(out, tars, broken=(2, 5))
-
-
-def test_a_file_that_no_job_wrote_is_not_removed_behind_a_shorter_list(demo_bundle: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("one\n")
-    arguments = ["--texts", tmp_path / "list.txt", "--out", tmp_path / "out", "--replace-changed"]
-    assert embed(demo_bundle, *arguments) == 0
-    mine = tmp_path / "out" / "list-00000007.parquet"
-    other_table(mine)
-    assert embed(demo_bundle, *arguments) == 1
-    assert mine.exists()
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -135,6 +83,8 @@ def test_a_file_that_no_job_wrote_is_not_removed_behind_a_shorter_list(demo_bund
         ("empty", "empty has no image file"),
         ("none/*.tar", "none/*.tar matches no file"),
         ("x.parquet --format npy --towers image,audio", "there is no tower 'audio'"),
+        ("x.parquet --ray local --engine openvino", "has no engine 'openvino'"),
+        ("x.parquet --ray auto", "no Ray runs on this machine"),
     ],
 )
 def test_a_mistake_makes_no_folder(

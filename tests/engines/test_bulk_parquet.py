@@ -81,7 +81,7 @@ def test_pictures_at_urls(file: Path) -> None:
     places = [
         "file:///data/a%20b.jpg",
         "FILE://localhost/c.jpg",
-        "file://host/d.jpg",
+        "file://[x/d.jpg",
         "https://x/e.jpg",
         "s3://b/f.jpg",
     ]
@@ -90,7 +90,7 @@ def test_pictures_at_urls(file: Path) -> None:
     assert [sample.url for sample in samples] == ["/data/a b.jpg", "/c.jpg", *places[2:], "/data/g:h.jpg"]
     reasons = [sample.problem or "" for sample in samples]
     assert reasons[:2] == ["", ""]
-    assert reasons[2] == "file://host/d.jpg is on another machine, host: write file:/// and the path here"
+    assert reasons[2] == "file://[x/d.jpg is on another machine, [x: write file:/// and the path here"
     for place, reason in zip(places[3:], reasons[3:5], strict=True):
         assert reason.startswith(f"{place} is a URL, and pictures are not fetched: download them first")
 

@@ -205,9 +205,9 @@ def test_an_output_that_cannot_be_written(
     demo_bundle: Path, tars: Path, tmp_path: Path, ray_here: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs, said = f"{tars}/00001.tar", []
-    (tmp_path / "out" / "00001.parquet").mkdir(parents=True)
+    (tmp_path / "out" / "img_emb" / "img_emb_00001.npy").mkdir(parents=True)
     for more in ((), ("--ray", "auto")):
-        assert main(["embed", str(demo_bundle), inputs, "--out", f"{tmp_path}/out", *more]) == 1
+        assert main(["embed", str(demo_bundle), inputs, "--out", f"{tmp_path}/out", "--format", "npy", *more]) == 1
         said.append(capsys.readouterr().err)
         assert not left(tmp_path / "out")
     plain, on_ray = said
