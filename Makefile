@@ -64,9 +64,12 @@ cpp: $(STAMP)
 	@$(BIN)/python engines/cpp/tools/build.py --out $(CPP_OUT)
 
 # The tests that drive the C API, against a library with AddressSanitizer and UndefinedBehaviorSanitizer. Python itself is not built with
-# them, so the sanitizers' libraries come first. Leaks are left to the fuzz targets, because Python keeps memory until its end.
+# them, so the sanitizers' libraries come first. -O1 with line numbers builds in half the time of -O2 -g, and the tests take as long.
+# Leaks are left to the fuzz targets, because Python keeps memory until its end.
+ASAN_FLAGS := -O1 -g1
 cpp-asan: $(STAMP)
-	$(BIN)/python engines/cpp/tools/build.py --quiet --out build-asan -- -DOCE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/python engines/cpp/tools/build.py --quiet --out build-asan -- -DOCE_SANITIZE=address,undefined \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="$(ASAN_FLAGS)" -DCMAKE_C_FLAGS_RELWITHDEBINFO="$(ASAN_FLAGS)"
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 OCE_TEST_FOLDER=$(CURDIR)/build-asan \
 	  $(BIN)/python $(PYTEST) -p no:cacheprovider tests/cpp -m "not slow" -k "not speed" $(PYTEST_FLAGS)
 
