@@ -35,7 +35,7 @@ class Summary:
         missing: for each tower of the job the number of those rows of which it made no embedding.
         missing_all: number of those rows of which no tower made an embedding.
         duplicate_keys: rows of the shards that were made whose key an earlier row of the same shard has.
-        further_pictures: pictures in the inputs of those shards that were left out, because an earlier one is that of their row.
+        further_pictures: pictures in the inputs of those shards that were left out, because another one is that of their row.
         problems: names and reasons of the first failed shards.
         cut: the sentences about the first inputs that ended too early.
         again: names and reasons of the first shards that were made again.

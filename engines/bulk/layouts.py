@@ -55,7 +55,7 @@ class ShardRecord:
         engines: description of the engine of each tower.
         missing: for each tower the number of rows of which it made no embedding.
         missing_all: number of rows of which no tower made an embedding.
-        further_pictures: number of the input's pictures that were left out, because an earlier one is that of their row.
+        further_pictures: number of the input's pictures that were left out, because another one is that of their row.
     """
 
     identity: str

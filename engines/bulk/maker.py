@@ -219,8 +219,7 @@ class Checker:
         except NotOfAJob as error:
             return Check(shard, outcome=Outcome(shard, "failed", reason=self._foreign(error)))
         except InputError as error:
-            reason = f"its output in {self._folder.url} cannot be looked at ({error})"
-            return Check(shard, outcome=Outcome(shard, "failed", reason=reason))
+            return Check(shard, outcome=Outcome(shard, "failed", reason=self._unseen(error)))
         try:
             identity = self._identity(shard)
         except InputError as error:
@@ -256,13 +255,18 @@ class Checker:
             return None, None
 
     def refusal(self, shard: InputShard) -> str | None:
-        """The reason why a shard's files may not be published: another program wrote one meanwhile; None where they may."""
+        """The reason why a shard's files may not be published: another program wrote one, or one cannot be read."""
         try:
-            with contextlib.suppress(Damaged, InputError):
+            with contextlib.suppress(Damaged, NotThereError):
                 self._layout.read_record(self._folder, shard.name)
         except NotOfAJob as error:
             return self._foreign(error)
+        except InputError as error:
+            return self._unseen(error)
         return None
+
+    def _unseen(self, error: InputError) -> str:
+        return f"its output in {self._folder.url} cannot be looked at ({error})"
 
     def _foreign(self, error: NotOfAJob) -> str:
         return (

@@ -1,18 +1,13 @@
-"""Inputs that a user named twice, by two spellings of their path or inside one another, and what a folder of tars leaves out."""
+"""Inputs that a user named twice, by two spellings of their path or inside one another."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from engines.errors import InputError
 from engines.files.storage import is_remote
-from engines.inputs.image_files import FILE_BESIDE, FOLDER_BESIDE, PICTURE_BESIDE
-from engines.inputs.image_formats import is_image_name
 from engines.shards.local_paths import local_path
-
-_NOTES = (".json", ".txt", ".md", ".log")  # of files that downloaders write beside their shards
 
 
 def refuse_named_twice(packed: Iterable[str], pictures: Iterable[str]) -> None:
@@ -37,33 +32,6 @@ def refuse_named_twice(packed: Iterable[str], pictures: Iterable[str]) -> None:
         above = next((folder for folder in _above(place_of(path)) if folder in folders), None)
         if above is not None:
             raise InputError(f"{path} is in {named[above]}, which is named, too: name one of them")
-
-
-def beside(folder: str, read: Iterable[str]) -> Counter[str]:
-    """Counts of the pictures, folders and other files beside the tars or parquet files of a folder: they are not read.
-
-    Hidden ones are not counted, nor notes such as ``00000_stats.json``.
-
-    Args:
-        folder: path of the folder.
-        read: paths of what is read all the same: its tars and parquet files, and what else the user named.
-    """
-    places, counted = {os.path.normpath(path) for path in read}, Counter[str]()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or os.path.normpath(entry.path) in places:
-                continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:  # a link to itself, or to a place that this user may not read
-                is_folder = False
-            if is_folder:
-                counted[FOLDER_BESIDE] += 1
-            elif is_image_name(entry.name):
-                counted[PICTURE_BESIDE] += 1
-            elif not entry.name.lower().endswith(_NOTES):
-                counted[FILE_BESIDE] += 1
-    return counted
 
 
 def place_of(path: str) -> str:

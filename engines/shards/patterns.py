@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 
 from engines.errors import InputError
 from engines.files.storage import filesystem, is_remote, matching
-from engines.inputs.image_files import FOLDER_MATCHED
+from engines.inputs.image_files import FILE_BESIDE, FOLDER_BESIDE, FOLDER_MATCHED, PICTURE_BESIDE
 from engines.inputs.image_formats import is_image_name
-from engines.shards.named_twice import beside
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_NOTES = (".json", ".txt", ".md", ".log")  # of files that downloaders write beside their shards
 _BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<choices>[^{}]*,[^{}]*))\}")
 _MAGIC = re.compile(r"[*?\[{]")
 
@@ -54,7 +54,7 @@ def sorted_out(paths: Iterable[str], left_out: Counter[str]) -> tuple[list[tuple
                 inside = [name for name in matching(f"{escaped}/*") if _packed_suffix(name) is not None]
                 packed += [(_name(name, f"{file.rstrip('/')}/*", _packed_suffix(name) or ""), name) for name in inside]
                 if inside:
-                    left_out.update(beside(file, [*inside, *paths]))
+                    left_out.update(_beside(file, [*inside, *paths]))
                 else:
                     pictures.append(file)
             elif is_image_name(file) or not os.path.exists(file) or found == [path]:
@@ -100,6 +100,33 @@ def _braces(pattern: str) -> Iterator[str]:
 
 def _packed_suffix(path: str) -> str | None:
     return next((suffix for suffix in (*TAR_SUFFIXES, ".parquet") if path.lower().endswith(suffix)), None)
+
+
+def _beside(folder: str, read: Iterable[str]) -> Counter[str]:
+    """Counts of the pictures, folders and other files beside the tars or parquet files of a folder: they are not read.
+
+    Hidden ones are not counted, nor notes such as ``00000_stats.json``.
+
+    Args:
+        folder: path of the folder.
+        read: paths of what is read all the same: its tars and parquet files, and what else the user named.
+    """
+    places, counted = {os.path.normpath(path) for path in read}, Counter[str]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or os.path.normpath(entry.path) in places:
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself, or to a place that this user may not read
+                is_folder = False
+            if is_folder:
+                counted[FOLDER_BESIDE] += 1
+            elif is_image_name(entry.name):
+                counted[PICTURE_BESIDE] += 1
+            elif not entry.name.lower().endswith(_NOTES):
+                counted[FILE_BESIDE] += 1
+    return counted
 
 
 def fixed_folder(pattern: str) -> str:

@@ -69,7 +69,7 @@ class ReaderNotes:
     Attributes:
         cut: the sentence about an input that ends too early; None if it does not.
         duplicate_keys: number of rows whose key an earlier row of the shard has.
-        further_pictures: number of pictures that were left out, because an earlier one is that of their sample.
+        further_pictures: number of pictures that were left out, because another one is that of their sample.
         keys: hashes of the keys until now.
     """
 
