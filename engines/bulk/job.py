@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engines.bulk.description import JobDescription
-from engines.bulk.layouts import Damaged, NotOfAJob
+from engines.bulk.layouts import Damaged, NotOfAJob, ShardRecord
 from engines.bulk.maker import MakeOptions, Outcome, ShardMaker
 from engines.embedder import Embedder
 from engines.errors import InputError
@@ -223,16 +223,23 @@ def remove_outlived(
                 outlived.setdefault(number, name)
     for number, name in sorted(outlived.items()):
         shard = f"{sources.cut_name}-{number}"
-        reason = f"{folder.url}/{name} was made from an input that had more rows: pass --replace-changed to remove such shards"
-        if options.replace_changed:
-            try:
-                with contextlib.suppress(Damaged, NotThereError):
-                    layout.read_record(folder, shard)
-            except NotOfAJob as error:
-                reason = f"{folder.url}/{name} was written by no job ({error}), and is not removed: move it away"
-            except InputError as error:
-                reason = f"{folder.url}/{name} cannot be looked at ({error}), and is not removed"
-            else:
-                layout.remove(folder, shard)
-                continue
+        record: ShardRecord | None = None
+        problem = None
+        try:
+            with contextlib.suppress(Damaged, NotThereError):
+                record = layout.read_record(folder, shard)
+        except NotOfAJob as error:
+            problem = f"was written by no job ({error}), and is not removed: move it away"
+        except InputError as error:
+            problem = f"cannot be looked at ({error}), and is not removed"
+        if record is not None and record.kind not in (
+            "files",
+            "lines",
+        ):  # that of a tar or a parquet file with such a name
+            continue
+        if problem is None and options.replace_changed:
+            layout.remove(folder, shard)
+            continue
+        words = "was made from an input that had more rows: pass --replace-changed to remove such shards"
+        reason = f"{folder.url}/{name} {problem or words}"
         report(Outcome(InputShard(shard, "files", ""), "failed", reason=reason))

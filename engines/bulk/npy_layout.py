@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.bulk.layouts import Damaged, DType, LayoutName, NotOfAJob, Rows, ShardRecord
-from engines.bulk.parquet_layout import ParquetFile, read_batches, read_footer
+from engines.bulk.parquet_layout import ParquetFile, check_is_of_a_job, read_batches, read_footer
 from engines.errors import EngineError, InputError
 from engines.files.output_folder import Folder
 from engines.files.parquet_library import import_parquet
@@ -75,8 +75,12 @@ class NpyLayout:
             record = read_footer(opened, self._metadata)
         for tower in self._towers:
             self._check_array(folder, _name(_FOLDERS[tower], shard, "npy"), record.rows - record.errors)
+        errors = _name("errors", shard, "parquet")
         if record.errors:
-            self._check_errors(folder, _name("errors", shard, "parquet"), record)
+            self._check_errors(folder, errors, record)
+        else:  # making the shard again would remove one
+            with contextlib.suppress(NotThereError), folder.open(errors) as opened:
+                check_is_of_a_job(opened)
         return record
 
     def _read_empty(self, folder: Folder, shard: str) -> ShardRecord:

@@ -140,6 +140,8 @@ def run_shards(args: argparse.Namespace) -> int:
     towers = _towers(args, tuple(manifest.towers))
     for tower in towers:
         check_kind(manifest, tower, args.engine)  # the machines of a cluster would say so later
+    if args.fast_decode and "image" not in towers:
+        raise InputError("--fast-decode is for pictures: leave it out with --towers text")
     columns = Columns(args.image_column, args.caption_column, args.url_column, args.key_column)
     description = JobDescription(
         bundle=str(Path(args.bundle).absolute()),

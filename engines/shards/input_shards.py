@@ -191,6 +191,7 @@ class Sources:
         items = self._items(self.left_out)
         first = 0
         while chunk := tuple(itertools.islice(items, self.rows)):
+            self.cut_shards = max(self.cut_shards, first // self.rows + 1)  # a folder may grow after it was counted
             yield InputShard(f"{self.cut_name}-{first // self.rows:08d}", kind, source, first, chunk)
             first += len(chunk)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_shards import assert_nothing_left, assert_whole, embed, end_of, make_tars
+from made_shards import assert_nothing_left, assert_whole, embed, end_of, jpeg, make_tars, read_out
 
 from engines.files.leases import Leases
 from engines.files.output_folder import LocalFolder
@@ -155,6 +155,32 @@ def test_arrays_without_metadata_are_of_no_job(
     assert embed(demo_bundle, tmp_path / "in", "--format", "npy", "--out", tmp_path / "out") == 1
     assert "out has img_emb/img_emb_00000.npy, which no job wrote (it has no metadata)" in capsys.readouterr().err
     assert mine.read_bytes() == before
+
+
+def test_a_file_of_errors_beside_a_shard_without_errors(demo_bundle: Path, tmp_path: Path) -> None:
+    """Making the shard again would remove it."""
+    make_tars(tmp_path / "in", 1, 2)
+    arguments = [tmp_path / "in", "--format", "npy", "--out", tmp_path / "out", "--replace-changed"]
+    assert embed(demo_bundle, *arguments) == 0
+    mine = tmp_path / "out" / "errors" / "errors_00000.parquet"
+    mine.parent.mkdir(exist_ok=True)
+    other_table(mine)
+    make_tars(tmp_path / "in", 1, 3)
+    assert embed(demo_bundle, *arguments) == 1
+    assert pq.read_table(mine).column_names == ["key", "x"]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "npy"])
+def test_a_tar_with_the_name_of_a_part_of_a_folder_stays(layout: str, demo_bundle: Path, tmp_path: Path) -> None:
+    photos, tar = tmp_path / "photos", tmp_path / "photos-00000005.tar"
+    photos.mkdir()
+    (photos / "1.jpg").write_bytes(jpeg(1))
+    make_tars(tmp_path / "in", 1, 2)
+    (tmp_path / "in/00000.tar").rename(tar)
+    arguments = ["--format", layout, "--out", tmp_path / "out", "--replace-changed"]
+    for inputs in ([photos, tar], [photos]):
+        assert embed(demo_bundle, *inputs, *arguments) == 0
+        assert set(read_out(tmp_path / "out")) == {"photos-00000000", "photos-00000005"}
 
 
 def test_a_file_that_no_job_wrote_is_not_removed_behind_a_shorter_list(demo_bundle: Path, tmp_path: Path) -> None:
